@@ -1,0 +1,1 @@
+"""The compiler: pure functions from modules and costs to plans and modules."""

@@ -1,0 +1,110 @@
+"""Which memory each op makes, reads and sets free, and the peak that an order needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hlo_passes.ir.aliases import PASSES_ON
+from hlo_passes.ir.graph import Graph, Op
+
+NO_BUFFER = -1
+"""Stands for memory that no order changes: arguments, constants, results."""
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Temporary memory of one computation.
+
+    Attributes:
+        sizes: bytes of every buffer.
+        makes: for every op, the buffers that it allocates.
+        reads: for every op, the buffers that it reads or keeps alive.
+        scratch: for every op, bytes that are live only while it runs (a loop's own peak).
+    """
+
+    sizes: tuple[int, ...]
+    makes: tuple[tuple[int, ...], ...]
+    reads: tuple[tuple[int, ...], ...]
+    scratch: tuple[int, ...]
+
+    def peak(self, order: Sequence[int]) -> int:
+        """Return the largest number of bytes alive at once if ops run in `order`."""
+        left = [0] * len(self.sizes)
+        for buffers in self.reads:
+            for buffer in buffers:
+                left[buffer] += 1
+        live = peak = 0
+        for op in order:
+            live += sum(self.sizes[b] for b in self.makes[op])
+            peak = max(peak, live + self.scratch[op])
+            for buffer in self.reads[op]:
+                left[buffer] -= 1
+                if left[buffer] == 0:
+                    live -= self.sizes[buffer]
+            live -= sum(self.sizes[b] for b in self.makes[op] if left[b] == 0)
+        return peak
+
+
+def buffers_of(graph: Graph) -> Buffers:
+    """Assign buffers to values: names share memory, in-place updates take over their operand's.
+
+    An estimate of XLA's own assignment, good for comparing two orders of one computation: sizes
+    are unpadded and nothing fragments.
+    """
+    return _Assignment(graph).result()
+
+
+class _Assignment:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.sizes: list[int] = []
+        self.of: list[tuple[int, ...]] = [
+            (NO_BUFFER,) * len(value.leaves) for value in graph.values
+        ]
+
+    def result(self) -> Buffers:
+        made: list[tuple[int, ...]] = []
+        for op in self.graph.ops:
+            before = len(self.sizes)
+            for result in op.results:
+                self.of[result] = self._leaves(op, result)
+            made.append(tuple(range(before, len(self.sizes))))
+        kept = {b for v in self.graph.returns for b in self.of[v]}
+        makes = tuple(tuple(b for b in buffers if b not in kept) for buffers in made)
+        reads = tuple(
+            tuple(sorted({b for v in op.operands for b in self.of[v] if b >= 0} - kept))
+            for op in self.graph.ops
+        )
+        scratch = tuple(
+            max((buffers_of(inner).peak(range(len(inner.ops))) for inner in op.inner), default=0)
+            for op in self.graph.ops
+        )
+        return Buffers(tuple(self.sizes), makes, reads, scratch)
+
+    def _leaves(self, op: Op, result: int) -> tuple[int, ...]:
+        """Return the buffer of every leaf of one result, new ones where needed."""
+        leaves = self.graph.values[result].leaves
+        if op.kind in ("parameter", "constant"):
+            return (NO_BUFFER,) * len(leaves)
+        if op.kind == "get_tuple_element":
+            return self._element(op, len(leaves))
+        if op.kind in PASSES_ON or op.kind == "reshape":
+            shared = tuple(b for v in op.operands for b in self.of[v])
+            if len(shared) == len(leaves):
+                return shared
+        if op.is_done:
+            return self.of[op.operands[0]][-len(leaves) :]
+        taken = tuple(b for v in op.overwrites for b in self.of[v])[: len(leaves)]
+        if not taken and op.kind.endswith("_start"):
+            held = tuple(b for v in op.operands for b in self.of[v])
+            taken = held if len(leaves) > len(held) else ()
+        return taken + tuple(self._new(leaf.bytes) for leaf in leaves[len(taken) :])
+
+    def _element(self, op: Op, count: int) -> tuple[int, ...]:
+        """Pick one element of a tuple; its first leaf is at `index` unless tuples nest."""
+        source = self.of[op.operands[0]]
+        first = op.index if op.index + count <= len(source) else max(len(source) - count, 0)
+        return source[first : first + count]
+
+    def _new(self, size: int) -> int:
+        self.sizes.append(size)
+        return len(self.sizes) - 1

@@ -1,0 +1,170 @@
+"""The contract of a pass, and the runner of several.
+
+A pass decides and edits in two steps: `plan` looks at a graph and returns a `Plan`, which is data;
+`apply` gives a module that follows a plan. A pass is a frozen dataclass whose fields are its
+options: the constructor, the text form `schedule-dw{strategy=greedy}` and the command line's help
+all come from them.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from hlo_passes.cost.model import CostModel
+from hlo_passes.errors import OptionError
+from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.module import Module
+from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.plan.plan import Plan
+
+type AnyModule = Module | ScheduledModule
+
+
+class Tier(StrEnum):
+    """What a pass may do to numbers."""
+
+    EXACT = "exact"
+    """Bit-identical results."""
+    REASSOCIATES = "reassociates"
+    """Routing and drops identical, values within a stated bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a pass may know besides the graph.
+
+    Attributes:
+        costs: prices for the target.
+        fingerprint: of the module that the graph was read from.
+    """
+
+    costs: CostModel
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """What applying a plan gave.
+
+    Attributes:
+        module: the module to go on with.
+        changed: whether it differs from the one that went in.
+    """
+
+    module: AnyModule
+    changed: bool
+
+
+class Pass(ABC):
+    """One optimisation. Subclasses are frozen dataclasses and final."""
+
+    tier: ClassVar[Tier]
+
+    @classmethod
+    def pass_name(cls) -> str:
+        """Return the name on the command line: `ScheduleDw` is `schedule-dw`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    @property
+    def spec(self) -> str:
+        """Return the text form, options that are not at their default included."""
+        changed = [
+            f"{field.name.replace('_', '-')}={_print_value(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, field.name) != field.default
+        ]
+        return self.pass_name() + (f"{{{','.join(changed)}}}" if changed else "")
+
+    @abstractmethod
+    def plan(self, graph: Graph, context: Context) -> Plan:
+        """Decide, changing nothing. Deterministic: equal arguments give equal bytes."""
+
+    @abstractmethod
+    def apply(self, module: AnyModule, plan: Plan) -> PassResult:
+        """Return a module that follows `plan`; the one passed in stays as it is."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Passes that run one after the other, each on what the one before left."""
+
+    passes: tuple[Pass, ...]
+
+    @property
+    def spec(self) -> str:
+        """Return the text form of all passes."""
+        return ",".join(p.spec for p in self.passes)
+
+
+def parse_pass(text: str, known: tuple[type[Pass], ...]) -> Pass:
+    """Read one pass from its text form, `name` or `name{option=value,...}`.
+
+    Raises:
+        OptionError: if the pass or an option does not exist, or a value does not fit.
+    """
+    match = re.fullmatch(r"([\w-]+)(?:\{(.*)\})?", text.strip())
+    names = {cls.pass_name(): cls for cls in known}
+    if match is None or match[1] not in names:
+        name = match[1] if match else text
+        raise OptionError(f"pass {name!r}", "there is no such pass",
+                          f"use one of {', '.join(sorted(names))}")  # fmt: skip
+    cls = names[match[1]]
+    options = dict(_option(cls, item) for item in (match[2] or "").split(",") if item.strip())
+    return cls(**options)
+
+
+def split_passes(text: str) -> list[str]:
+    """Cut `a{x=1,y=2},b` at the commas between passes."""
+    return [part for part in re.split(r",(?![^{]*\})", text) if part.strip()]
+
+
+def _option(cls: type[Pass], item: str) -> tuple[str, object]:
+    """Read `name=value` into a constructor argument."""
+    name, _, value = (part.strip() for part in item.partition("="))
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    key = name.replace("-", "_")
+    if key not in fields:
+        known = ", ".join(f.replace("_", "-") for f in fields) or "none"
+        raise OptionError(f"pass {cls.pass_name()!r}", f"has no option {name!r}",
+                          f"its options: {known}")  # fmt: skip
+    kind = typing.get_type_hints(cls)[key]
+    try:
+        return key, _read_value(value, kind)
+    except ValueError:
+        raise OptionError(f"{cls.pass_name()}.{name}", f"{value!r} is no {_print_kind(kind)}",
+                          f"write {name}={_print_value(fields[key].default)}, say") from None  # fmt: skip
+
+
+def _read_value(text: str, kind: object) -> object:
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if text == "none":
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(text)
+        return text
+    if kind is bool:
+        return {"true": True, "false": False, "": True}[text] if text in ("true", "false", "") \
+            else _fail(text)  # fmt: skip
+    return kind(text)  # type: ignore[operator]
+
+
+def _fail(text: str) -> typing.NoReturn:
+    raise ValueError(text)
+
+
+def _print_value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _print_kind(kind: object) -> str:
+    choices = typing.get_args(kind)
+    return (
+        f"one of {', '.join(map(str, choices))}" if choices else getattr(kind, "__name__", "value")
+    )

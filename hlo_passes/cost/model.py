@@ -1,0 +1,56 @@
+"""What a cost is and who may be asked for one."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from hlo_passes.ir.collectives import Collective
+from hlo_passes.ir.graph import Op
+
+
+class Source(StrEnum):
+    """Where a cost comes from. Only `MEASURED` was ever read off a clock."""
+
+    MEASURED = "measured"
+    XLA = "xla"
+    FITTED = "fitted"
+    ROOFLINE = "roofline"
+    LINK = "link"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Time that one execution takes.
+
+    Attributes:
+        us: microseconds.
+        source: where the figure comes from.
+        error: relative error that the source is known to have; 0 where it is not known.
+    """
+
+    us: float
+    source: Source
+    error: float = 0.0
+
+
+class CostModel(Protocol):
+    """Prices ops and exchanges for one target."""
+
+    @property
+    def name(self) -> str:
+        """The target that it prices for, as a user would write it (`h100:1x8`)."""
+        ...
+
+    @property
+    def contention(self) -> float:
+        """Fraction by which an exchange in flight slows compute beside it."""
+        ...
+
+    def compute(self, op: Op) -> Cost:
+        """Price one execution of a compute op that is no loop."""
+        ...
+
+    def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
+        """Price one exchange of `fraction` of its bytes, nothing else on its links."""
+        ...

@@ -1,0 +1,116 @@
+"""Orders that data does not show: who may overwrite a buffer only after everybody has read it.
+
+XLA decides copies and donation before it schedules, and then trusts the schedule. A step that
+donates its weights reads a weight in the backward pass and writes the new one into the same memory
+without an edge between the two; XLA (0.12, CUDA) accepts a schedule that writes first, and the
+read then sees the new weight. `tests/aot/test_donation.py` holds this down. So every reader of a
+buffer that stands before its writer in XLA's own schedule has to stay there.
+"""
+
+import re
+from collections.abc import Iterator
+
+from hlo_passes.ir.graph import Graph, Op
+
+PASSES_ON = frozenset({
+    "bitcast", "get_tuple_element", "tuple", "optimization_barrier", "opt_barrier",
+    "add_dependency", "domain",
+})  # fmt: skip
+"""Kinds whose result is (part of) their operand's memory under another name."""
+
+_DONATION = re.compile(r"\{([\d,\s]*)\}:\s*\((\d+),\s*\{([\d,\s]*)\}")
+
+
+def buffer_order(graph: Graph, header: str) -> Iterator[tuple[int, int]]:
+    """Yield (reader, writer) pairs of op ids that must keep their order.
+
+    Args:
+        graph: a computation whose program order is XLA's schedule, values and ops sharing ids.
+        header: the module's first line if this is its entry, for `input_output_alias`; else "".
+    """
+    readers = _Readers(graph)
+    for op in graph.ops:
+        for value in op.overwrites:
+            yield from _before(readers, value, op.id)
+    for writer, parameter in _donated(graph, header):
+        if writer != parameter:
+            yield from _before(readers, parameter, writer)
+
+
+def _before(readers: "_Readers", value: int, writer: int) -> Iterator[tuple[int, int]]:
+    """Yield every op before `writer` that reads the memory of `value`."""
+    for reader in readers.of(value):
+        if reader < writer:
+            yield reader, writer
+
+
+class _Readers:
+    """Finds who reads the memory that a value names, under whatever name."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def of(self, value: int) -> set[int]:
+        """Return the ops that read the memory of `value`, ops that only rename it left out."""
+        origins, found, seen = self._origins(value), set(), set()
+        stack = list(origins)
+        while stack:
+            name = stack.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            for user in self.graph.users[name]:
+                if _renames(self.graph.ops[user]):
+                    stack.append(user)
+                else:
+                    found.add(user)
+        return found
+
+    def _origins(self, value: int) -> set[int]:
+        """Follow names back to the ops that made the memory."""
+        found, stack = set(), [value]
+        while stack:
+            name = stack.pop()
+            op = self.graph.ops[name]
+            if _renames(op) and op.operands:
+                stack.extend(op.operands[:1] if op.kind != "tuple" else op.operands)
+            else:
+                found.add(name)
+        return found
+
+
+def _renames(op: Op) -> bool:
+    return op.kind in PASSES_ON
+
+
+def _donated(graph: Graph, header: str) -> Iterator[tuple[int, int]]:
+    """Yield (op that writes an output's memory, parameter whose memory that is)."""
+    alias = header.partition("input_output_alias={")[2].partition("entry_computation_layout")[0]
+    parameters = {op.index: op.id for op in graph.ops if op.kind == "parameter"}
+    for output, number, _ in _DONATION.findall(alias):
+        leaf = int(next(iter(re.findall(r"\d+", output)), 0))
+        parameter = parameters.get(int(number))
+        if parameter is not None and graph.returns:
+            for writer in _writers(graph, graph.returns[0], leaf):
+                yield writer, parameter
+
+
+def _writers(graph: Graph, value: int, leaf: int) -> Iterator[int]:
+    """Follow one leaf of a value back through its memory, and yield every op that writes it."""
+    op = graph.ops[value]
+    while op.operands:
+        if op.kind == "tuple":
+            value, leaf = op.operands[leaf], 0
+        elif op.kind == "get_tuple_element":
+            value, leaf = op.operands[0], op.index
+        elif _renames(op):
+            value = op.operands[0]
+        elif op.is_done:
+            value = op.start
+        else:
+            yield op.id
+            if not op.overwrites:
+                return
+            value = op.overwrites[0]
+        op = graph.ops[value]
+    yield op.id

@@ -1,0 +1,168 @@
+"""The few edits that passes are made of. Each leaves the block legal, and touches nothing else.
+
+The bindings forgive little: an erased op that is still used, or a value whose owner is gone, ends
+the process. So ops are erased only after every use is gone, and no handle outlives an edit.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+
+from jax.extend.mlir.dialects import stablehlo
+from jaxlib.mlir import ir, passmanager
+from jaxlib.mlir._mlir_libs import _jax_mlir_ext
+
+from hlo_passes.errors import VerifyError
+
+_CALL, _FUNC = "func.call", "func.func"
+
+
+def inline_calls(module: ir.Module) -> int:
+    """Inline every call to a private function, and drop the functions.
+
+    JAX outlines inner jits (`cumsum`, `_one_hot`, a user's own layers); an exchange in one would
+    hide from every pass. MLIR's own inliner does nothing here: the interface is not registered.
+
+    Returns:
+        How many calls were inlined.
+    """
+    functions = {
+        ir.StringAttr(op.operation.attributes["sym_name"]).value: op.operation
+        for op in module.body.operations
+        if op.operation.name == _FUNC
+    }
+    done: set[str] = set()
+    count = 0
+
+    def expand(name: str) -> None:
+        nonlocal count
+        if name in done:
+            return
+        done.add(name)
+        for call in _calls(functions[name]):
+            callee = ir.FlatSymbolRefAttr(call.attributes["callee"]).value
+            if callee not in functions or not _is_simple(functions[callee]):
+                continue
+            expand(callee)
+            _inline(call, functions[callee])
+            count += 1
+
+    with module.context:
+        for name, function in functions.items():
+            if not _is_private(function):
+                expand(name)
+        if count:
+            passmanager.PassManager.parse("builtin.module(symbol-dce)").run(module.operation)
+    return count
+
+
+def _inline(call: ir.Operation, callee: ir.Operation) -> None:
+    with ir.InsertionPoint(call), call.location:
+        values = _jax_mlir_ext.inlined_func_call(callee, list(call.operands), call.location)
+    for old, new in zip(call.results, values, strict=True):
+        old.replace_all_uses_with(new)
+    call.erase()
+
+
+def _calls(function: ir.Operation) -> list[ir.Operation]:
+    found: list[ir.Operation] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name == _CALL:
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    function.walk(visit)
+    return found
+
+
+def _is_simple(function: ir.Operation) -> bool:
+    """Whether a function has one block, which is all that can be inlined."""
+    return len(function.regions[0].blocks) == 1
+
+
+def _is_private(function: ir.Operation) -> bool:
+    attributes = function.attributes
+    return (
+        "sym_visibility" in attributes
+        and ir.StringAttr(attributes["sym_visibility"]).value == "private"
+    )
+
+
+def reorder_block(block: ir.Block, order: Sequence[int]) -> None:
+    """Put the ops of a block in another order.
+
+    Args:
+        block: whose terminator is its last op.
+        order: for every new place, the place of the op in the old order; the terminator stays.
+    """
+    ops = [op.operation for op in block.operations]
+    end = ops[-1]
+    for old in order:
+        if ops[old] != end:
+            ops[old].move_before(end)
+
+
+def sort_block(block: ir.Block) -> None:
+    """Sort a block so that every value is made before it is read, moving as little as possible.
+
+    Among the ops that may come next, the one that stood first comes first.
+    """
+    ops = [op.operation for op in block.operations]
+    index = {result: i for i, op in enumerate(ops) for result in op.results}
+    waits: list[int] = []
+    users: list[list[int]] = [[] for _ in ops]
+    for i, op in enumerate(ops):
+        befores = {index[value] for value in _read_by(op) if value in index} - {i}
+        waits.append(len(befores))
+        for before in befores:
+            users[before].append(i)
+    ready = [i for i, count in enumerate(waits) if count == 0]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        i = heapq.heappop(ready)
+        order.append(i)
+        for user in users[i]:
+            waits[user] -= 1
+            if waits[user] == 0:
+                heapq.heappush(ready, user)
+    if len(order) != len(ops):
+        raise VerifyError("block", "its values depend on each other in a circle", "report this")
+    reorder_block(block, order)
+
+
+def _read_by(op: ir.Operation) -> Iterator[ir.Value]:
+    """Yield every value that an op or its regions read."""
+    yield from op.operands
+    if len(op.regions):
+        inner: list[ir.Value] = []
+
+        def visit(nested: ir.Operation) -> ir.WalkResult:
+            inner.extend(nested.operands)
+            return ir.WalkResult.ADVANCE
+
+        op.walk(visit)
+        yield from inner
+
+
+def barrier(values: Sequence[ir.Value], keep: Sequence[ir.Operation] = ()) -> list[ir.Value]:
+    """Tie values together: every reader of one waits until all are there.
+
+    The barrier is put at the end of the block, before its terminator; sort the block afterwards.
+
+    Args:
+        values: results of ops in one block.
+        keep: ops that go on reading the untied values, with what they read in their regions.
+
+    Returns:
+        The tied values.
+    """
+    block = values[0].owner.block if not isinstance(values[0].owner, ir.Block) else values[0].owner
+    end = list(block.operations)[-1].operation
+    with ir.InsertionPoint(end), end.location:
+        tie = stablehlo.optimization_barrier(list(values))
+    tied = [tie] if isinstance(tie, ir.Value) else list(tie)
+    owner = tied[0].owner
+    for old, new in zip(values, tied, strict=True):
+        old.replace_all_uses_except(new, [owner, *keep])
+    return tied

@@ -1,0 +1,180 @@
+"""One frozen picture of a computation: ops in program order, the values between them, their edges.
+
+Every decision is made on a `Graph`, whether it was read from StableHLO or from scheduled HLO, and
+never on the module itself: the bindings are slow to walk and unsafe to keep handles into.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from hlo_passes.ir.collectives import Collective
+from hlo_passes.ir.types import TensorType
+
+FREE_KINDS = frozenset({
+    "parameter", "constant", "tuple", "get_tuple_element", "bitcast", "return", "after_all",
+    "optimization_barrier", "opt_barrier", "add_dependency", "reshape", "iota", "partition_id",
+    "replica_id", "create_token",
+})  # fmt: skip
+"""Kinds that take no time on a device: names for memory, or values folded into their users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What one op result holds; an HLO tuple is one value with several leaves.
+
+    Attributes:
+        id: index into `Graph.values`.
+        op: id of the op that makes it; -1 for an argument of the computation.
+        leaves: type of every tensor in it.
+    """
+
+    id: int
+    op: int
+    leaves: tuple[TensorType, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all leaves."""
+        return sum(leaf.bytes for leaf in self.leaves)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation.
+
+    Attributes:
+        id: index into `Graph.ops`; program order.
+        kind: StableHLO's name without its dialect (`dot_general`); HLO opcodes use underscores.
+        name: HLO's instruction name; in StableHLO the text of its first result's name.
+        key: scope, kind and ordinal: the name of the op across edits, processes and hosts.
+        operands: value ids that it reads, captured ones of its regions included.
+        results: value ids that it makes.
+        scope: the full path of named scopes, a hint and never a proof.
+        source: `file:line` of the user's code, or "".
+        flops: floating point operations of one execution.
+        bytes: HBM bytes that one execution reads and writes.
+        matmul: whether a matrix product is in it; `dtype` is then that of its operands.
+        dtype: element type that decides its peak rate.
+        xla_us: XLA's own estimate in us, None where the module has none.
+        collective: the exchange that it does or starts.
+        start: for the done half of a split exchange, the id of its start; else -1.
+        blocking: an exchange that no compute runs beside (XLA marked it synchronous).
+        side_effect: whether it must keep its place among other ops with side effects.
+        overwrites: operands (value ids) whose buffer its result takes over.
+        trips: executions of `inner`, for a loop; 0 where not known.
+        inner: bodies of a loop or a call, that hold ops of their own.
+        index: which leaf a `get_tuple_element` takes.
+    """
+
+    id: int
+    kind: str
+    name: str
+    key: str
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    scope: str = ""
+    source: str = ""
+    flops: float = 0.0
+    bytes: float = 0.0
+    matmul: bool = False
+    dtype: str = "f32"
+    xla_us: float | None = None
+    collective: Collective | None = None
+    start: int = -1
+    blocking: bool = False
+    side_effect: bool = False
+    overwrites: tuple[int, ...] = ()
+    trips: int = 1
+    inner: tuple["Graph", ...] = ()
+    index: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes no time at all."""
+        return self.kind in FREE_KINDS
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it only waits for an exchange that another op started."""
+        return self.start >= 0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A computation.
+
+    Attributes:
+        name: the computation's name (`main`, `while.3/body`).
+        ops: in program order, which is a legal order.
+        values: every value, arguments first.
+        returns: value ids that the computation hands out.
+        ordered: pairs (before, after) of op ids that data does not order but legality does:
+            control dependencies, side effects, readers of a buffer before who overwrites it.
+        devices: devices that run the program; 1 where the module does not say.
+        scheduled: whether program order is the order of execution.
+    """
+
+    name: str
+    ops: tuple[Op, ...]
+    values: tuple[Value, ...]
+    returns: tuple[int, ...] = ()
+    ordered: tuple[tuple[int, int], ...] = ()
+    devices: int = 1
+    scheduled: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def preds(self) -> tuple[tuple[int, ...], ...]:
+        """For every op, the ops that must come before it, ascending."""
+        before: list[set[int]] = [
+            {self.values[v].op for v in op.operands if self.values[v].op >= 0} for op in self.ops
+        ]
+        for first, then in self.ordered:
+            before[then].add(first)
+        return tuple(tuple(sorted(ids)) for ids in before)
+
+    @cached_property
+    def succs(self) -> tuple[tuple[int, ...], ...]:
+        """For every op, the ops that must come after it, ascending."""
+        after: list[list[int]] = [[] for _ in self.ops]
+        for op, befores in enumerate(self.preds):
+            for before in befores:
+                after[before].append(op)
+        return tuple(map(tuple, after))
+
+    @cached_property
+    def users(self) -> tuple[tuple[int, ...], ...]:
+        """For every value, the ops that read it, ascending."""
+        readers: list[list[int]] = [[] for _ in self.values]
+        for op in self.ops:
+            for value in dict.fromkeys(op.operands):
+                readers[value].append(op.id)
+        return tuple(map(tuple, readers))
+
+    @cached_property
+    def exchanges(self) -> tuple[int, ...]:
+        """Ids of the ops that do or start an exchange, in program order."""
+        return tuple(op.id for op in self.ops if op.collective is not None)
+
+    @cached_property
+    def done_of(self) -> dict[int, int]:
+        """From the start of a split exchange to its done."""
+        return {op.start: op.id for op in self.ops if op.is_done}
+
+    @cached_property
+    def by_key(self) -> dict[str, int]:
+        """From an op's key to its id."""
+        return {op.key: op.id for op in self.ops}
+
+    def walk(self, trips: int = 1) -> Iterator[tuple["Graph", int]]:
+        """Yield this graph and every graph inside it, with how often each runs per step."""
+        yield self, trips
+        for op in self.ops:
+            for inner in op.inner:
+                yield from inner.walk(trips * max(op.trips, 1))
+
+    @property
+    def size(self) -> int:
+        """Number of ops, those inside loops included."""
+        return sum(len(graph.ops) for graph, _ in self.walk())

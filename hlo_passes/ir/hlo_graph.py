@@ -1,0 +1,329 @@
+"""Builds a `Graph` from HLO text: what each instruction does, reads, overwrites and waits for."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from hlo_passes.ir.aliases import buffer_order
+from hlo_passes.ir.collectives import KINDS, Collective, parse_hlo_groups
+from hlo_passes.ir.graph import Graph, Op, Value
+from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
+from hlo_passes.ir.keys import KeyMaker
+from hlo_passes.ir.types import TensorType
+from hlo_passes.ir.work import (
+    SLICING,
+    UPDATING,
+    Work,
+    convolution_flops,
+    dot_flops,
+    pointwise_flops,
+    traffic,
+)
+
+_OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
+_SOL_COST = re.compile(r'"exec_time_us":([\d.eE+\-]+)[^{}]*"name":"sol"')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_GROUPS = re.compile(
+    r"replica_groups=(mesh\w*\[[^\]]*\](?:,\s*device_ids=\(.*?\))?\s*\{[^}]*\}"
+    r"|\{(?:\{[\d,\s]*\},?\s*)*\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)"
+)
+_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
+_DIMS = re.compile(r"dimensions=\{([\d,]*)\}")
+_ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
+_LIMIT_US = 1e7
+"""XLA prints absurd costs (1.9e10 us) where its estimator does not apply."""
+
+
+def graph_of(module: HloText, devices: int = 0) -> Graph:
+    """Build the graph of a module's entry, loops and branches inside it.
+
+    Args:
+        module: HLO of any stage, as read.
+        devices: how many devices run it, where the caller knows better than the module.
+
+    Returns:
+        A graph in printed order, which is the schedule if the module is scheduled.
+    """
+    return _Builder(module, devices or module.devices).graph(module.entry, module.entry.name)
+
+
+@dataclass
+class _Builder:
+    module: HloText
+    devices: int
+
+    def __post_init__(self) -> None:
+        self.work = cache(self._work)
+
+    def graph(self, computation: Computation, name: str) -> Graph:
+        """Build one computation's graph; values and ops share their ids."""
+        ids = {ins.name: i for i, ins in enumerate(computation.instructions)}
+        keys = KeyMaker()
+        ops = tuple(
+            self._op(i, ins, computation, ids, keys, name)
+            for i, ins in enumerate(computation.instructions)
+        )
+        values = tuple(Value(i, i, ins.leaves) for i, ins in enumerate(computation.instructions))
+        root = next(
+            (i for i, ins in enumerate(computation.instructions) if ins.is_root), len(ops) - 1
+        )
+        plain = Graph(name, ops, values, (root,), (), self.devices, self.module.is_scheduled)
+        header = self.module.header if computation.is_entry else ""
+        ordered = [*_control(computation, ids), *_side_effects(ops)]
+        if self.module.is_scheduled:
+            ordered += buffer_order(plain, header)
+        return Graph(
+            name, ops, values, (root,), tuple(dict.fromkeys(ordered)), self.devices,
+            self.module.is_scheduled,
+        )  # fmt: skip
+
+    def _op(
+        self,
+        i: int,
+        ins: Instruction,
+        computation: Computation,
+        ids: dict[str, int],
+        keys: KeyMaker,
+        where: str,
+    ) -> Op:
+        kind, half = _kind(ins, self.module)
+        operands = tuple(ids[o] for o in ins.operands)
+        types = tuple(t for o in operands for t in computation.instructions[o].leaves)
+        work = self._instruction_work(ins, kind, types)
+        scope = match[1] if (match := _OP_NAME.search(ins.attributes)) else ""
+        is_loop = kind in ("while", "conditional", "call")
+        return Op(
+            id=i,
+            kind=kind,
+            name=ins.name,
+            key=keys.make(scope, kind.removesuffix("_start")),
+            operands=operands,
+            results=(i,),
+            scope=scope,
+            source=self.module.source_of(ins),
+            flops=0.0 if half or is_loop else work.flops,
+            bytes=0.0 if half or is_loop else work.bytes,
+            matmul=work.matmul and not half,
+            dtype=work.dtype,
+            xla_us=_xla_cost(ins),
+            collective=_collective(ins, kind, types) if half != "done" else None,
+            start=operands[0] if half == "done" and operands else -1,
+            blocking='"is_sync":true' in ins.attributes,
+            side_effect=_has_side_effect(ins),
+            overwrites=self._overwrites(ins, kind, operands),
+            trips=_trips(ins) if kind == "while" else 1,
+            inner=self._inner(ins, kind, where) if is_loop else (),
+            index=_index(ins, kind),
+        )
+
+    def _inner(self, ins: Instruction, kind: str, where: str) -> tuple[Graph, ...]:
+        """Build the graphs that an instruction runs: a loop's body, a branch, a call."""
+        names = {
+            "while": ins.called("body"),
+            "call": ins.called("to_apply", "calls"),
+            "conditional": ins.called(
+                "branch_computations", "true_computation", "false_computation"
+            ),
+        }[kind]
+        known = [self.module.computations[n] for n in names if n in self.module.computations]
+        return tuple(self.graph(c, c.name) for c in known)
+
+    def _instruction_work(
+        self, ins: Instruction, kind: str, operands: tuple[TensorType, ...]
+    ) -> Work:
+        """Work of one instruction, what it calls included."""
+        if kind == "fusion":
+            names = ins.called("calls")
+            return self.work(names[0]) if names else Work(0.0, 0.0)
+        if kind == "dot":
+            dims = _ints(ins.attribute("lhs_contracting_dims"))
+            flops = dot_flops(operands[0], ins.leaves[0], dims)
+            return Work(flops, traffic(kind, operands, ins.leaves), True, operands[0].dtype)
+        if kind == "custom_call" and "matmul" in ins.attributes:
+            return _library_gemm(ins, operands)
+        if kind == "convolution":
+            labels = ins.attribute("dim_labels").replace("->", "_").split("_")
+            flops = convolution_flops(operands[1], ins.leaves[0], labels[1].index("o"))
+            return Work(flops, traffic(kind, operands, ins.leaves), True, operands[0].dtype)
+        dtype = ins.leaves[0].dtype if ins.leaves else "f32"
+        flops = pointwise_flops(kind, operands, ins.leaves)
+        return Work(flops, traffic(kind, operands, ins.leaves), False, dtype)
+
+    def _work(self, name: str) -> Work:
+        """Work of a fused computation: its edges move bytes, its inside computes."""
+        computation = self.module.computations.get(name)
+        if computation is None:
+            return Work(0.0, 0.0)
+        table = {ins.name: ins for ins in computation.instructions}
+        parts = []
+        for ins in computation.instructions:
+            kind = ins.opcode.replace("-", "_")
+            operands = tuple(t for o in ins.operands for t in table[o].leaves)
+            parts.append(self._instruction_work(ins, kind, operands))
+        products = [p for p in parts if p.matmul]
+        top = max(products, key=lambda p: p.flops, default=None)
+        root = next(
+            (i for i in computation.instructions if i.is_root), computation.instructions[-1]
+        )
+        return Work(
+            flops=sum(p.flops for p in parts),
+            bytes=_fusion_traffic(computation.instructions, root, table),
+            matmul=bool(products),
+            dtype=top.dtype if top else root.leaves[0].dtype if root.leaves else "f32",
+        )
+
+    def _overwrites(
+        self, ins: Instruction, kind: str, operands: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Operands whose buffers the result may take over in place."""
+        if aliasing := ins.attribute("output_to_operand_aliasing"):
+            taken = {int(n) for n in _ALIASED_OPERANDS.findall(aliasing)}
+            return tuple(operands[n] for n in sorted(taken) if n < len(operands))
+        if kind in UPDATING or kind in ("while", "sort"):
+            return operands[:1]
+        if kind == "fusion":
+            return tuple(operands[n] for n in self._updated_parameters(ins) if n < len(operands))
+        return ()
+
+    def _updated_parameters(self, ins: Instruction) -> tuple[int, ...]:
+        """Parameters that a fusion updates in place: first operands of updates at its root."""
+        names = ins.called("calls")
+        computation = self.module.computations.get(names[0]) if names else None
+        if computation is None:
+            return ()
+        table = {i.name: i for i in computation.instructions}
+        found = set()
+        for update in computation.instructions:
+            if update.opcode.replace("-", "_") in UPDATING:
+                source = table[update.operands[0]]
+                while source.opcode in ("bitcast", "copy", "convert") and source.operands:
+                    source = table[source.operands[0]]
+                if source.opcode == "parameter":
+                    found.add(_index(source, "parameter"))
+        return tuple(sorted(found))
+
+
+def _kind(ins: Instruction, module: HloText) -> tuple[str, str]:
+    """Return StableHLO's name for the op, and "start" or "done" for half an exchange."""
+    kind = ins.opcode.replace("-", "_")
+    for half in ("start", "done"):
+        base = kind.removesuffix("_" + half)
+        if base != kind and base in KINDS:
+            return kind, half
+    if kind in ("async_start", "async_done"):
+        wrapped = ins.called("calls", "to_apply")
+        inside = module.computations.get(wrapped[0]) if wrapped else None
+        names = {i.opcode.replace("-", "_") for i in inside.instructions} if inside else set()
+        if kind == "async_done" or names & KINDS or "ragged" in ins.attributes:
+            return kind, kind.removeprefix("async_")
+    return kind, ""
+
+
+def _collective(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> Collective | None:
+    """Read the exchange that an instruction does or starts, if it is one."""
+    base = kind.removesuffix("_start")
+    if base == "custom_call" and "ragged_all_to_all" in ins.attributes:
+        base = "ragged_all_to_all"
+    if base not in KINDS:
+        return None
+    groups = _GROUPS.search(ins.attributes)
+    pairs = _PAIRS.search(ins.attributes)
+    channel = re.search(r"channel_id=(\d+)", ins.attributes)
+    payload = operands[:1] if base == "ragged_all_to_all" else operands
+    size = sum(t.bytes for t in payload)
+    if base == "all_gather":
+        size = max([size, *(t.bytes for t in ins.leaves)])
+    if pairs:
+        rows = tuple(_ints(p) for p in re.findall(r"\{([\d,]+)\}", pairs[1]))
+    else:
+        rows = parse_hlo_groups(groups[1]) if groups else ()
+    dims = _DIMS.search(ins.attributes)
+    return Collective(
+        base, rows, size, int(channel[1]) if channel else -1, _ints(dims[1]) if dims else ()
+    )
+
+
+def _library_gemm(ins: Instruction, operands: tuple[TensorType, ...]) -> Work:
+    """Work of a cuBLAS call, whose contracting dims stand in its backend config."""
+    match = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', ins.attributes)
+    dims = _ints(match[1].replace('"', "")) if match else (len(operands[0].shape) - 1,)
+    product = ins.leaves[:1]
+    flops = dot_flops(operands[0], product[0], dims)
+    return Work(flops, traffic("dot", operands, product), True, operands[0].dtype)
+
+
+def _fusion_traffic(
+    instructions: list[Instruction], root: Instruction, table: dict[str, Instruction]
+) -> float:
+    """HBM bytes of a fusion: parameters as far as they are read, and what its root writes."""
+    readers: dict[str, list[Instruction]] = {}
+    for ins in instructions:
+        for operand in ins.operands:
+            readers.setdefault(operand, []).append(ins)
+    total = 0.0
+    for ins in instructions:
+        if ins.opcode != "parameter":
+            continue
+        full = sum(t.bytes for t in ins.leaves)
+        total += min(full, sum(_read_by(r, ins.name, full) for r in readers.get(ins.name, [])))
+    outputs = [table[o] for o in root.operands] if root.opcode == "tuple" else [root]
+    for out in outputs:
+        if out.opcode.replace("-", "_") in UPDATING:
+            total += sum(t.bytes for o in out.operands[1:] for t in table[o].leaves)
+        else:
+            total += sum(t.bytes for t in out.leaves)
+    return total
+
+
+def _read_by(reader: Instruction, name: str, full: float) -> float:
+    """Bytes that one reader inside a fusion takes of parameter `name`."""
+    kind = reader.opcode.replace("-", "_")
+    if reader.operands and reader.operands[0] == name:
+        if kind in SLICING:
+            return sum(t.bytes for t in reader.leaves)
+        if kind in UPDATING:
+            return 0.0
+    return full
+
+
+def _control(computation: Computation, ids: dict[str, int]) -> Iterable[tuple[int, int]]:
+    """Yield what control dependencies order."""
+    for ins in computation.instructions:
+        if "control-predecessors" in ins.attributes:
+            for before in re.findall(r"[\w.\-]+", ins.attribute("control-predecessors")):
+                if before in ids:
+                    yield ids[before], ids[ins.name]
+
+
+def _side_effects(ops: tuple[Op, ...]) -> Iterable[tuple[int, int]]:
+    """Yield a chain through every op whose effect the outside sees."""
+    effects = [op.id for op in ops if op.side_effect]
+    yield from zip(effects, effects[1:], strict=False)
+
+
+def _has_side_effect(ins: Instruction) -> bool:
+    if ins.opcode in ("infeed", "outfeed", "send", "recv", "send-done", "recv-done", "rng"):
+        return True
+    return "custom_call_has_side_effect=true" in ins.attributes
+
+
+def _xla_cost(ins: Instruction) -> float | None:
+    match = _SOL_COST.search(ins.attributes)
+    return float(match[1]) if match and float(match[1]) < _LIMIT_US else None
+
+
+def _index(ins: Instruction, kind: str) -> int:
+    """Which parameter, or which leaf of a tuple, an instruction stands for."""
+    if kind == "parameter":
+        return int(_ints(ins.attributes)[0])
+    return int(ins.attribute("index") or 0) if kind == "get_tuple_element" else 0
+
+
+def _trips(ins: Instruction) -> int:
+    match = _TRIPS.search(ins.attributes)
+    return int(match[1]) if match else 0
+
+
+def _ints(text: str) -> tuple[int, ...]:
+    return tuple(int(x) for x in re.findall(r"\d+", text))

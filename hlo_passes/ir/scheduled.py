@@ -1,0 +1,176 @@
+"""A module whose computations have an order of execution, and how to give them another.
+
+Only the order changes. Of a proto it is field 7, of a text the order of lines; every op, shape,
+layout, alias and cost stays as XLA left it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+from jaxlib import _hlo
+
+from hlo_passes.errors import InputError, PlanError
+from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.hlo_graph import graph_of
+from hlo_passes.ir.hlo_text import HloText, read_hlo
+from hlo_passes.ir.wire import LENGTH, VARINT, fields, message, packed, varint
+
+_COMPUTATIONS, _SCHEDULE = 3, 7
+
+
+@dataclass(frozen=True)
+class ScheduledModule:
+    """HLO of any stage; scheduled if its header says so.
+
+    Attributes:
+        text: the module as XLA prints it.
+        proto: the HloModuleProto that `text` was printed from; None if only the text is known.
+        path: where it came from, for messages.
+        devices: how many devices run it, where the caller knows better than the module.
+    """
+
+    text: str
+    proto: bytes | None = None
+    path: str = "<module>"
+    devices: int = 0
+
+    @staticmethod
+    def from_proto(proto: bytes, path: str = "<module>", devices: int = 0) -> "ScheduledModule":
+        """Take a serialized HloModuleProto.
+
+        Raises:
+            InputError: if the bytes are none.
+        """
+        try:
+            module = _hlo.HloModule.from_serialized_hlo_module_proto(proto)
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(path, f"no HloModuleProto: {reason}", "dump it again") from None
+        return ScheduledModule(module.to_string(), proto, path, devices)
+
+    @cached_property
+    def parsed(self) -> HloText:
+        """The module's text, read."""
+        return read_hlo(self.text, self.path)
+
+    @property
+    def name(self) -> str:
+        """The module's name, `jit_step` for a jitted `step`."""
+        return self.parsed.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over the text, which holds every op and their order."""
+        return sha256(self.text.encode()).hexdigest()[:16]
+
+    def snapshot(self) -> Graph:
+        """Return the graph of its entry, loops inside it."""
+        return graph_of(self.parsed, self.devices)
+
+    def reordered(self, orders: Mapping[str, Sequence[int]]) -> "ScheduledModule":
+        """Return the module with another order of execution.
+
+        Args:
+            orders: per computation, the op at every new place, as its place in the old order.
+
+        Raises:
+            PlanError: if an order names a computation that has none, or is no permutation.
+        """
+        for name, order in orders.items():
+            computation = self.parsed.computations.get(name)
+            if computation is None or sorted(order) != list(range(len(computation.instructions))):
+                raise PlanError(name, "the plan's order does not fit this computation",
+                                "plan this module again")  # fmt: skip
+        text = _reorder_text(self.text, self.parsed, orders)
+        proto = self.proto and _reorder_proto(self.proto, self.parsed, orders)
+        return ScheduledModule(text, proto, self.path, self.devices)
+
+
+def _reorder_text(text: str, parsed: HloText, orders: Mapping[str, Sequence[int]]) -> str:
+    """Exchange the lines of every computation in `orders`."""
+    lines = text.split("\n")
+    out = lines.copy()
+    for name, order in orders.items():
+        places = [ins.line - 1 for ins in parsed.computations[name].instructions]
+        for place, old in zip(places, order, strict=True):
+            out[place] = lines[places[old]]
+    return "\n".join(out)
+
+
+def _reorder_proto(proto: bytes, parsed: HloText, orders: Mapping[str, Sequence[int]]) -> bytes:
+    """Replace the schedule field."""
+    names = {
+        computation_id: (name, instructions)
+        for computation_id, name, instructions in _computations(proto)
+    }
+    sequences = b""
+    for computation_id, ids in _sequences(proto):
+        name, instructions = names[computation_id]
+        if name in orders:
+            ids = _permuted(ids, orders[name], instructions, parsed, name)
+        entry = varint(1 << 3 | VARINT) + varint(computation_id)
+        entry += message(2, message(1, b"".join(map(varint, ids))))
+        sequences += message(1, entry)
+    kept = [proto[start:end] for number, _, _, start, end in fields(proto) if number != _SCHEDULE]
+    return b"".join(kept) + message(_SCHEDULE, sequences)
+
+
+def _permuted(
+    ids: list[int], order: Sequence[int], names: dict[int, str], parsed: HloText, where: str
+) -> list[int]:
+    """Permute a sequence after making sure that it is the one that was planned on."""
+    printed = [ins.name for ins in parsed.computations[where].instructions]
+    if [names[i] for i in ids] != printed:
+        raise PlanError(where, "the printed order is not the module's schedule",
+                        "plan the module at XLA's post-scheduler stage")  # fmt: skip
+    return [ids[old] for old in order]
+
+
+def _computations(proto: bytes) -> Iterator[tuple[int, str, dict[int, str]]]:
+    """Yield (id, name, names of instructions by id) of every computation."""
+    for number, _, value, _, _ in fields(proto):
+        if number != _COMPUTATIONS or not isinstance(value, bytes):
+            continue
+        name, computation_id, instructions = "", 0, {}
+        for inner, _, item, _, _ in fields(value):
+            if inner == 1 and isinstance(item, bytes):
+                name = item.decode()
+            elif inner == 5 and isinstance(item, int):
+                computation_id = item
+            elif inner == 2 and isinstance(item, bytes):
+                instruction_id, instruction = _instruction(item)
+                instructions[instruction_id] = instruction
+        yield computation_id, name, instructions
+
+
+def _instruction(data: bytes) -> tuple[int, str]:
+    """Return (id, name) of an instruction."""
+    name, instruction_id = "", 0
+    for number, _, value, _, _ in fields(data):
+        if number == 1 and isinstance(value, bytes):
+            name = value.decode()
+        elif number == 35 and isinstance(value, int):
+            instruction_id = value
+    return instruction_id, name
+
+
+def _sequences(proto: bytes) -> Iterator[tuple[int, list[int]]]:
+    """Yield (computation id, ids of its instructions in order)."""
+    for number, kind, value, _, _ in fields(proto):
+        if number != _SCHEDULE or kind != LENGTH or not isinstance(value, bytes):
+            continue
+        for _, _, entry, _, _ in fields(value):
+            assert isinstance(entry, bytes)
+            computation_id, ids = 0, []
+            for inner, _, item, _, _ in fields(entry):
+                if inner == 1 and isinstance(item, int):
+                    computation_id = item
+                elif inner == 2 and isinstance(item, bytes):
+                    ids = [i for _, w, v, _, _ in fields(item) for i in _numbers(w, v)]
+            yield computation_id, ids
+
+
+def _numbers(kind: int, value: bytes | int) -> list[int]:
+    return [value] if isinstance(value, int) else packed(value) if kind == LENGTH else []

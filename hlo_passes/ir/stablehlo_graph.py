@@ -1,0 +1,290 @@
+"""Builds a `Graph` from a block of StableHLO."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from jax.extend.mlir.dialects import sdy, stablehlo
+from jaxlib.mlir import ir
+
+from hlo_passes.ir.collectives import KINDS, Collective, groups_from_mesh
+from hlo_passes.ir.graph import Graph, Op, Value
+from hlo_passes.ir.keys import KeyMaker
+from hlo_passes.ir.types import TensorType
+from hlo_passes.ir.work import Work, convolution_flops, dot_flops, pointwise_flops, traffic
+
+_RUNS_REGIONS = {
+    "while": (1,),
+    "case": None,
+    "if": None,
+    "manual_computation": None,
+    "named_computation": None,
+}
+"""Kinds whose regions are programs of their own, and which of them count; None is all."""
+
+_TERMINATORS = ("return", "func.return")
+_EFFECTS = ("custom_call", "infeed", "outfeed", "send", "recv", "rng", "rng_bit_generator")
+
+
+def graph_of(block: ir.Block, module: ir.Module, devices: int) -> Graph:
+    """Snapshot a block in program order, with the blocks of loops and branches inside it.
+
+    Args:
+        block: whose ops the graph holds.
+        module: for meshes that exchanges name.
+        devices: how many devices run the program.
+    """
+    with module.context:
+        scope = _scope_of(block.owner)
+        return _Snapshot(_meshes(module), devices).graph(block, "main", scope)
+
+
+@dataclass
+class _Snapshot:
+    meshes: dict[str, tuple[tuple[tuple[str, int], ...], tuple[int, ...] | None]]
+    devices: int
+    types: dict[ir.Type, TensorType | None] = field(default_factory=dict)
+
+    def graph(self, block: ir.Block, name: str, scope: str) -> Graph:
+        values: list[Value] = []
+        known: dict[ir.Value, int] = {}
+
+        def value_of(value: ir.Value) -> int:
+            if value not in known:
+                known[value] = len(values)
+                values.append(Value(len(values), -1, self._leaves(value)))
+            return known[value]
+
+        for argument in block.arguments:
+            value_of(argument)
+        keys = KeyMaker()
+        ops = []
+        for i, view in enumerate(block.operations):
+            op = view.operation
+            operands = [value_of(v) for v in op.operands]
+            if len(op.regions):
+                operands += [value_of(v) for v in _captured(op)]
+            results = range(len(values), len(values) + len(op.results))
+            for k, result in enumerate(op.results):
+                known[result] = results[k]
+                values.append(Value(results[k], i, self._leaves(result)))
+            ops.append(self._op(i, op, tuple(operands), tuple(results), values, keys, scope, name))
+        returns = ops[-1].operands if ops and ops[-1].kind == "return" else ()
+        effects = [op.id for op in ops if op.side_effect]
+        ordered = [*zip(effects, effects[1:], strict=False)]
+        if ops:
+            ordered += [(op.id, ops[-1].id) for op in ops[:-1]]
+        return Graph(name, tuple(ops), tuple(values), returns, tuple(ordered), self.devices)
+
+    def _op(
+        self,
+        i: int,
+        op: ir.Operation,
+        operands: tuple[int, ...],
+        results: tuple[int, ...],
+        values: list[Value],
+        keys: KeyMaker,
+        scope: str,
+        where: str,
+    ) -> Op:
+        kind = op.name.rpartition(".")[2]
+        path, source = _place(op.location)
+        full = "/".join(filter(None, (scope, path)))
+        types = tuple(t for v in operands[: len(op.operands)] for t in values[v].leaves)
+        made = tuple(t for v in results for t in values[v].leaves)
+        inner = tuple(self._inner(op, kind, full, f"{where}/{kind}.{i}"))
+        work = Work(0.0, 0.0) if inner else _work(op, kind, types, made)
+        return Op(
+            id=i,
+            kind=kind,
+            name=f"%{i}",
+            key=keys.make(full, kind),
+            operands=operands,
+            results=results,
+            scope=full,
+            source=source,
+            flops=work.flops,
+            bytes=work.bytes,
+            matmul=work.matmul,
+            dtype=work.dtype,
+            collective=self._collective(op, kind, types, made),
+            side_effect=_has_side_effect(op, kind),
+            trips=_trips(op) if kind == "while" else 1,
+            inner=inner,
+        )
+
+    def _inner(self, op: ir.Operation, kind: str, scope: str, name: str) -> Iterator[Graph]:
+        if kind not in _RUNS_REGIONS:
+            return
+        chosen = _RUNS_REGIONS[kind] or range(len(op.regions))
+        for i in chosen:
+            yield self.graph(op.regions[i].blocks[0], f"{name}/{i}", scope)
+
+    def _leaves(self, value: ir.Value) -> tuple[TensorType, ...]:
+        kind = value.type
+        if kind not in self.types:
+            self.types[kind] = (
+                TensorType(tuple(kind.shape), str(kind.element_type))
+                if isinstance(kind, ir.RankedTensorType)
+                else None
+            )
+        found = self.types[kind]
+        return (found,) if found else ()
+
+    def _collective(
+        self,
+        op: ir.Operation,
+        kind: str,
+        operands: tuple[TensorType, ...],
+        results: tuple[TensorType, ...],
+    ) -> Collective | None:
+        if kind == "custom_call" and _string(op, "call_target_name") == "ragged_all_to_all":
+            kind, operands = "ragged_all_to_all", operands[:1]
+        if kind not in KINDS:
+            return None
+        size = sum(t.bytes for t in operands)
+        if kind == "all_gather":
+            size = max(size, sum(t.bytes for t in results))
+        names = ("split_dimension", "concat_dimension", "all_gather_dim", "scatter_dimension")
+        dims = tuple(
+            ir.IntegerAttr(op.attributes[name]).value for name in names if name in op.attributes
+        )
+        channel = -1
+        if "channel_handle" in op.attributes:
+            channel = stablehlo.ChannelHandle(op.attributes["channel_handle"]).handle
+        return Collective(kind, self._groups(op), size, channel, dims)
+
+    def _groups(self, op: ir.Operation) -> tuple[tuple[int, ...], ...]:
+        """Read who takes part, as a table of ids or as mesh axes."""
+        for name in ("replica_groups", "source_target_pairs"):
+            if name not in op.attributes:
+                continue
+            attribute = op.attributes[name]
+            if isinstance(attribute, ir.DenseIntElementsAttr):
+                columns = ir.ShapedType(attribute.type).shape[-1]
+                flat = [int(x) for x in attribute]
+                return tuple(
+                    tuple(flat[i : i + columns]) for i in range(0, len(flat), max(columns, 1))
+                )
+            by_axes = stablehlo.ReplicaGroupMeshAxesAttr(attribute)
+            axes, ids = self.meshes[str(by_axes.mesh).lstrip("@").strip('"')]
+            return groups_from_mesh(axes, tuple(map(_axis, by_axes.axes)), ids)
+        return ()
+
+
+def _axis(attribute: ir.Attribute) -> str:
+    """Spell an axis as `groups_from_mesh` wants it."""
+    axis = stablehlo.AxisRefAttr(attribute)
+    sub = re.search(r"\((\d+)\)(\d+)", str(axis.sub_axis_info or ""))
+    return f"{axis.name}:({sub[1]}){sub[2]}" if sub else axis.name
+
+
+def _meshes(
+    module: ir.Module,
+) -> dict[str, tuple[tuple[tuple[str, int], ...], tuple[int, ...] | None]]:
+    """Read axes and device ids of every mesh in the module."""
+    found = {}
+    for view in module.body.operations:
+        op = view.operation
+        if op.name == "sdy.mesh":
+            mesh = sdy.MeshAttr(op.attributes["mesh"])
+            axes = tuple(
+                (a.name, a.size) for a in (sdy.MeshAxisAttr(attribute) for attribute in mesh.axes)
+            )
+            found[_string(op, "sym_name")] = (axes, tuple(mesh.device_ids) or None)
+    return found
+
+
+def _work(
+    op: ir.Operation, kind: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]
+) -> Work:
+    if kind in ("dot_general", "ragged_dot"):
+        moved = traffic(kind, operands, results)
+        dims: tuple[int, ...] = (len(operands[0].shape) - 1,)
+        if "dot_dimension_numbers" in op.attributes:
+            numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
+            dims = tuple(numbers.lhs_contracting_dimensions)
+        return Work(dot_flops(operands[0], results[0], dims), moved, True, operands[0].dtype)
+    if kind == "convolution":
+        numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
+        flops = convolution_flops(operands[1], results[0], numbers.kernel_output_feature_dimension)
+        return Work(flops, traffic(kind, operands, results), True, operands[0].dtype)
+    if kind in KINDS or kind in _TERMINATORS:
+        return Work(0.0, 0.0)
+    dtype = results[0].dtype if results else "f32"
+    return Work(
+        pointwise_flops(kind, operands, results), traffic(kind, operands, results), False, dtype
+    )
+
+
+def _captured(op: ir.Operation) -> list[ir.Value]:
+    """Values from outside that the regions of an op read."""
+    inside: set[ir.Value] = set()
+    read: dict[ir.Value, None] = {}
+
+    def visit(inner: ir.Operation) -> ir.WalkResult:
+        inside.update(inner.results)
+        for region in inner.regions:
+            for block in region.blocks:
+                inside.update(block.arguments)
+        if inner != op:
+            read.update(dict.fromkeys(inner.operands))
+        return ir.WalkResult.ADVANCE
+
+    op.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return [value for value in read if value not in inside]
+
+
+def _has_side_effect(op: ir.Operation, kind: str) -> bool:
+    if kind == "custom_call" and "has_side_effect" in op.attributes:
+        return ir.BoolAttr(op.attributes["has_side_effect"]).value
+    return kind in _EFFECTS and kind not in ("custom_call", "rng_bit_generator")
+
+
+def _trips(loop: ir.Operation) -> int:
+    """Read the constant that a counted loop's condition compares with; 0 if it is no such loop."""
+    for view in loop.regions[0].blocks[0].operations:
+        op = view.operation
+        if op.name == "stablehlo.compare" and "LT" in str(op.attributes["comparison_direction"]):
+            limit = op.operands[1].owner
+            if not isinstance(limit, ir.Block) and limit.name == "stablehlo.constant":
+                return int(next(iter(ir.DenseIntElementsAttr(limit.attributes["value"]))))
+    return 0
+
+
+def _string(op: ir.Operation, name: str) -> str:
+    return ir.StringAttr(op.attributes[name]).value if name in op.attributes else ""
+
+
+def _scope_of(owner: ir.Operation) -> str:
+    """Join the scopes of the regions that a block is in."""
+    parts = []
+    op = owner
+    while op is not None and op.name not in ("func.func", "builtin.module"):
+        parts.append(_place(op.location)[0])
+        op = op.parent
+    return "/".join(filter(None, reversed(parts)))
+
+
+def _place(location: ir.Location) -> tuple[str, str]:
+    """Return (scope path, `file:line`) of a location."""
+    path = ""
+    inner = location
+    while isinstance(inner, ir.CallSiteLoc):
+        inner = inner.callee
+    if isinstance(inner, ir.NameLoc):
+        path = inner.name_str
+    return path, _source(location)
+
+
+def _source(location: ir.Location) -> str:
+    """Find the innermost user line."""
+    while True:
+        if isinstance(location, ir.CallSiteLoc):
+            location = location.callee
+        elif isinstance(location, ir.NameLoc):
+            location = location.child_loc
+        elif isinstance(location, ir.FileLineColLoc):
+            return f"{location.filename}:{location.start_line}"
+        else:
+            return ""

@@ -1,0 +1,83 @@
+"""How much an op does: floating point operations and HBM traffic, from shapes alone.
+
+The rules are those of any roofline: a matrix product costs 2*M*N*K, everything else one operation
+per element; an op reads its operands and writes its results once, and ops that touch a slice of a
+large operand (gather, dynamic-slice, scatter, ...) are charged for the slice.
+"""
+
+import math
+from dataclasses import dataclass
+
+from hlo_passes.ir.types import TensorType
+
+SLICING = frozenset({"gather", "dynamic_slice", "slice"})
+"""Kinds that read only as much of their first operand as they return."""
+
+UPDATING = frozenset({"dynamic_update_slice", "scatter"})
+"""Kinds that may write into their first operand's buffer."""
+
+MOVES_NOTHING = frozenset({
+    "bitcast", "reshape", "get_tuple_element", "tuple", "parameter", "constant", "iota",
+    "broadcast", "broadcast_in_dim", "optimization_barrier", "opt_barrier", "after_all",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Cost of one execution before any device is known.
+
+    Attributes:
+        flops: floating point operations.
+        bytes: HBM bytes read and written.
+        matmul: whether a matrix product is among them.
+        dtype: operand type of the largest product, else the result's type.
+    """
+
+    flops: float
+    bytes: float
+    matmul: bool = False
+    dtype: str = "f32"
+
+
+def dot_flops(lhs: TensorType, result: TensorType, contracting: tuple[int, ...]) -> float:
+    """Operations of a (batched) matrix product whose `lhs` contracts dims `contracting`."""
+    return 2.0 * result.elements * math.prod(lhs.shape[d] for d in contracting)
+
+
+def convolution_flops(kernel: TensorType, result: TensorType, output_feature_dim: int) -> float:
+    """Operations of a convolution: every output element reads the kernel of its feature."""
+    features = max(kernel.shape[output_feature_dim], 1)
+    return 2.0 * result.elements * kernel.elements / features
+
+
+def traffic(kind: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]) -> float:
+    """HBM bytes of an op that is not fused with its neighbours.
+
+    Args:
+        kind: StableHLO's name of the op.
+        operands: every tensor that it reads, in order.
+        results: every tensor that it makes.
+    """
+    if kind in MOVES_NOTHING:
+        return 0.0
+    written = float(sum(r.bytes for r in results))
+    if kind in SLICING:
+        return 2.0 * written + sum(o.bytes for o in operands[1:])
+    if kind == "dynamic_update_slice" and len(operands) > 1:
+        return 2.0 * operands[1].bytes
+    if kind == "scatter" and len(operands) >= 3:
+        arrays = len(operands) // 2
+        return 3.0 * sum(o.bytes for o in operands[arrays + 1 :]) + operands[arrays].bytes
+    return written + sum(o.bytes for o in operands)
+
+
+def pointwise_flops(
+    kind: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]
+) -> float:
+    """One operation per element made, or per element read by a reduction."""
+    if kind in MOVES_NOTHING or kind in SLICING or kind in UPDATING:
+        return 0.0
+    made = sum(r.elements for r in results)
+    if kind in ("reduce", "reduce_window", "sort"):
+        return float(max(made, sum(o.elements for o in operands)))
+    return float(made)

@@ -1,0 +1,29 @@
+"""Named pipelines, and how a pipeline is written as text."""
+
+from hlo_passes.base import Pass, Pipeline, parse_pass, split_passes
+from hlo_passes.errors import OptionError
+from hlo_passes.pin_order import PinOrder
+from hlo_passes.schedule_dw import ScheduleDw
+
+PASSES: tuple[type[Pass], ...] = (ScheduleDw, PinOrder)
+"""Every pass that can be named."""
+
+PRESETS = {"off": "", "dw": "schedule-dw"}
+"""Pipelines by name: `off` leaves a step alone, `dw` reorders it."""
+
+DEFAULT = "dw"
+
+
+def parse_pipeline(text: str) -> Pipeline:
+    """Read a preset's name, or passes as `name{option=value,...}` with commas between them.
+
+    Raises:
+        OptionError: if a pass or option does not exist.
+    """
+    spec = PRESETS.get(text.strip(), text)
+    parts = split_passes(spec)
+    if len(parts) == 1 and "{" not in spec and spec not in {p.pass_name() for p in PASSES}:
+        presets, passes = ", ".join(PRESETS), ", ".join(p.pass_name() for p in PASSES)
+        raise OptionError(f"pipeline {text!r}", "is neither a preset nor a pass",
+                          f"use a preset ({presets}) or passes ({passes})")  # fmt: skip
+    return Pipeline(tuple(parse_pass(part, PASSES) for part in parts))

@@ -1,0 +1,178 @@
+"""A plan: what was decided for one module on one target, as data.
+
+Plans are saved, compared, replayed, and hashed on every process of a job before it compiles: the
+same module, target and options give the same bytes.
+"""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from hlo_passes.errors import InputError, PlanError
+
+SCHEMA = 1
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """One op that was given another place.
+
+    Attributes:
+        op: key of the op.
+        beside: key of the exchange that it now runs beside; "" if none.
+        us: its length.
+        reason: why, in words.
+    """
+
+    op: str
+    beside: str = ""
+    us: float = 0.0
+    reason: str = ""
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """An exchange and the ops that are to run beside it, to be tied together by barriers.
+
+    Attributes:
+        exchange: place of the exchange in program order.
+        sinks: places of the ops whose results whoever waits for the exchange has to wait for too.
+        starts: places of the ops that must not begin before the exchange can.
+    """
+
+    exchange: int
+    sinks: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was left as it was.
+
+    Attributes:
+        op: key of the op or name of the computation.
+        reason: why, and what would lift it.
+        source: `file:line` of the user's code, or "".
+    """
+
+    op: str
+    reason: str
+    source: str = ""
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What the planner's own simulation says of one order, in us and bytes."""
+
+    step_us: float
+    compute_us: float
+    exchange_us: float
+    exposed_us: float
+    exposed_all_to_all_us: float
+    peak_bytes: int
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pass decided.
+
+    Attributes:
+        schema: version of this format.
+        module: fingerprint of the module that it was made for.
+        target: what it was priced for (`h100:1x8`).
+        passes: the passes that made it, with their options, in order.
+        strategy: which of the competing schedules won (`stock` if none was better).
+        orders: per computation, the op at every place of the new order, as its place in the old
+            one. A computation that keeps its order is absent.
+        pins: what barriers tie, where the order is not enforced after XLA's scheduler.
+        moves: the ops that moved beside an exchange, with reasons.
+        refusals: what was left alone, with reasons.
+        before, after: predictions for the old and the new order.
+        bound_us: communication that stays exposed whatever the order.
+    """
+
+    schema: int = SCHEMA
+    module: str
+    target: str
+    passes: tuple[str, ...] = ()
+    strategy: str = "stock"
+    orders: dict[str, tuple[int, ...]] = {}
+    pins: tuple[Pin, ...] = ()
+    moves: tuple[Move, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    before: Prediction | None = None
+    after: Prediction | None = None
+    bound_us: float = 0.0
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to be changed."""
+        return bool(self.orders or self.pins)
+
+    def to_json(self) -> bytes:
+        """Return the plan as JSON with sorted keys: equal plans have equal bytes."""
+        return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=1)
+
+    @property
+    def hash(self) -> str:
+        """Return 16 hex digits over the plan's bytes."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]
+
+    @staticmethod
+    def from_json(data: bytes, where: str = "<plan>") -> "Plan":
+        """Read a plan.
+
+        Raises:
+            InputError: if `data` is no plan of this schema.
+        """
+        try:
+            plan = msgspec.json.decode(data, type=Plan)
+        except msgspec.MsgspecError as error:
+            raise InputError(
+                where, f"not a plan: {error}", "write it with `lancet-jax plan`"
+            ) from None
+        if plan.schema != SCHEMA:
+            raise InputError(where, f"plan schema {plan.schema}, this version reads {SCHEMA}",
+                             "make the plan again")  # fmt: skip
+        return plan
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to `path`, whole or not at all."""
+        write_atomically(Path(path), self.to_json() + b"\n")
+
+    @staticmethod
+    def load(path: str | Path) -> "Plan":
+        """Read the plan at `path`.
+
+        Raises:
+            InputError: if the file cannot be read or holds no plan.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(str(path), error.strerror or str(error), "name a plan file") from None
+        return Plan.from_json(data, str(path))
+
+    def check(self, fingerprint: str) -> None:
+        """Raise unless the plan was made for the module with this fingerprint.
+
+        Raises:
+            PlanError: if it was made for another.
+        """
+        if self.module != fingerprint:
+            raise PlanError(
+                f"plan {self.hash}",
+                f"made for module {self.module}, but this module is {fingerprint}",
+                "plan this module again: `lancet-jax plan FILE -o plan.json`",
+            )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that nobody ever sees half of it.
+
+    Raises:
+        InputError: if it cannot be written there.
+    """
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        scratch.write_bytes(data)
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise InputError(str(path), error.strerror or str(error), "choose another path") from None

@@ -1,0 +1,187 @@
+"""Puts weight gradients, and whatever else may wait, beside the exchanges that need company.
+
+Contract
+    Changes the order of ops and nothing else. Every op stays after what it reads, control
+    dependencies, side effects and donated buffers included; temporary memory stays within a
+    stated share of what the old order needs. If no order is shorter, the old one stays.
+
+Before and after
+    dX2, dW2, a2a, dX1, dW1, sum(dW1), ...   ->   dX2, a2a [ dW2 ], dX1, ...
+
+Steps
+    1. Price every op and exchange for the target.
+    2. Make orders: the paper's greedy (section 4, with its artefact's 2x guard and last-chance
+       rule as options) and a list scheduler that sees the whole step.
+    3. Simulate all of them and the old order; the shortest wins, ties keep the old one.
+    4. State how much no order can hide.
+
+Numerics
+    EXACT.
+
+Limits
+    An exchange of the forward pass has nothing independent beside it: only splitting helps there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
+from hlo_passes.ir.graph import Graph
+from hlo_passes.plan.bound import exposed_bound
+from hlo_passes.plan.greedy import greedy_order
+from hlo_passes.plan.list_schedule import list_order
+from hlo_passes.plan.plan import Move, Plan, Prediction, Refusal
+from hlo_passes.plan.problem import Problem
+from hlo_passes.plan.simulate import problem_with_loops, simulate
+from hlo_passes.plan.timeline import Timeline
+
+type Strategy = Literal["best", "greedy", "list"]
+
+_WORTH = 1e-4
+"""A gain below this share of the step is rounding, not a reason to change a program."""
+
+
+@dataclass(frozen=True)
+class ScheduleDw(Pass):
+    """Order a step so that compute runs beside its exchanges.
+
+    Attributes:
+        strategy: `greedy` (the paper's), `list` (whole step), or `best` of both by simulation.
+        two_x_guard: greedy only: stop rather than overfill a window by more than half.
+        last_chance: greedy only: a filler is placed at its last window even if that is full.
+        memory_slack: temporary memory may grow by this share of what the old order needs.
+    """
+
+    tier: ClassVar[Tier] = Tier.EXACT
+
+    strategy: Literal["best", "greedy", "list"] = "best"
+    two_x_guard: bool = False
+    last_chance: bool = False
+    memory_slack: float = 0.02
+
+    def plan(self, graph: Graph, context: Context) -> Plan:
+        """Decide the order of the graph's own ops; loops inside it keep theirs."""
+        problem = problem_with_loops(graph, context.costs)
+        strategy, order = self.choose(problem, context.costs.contention)
+        orders = {graph.name: order} if order is not None else {}
+        return plan_of(graph, context, self.spec, strategy, orders, exposed_bound(problem))
+
+    def apply(self, module: AnyModule, plan: Plan) -> PassResult:
+        """Put the module's ops in the planned order.
+
+        Raises:
+            PlanError: if the plan is another module's.
+        """
+        plan.check(module.fingerprint)
+        if not plan.orders:
+            return PassResult(module, False)
+        return PassResult(module.reordered(plan.orders), True)
+
+    def choose(self, problem: Problem, contention: float) -> tuple[str, tuple[int, ...] | None]:
+        """Return the name of the winning strategy and its order; None if the old order wins."""
+        if not problem.exchanges:
+            return "stock", None
+        stock = tuple(range(problem.size))
+        limit = int(problem.buffers.peak(stock) * (1 + self.memory_slack))
+        candidates = {"stock": stock}
+        if self.strategy in ("best", "greedy"):
+            candidates["greedy"] = greedy_order(
+                problem, guard_2x=self.two_x_guard, last_chance=self.last_chance
+            ).order
+        if self.strategy in ("best", "list"):
+            candidates["list"] = list_order(problem, memory_limit=limit, contention=contention)
+        best = _shortest(problem, candidates, limit, contention)
+        return (best, None) if best == "stock" else (best, tuple(candidates[best]))
+
+
+def _shortest(
+    problem: Problem, candidates: dict[str, Sequence[int]], limit: int, contention: float
+) -> str:
+    """Return the shortest candidate that fits into memory; the first named one on a tie."""
+    from hlo_passes.plan.simulate import execute
+
+    length = {name: execute(problem, o, contention).makespan_us for name, o in candidates.items()}
+    worth = length["stock"] * (1 - _WORTH)
+    fit = [
+        name for name, order in candidates.items()
+        if name == "stock" or (length[name] < worth and problem.buffers.peak(order) <= limit)
+    ]  # fmt: skip
+    return min(fit, key=lambda name: length[name])
+
+
+def plan_of(
+    graph: Graph,
+    context: Context,
+    spec: str,
+    strategy: str,
+    orders: dict[str, tuple[int, ...]],
+    bound_us: float,
+) -> Plan:
+    """Put a decision into words and figures."""
+    before = simulate(graph, context.costs)
+    after = simulate(graph, context.costs, orders.get(graph.name), orders=orders)
+    return Plan(
+        module=context.fingerprint,
+        target=context.costs.name,
+        passes=(spec,),
+        strategy=strategy,
+        orders=orders,
+        moves=_moves(before, after),
+        refusals=_refusals(graph, after),
+        before=_prediction(before),
+        after=_prediction(after),
+        bound_us=round(bound_us, 3),
+    )
+
+
+def _moves(before: Timeline, after: Timeline) -> tuple[Move, ...]:
+    """Name what runs beside an exchange now and did not before."""
+    old = {w.op: set(w.fillers) for w in before.windows}
+    length = {slot.key: slot.us for slot in after.slots}
+    return tuple(
+        Move(
+            op=filler,
+            beside=window.key,
+            us=round(length.get(filler, 0.0), 3),
+            reason="neither needs the exchange nor feeds it",
+        )
+        for window in after.windows
+        for filler in window.fillers
+        if filler not in old.get(window.op, set())
+    )
+
+
+def _refusals(graph: Graph, after: Timeline) -> tuple[Refusal, ...]:
+    """Say why exchanges stay exposed."""
+    if not after.windows:
+        return (
+            Refusal(
+                op=graph.name,
+                reason="no exchange between devices: there is nothing to hide",
+            ),
+        )
+    lines = {op.key: op.source for inside, _ in graph.walk() for op in inside.ops}
+    return tuple(
+        Refusal(op=w.key, reason=_why_exposed(w.exposed_us, w.us), source=lines.get(w.key, ""))
+        for w in after.windows
+        if w.exposed_us > 0.01 * w.us
+    )
+
+
+def _why_exposed(exposed_us: float, us: float) -> str:
+    share = f"{exposed_us:.0f} of {us:.0f} us stay exposed: "
+    if exposed_us > 0.99 * us:
+        return share + "all other work needs this exchange or feeds it; only splitting would help"
+    return share + "there is not enough independent work to fill it"
+
+
+def _prediction(timeline: Timeline) -> Prediction:
+    return Prediction(
+        step_us=round(timeline.makespan_us, 3),
+        compute_us=round(timeline.compute_us, 3),
+        exchange_us=round(timeline.exchange_us, 3),
+        exposed_us=round(timeline.exposed_us, 3),
+        exposed_all_to_all_us=round(timeline.exposed_all_to_all_us, 3),
+        peak_bytes=timeline.peak_bytes,
+    )

@@ -1,0 +1,120 @@
+"""Legality between passes: nothing lost, nothing out of order, no deadlock, memory in bounds."""
+
+from collections.abc import Sequence
+
+from hlo_passes.analysis.liveness import buffers_of
+from hlo_passes.errors import VerifyError
+from hlo_passes.ir.graph import Graph
+
+_REMEDY = "report this with the dump; meanwhile pipeline='off' leaves the step alone"
+
+
+def verify_reordering(
+    before: Graph, orders: dict[str, Sequence[int]], memory_limit: int | None = None
+) -> None:
+    """Check that new orders of a graph are legal.
+
+    Every computation keeps its ops, data and control order, and who overwrites memory after whom;
+    a done comes after its start. The peak of the whole stays within `memory_limit` bytes.
+
+    Raises:
+        VerifyError: naming the computation and the two ops that are in the wrong order.
+    """
+    for graph, _ in before.walk():
+        if graph.name in orders:
+            _check_order(graph, orders[graph.name])
+    if memory_limit is not None and before.name in orders:
+        peak = buffers_of(before).peak(orders[before.name])
+        if peak > memory_limit:
+            raise VerifyError(before.name, f"needs {peak} bytes of {memory_limit}", _REMEDY)
+
+
+def _check_order(graph: Graph, order: Sequence[int]) -> None:
+    if sorted(order) != list(range(len(graph.ops))):
+        raise VerifyError(graph.name, "an order must name every op once", _REMEDY)
+    place = {op: i for i, op in enumerate(order)}
+    for op, befores in enumerate(graph.preds):
+        for before in befores:
+            if place[before] > place[op]:
+                first, then = graph.ops[before], graph.ops[op]
+                raise VerifyError(
+                    f"{graph.name}: {then.name}", f"stands before {first.name}, which it needs",
+                    _REMEDY,
+                )  # fmt: skip
+
+
+def verify_exchange_pairs(graph: Graph) -> None:
+    """Check that every start has one done, and every done a start before it.
+
+    Raises:
+        VerifyError: naming the half that is alone.
+    """
+    for inside, _ in graph.walk():
+        halves = [op for op in inside.ops if op.collective and op.kind.endswith("_start")]
+        for op in halves:
+            if op.id not in inside.done_of:
+                raise VerifyError(f"{inside.name}: {op.name}", "starts and nothing waits for it",
+                                  _REMEDY)  # fmt: skip
+
+
+def exchange_order(graph: Graph, order: Sequence[int] | None = None) -> tuple[str, ...]:
+    """Return the exchanges that one rank issues, in order: kind, groups and bytes of each.
+
+    Two ranks whose sequences differ wait for each other for ever.
+    """
+    issued: list[str] = []
+    for op in order if order is not None else range(len(graph.ops)):
+        exchange = graph.ops[op].collective
+        if exchange is not None:
+            issued.append(f"{exchange.kind}{exchange.groups}:{exchange.bytes}")
+        for inner in graph.ops[op].inner:
+            issued.extend(exchange_order(inner))
+    return tuple(issued)
+
+
+def verify_same_exchanges(ranks: dict[str, Graph]) -> None:
+    """Check that every rank issues the same exchanges in the same order.
+
+    Args:
+        ranks: the program of every rank or process, by name.
+
+    Raises:
+        VerifyError: naming the two ranks and the first exchange that differs.
+    """
+    names = list(ranks)
+    reference = exchange_order(ranks[names[0]]) if names else ()
+    for name in names[1:]:
+        issued = exchange_order(ranks[name])
+        for i, (ours, theirs) in enumerate(zip(reference, issued, strict=False)):
+            if ours != theirs:
+                raise VerifyError(
+                    f"exchange {i}", f"{names[0]} issues {ours}, {name} issues {theirs}",
+                    "compile every rank from the same module and plan",
+                )  # fmt: skip
+        if len(issued) != len(reference):
+            raise VerifyError(
+                f"exchange {min(len(issued), len(reference))}",
+                f"{names[0]} issues {len(reference)} exchanges, {name} {len(issued)}",
+                "compile every rank from the same module and plan",
+            )
+
+
+def rank_dependent_exchanges(graph: Graph) -> tuple[str, ...]:
+    """Return names of exchanges inside branches whose choice depends on the rank.
+
+    Such a program can wait for ever whatever the order; it is named, never changed.
+    """
+    found = []
+    for inside, _ in graph.walk():
+        tainted: set[int] = set()
+        for op in inside.ops:
+            from_rank = op.kind in ("partition_id", "replica_id")
+            if from_rank or any(inside.values[v].op in tainted for v in op.operands):
+                tainted.add(op.id)
+            if op.kind in ("case", "if", "conditional") and op.operands:
+                if inside.values[op.operands[0]].op in tainted:
+                    found += [
+                        g.ops[e].name for inner in op.inner for g, _ in inner.walk()
+                        for e in g.exchanges
+                    ]  # fmt: skip
+    return tuple(found)

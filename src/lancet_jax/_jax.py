@@ -1,0 +1,306 @@
+"""The only file that knows JAX's insides.
+
+Everything here rests on names that JAX does not promise. `tests/contract/` pins each of them, and
+`self_test` says at run time whether they still hold; where they do not, plain `jax.jit` runs.
+
+How a step is caught: the traced function runs under a user context (public, part of jit's cache
+keys), and the one function through which every jit compiles is wrapped. So static and donated
+arguments, nesting, grad, callbacks, the C++ fast path and the disk cache stay JAX's own. The
+module that jit caches is copied before it is touched.
+"""
+
+import copy
+import functools
+import importlib
+import importlib.util
+import io
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import jax
+import jax.extend.xla as jex
+from jax._src import compiler, config, hardware_utils, xla_bridge
+from jax._src.lib import xla_client
+from jaxlib import _jax as jaxlib_client
+from jaxlib.mlir import ir
+
+logger = logging.getLogger("lancet_jax")
+
+SALT = "lancet_salt"
+"""Module attribute that marks a step as ours: part of the disk cache's key, and visible in HLO."""
+
+_FRONTEND = "mhlo.frontend_attributes"
+_PLUGINS = ("xla_cuda13", "xla_cuda12")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What to compile instead of the module that jit handed over.
+
+    Attributes:
+        module: a module of our own.
+        compiler_options: XLA options to add where the user did not set them.
+        on_scheduled: called with the serialized HloModuleProto after XLA has scheduled it; returns
+            other bytes to go on with, or None. None where the backend has no such stage.
+    """
+
+    module: ir.Module
+    compiler_options: dict[str, str | bool | int]
+    on_scheduled: Callable[[bytes], bytes | None] | None
+
+
+class Rewriter(Protocol):
+    """What is done to modules that are compiled under `rewriting`. Hashable, compared by value."""
+
+    def prepare(self, module: ir.Module, devices: Sequence[Any]) -> Prepared | None:
+        """Return what to compile instead, or None to compile `module` as it is."""
+        ...
+
+    def finish(self, executable: Any) -> None:
+        """Look at what came out."""
+        ...
+
+
+# ---------------------------------------------------------------------------- catching a compile
+
+
+@functools.cache
+def _user_context() -> Any:
+    """The context whose value is the active rewriter; made on first use, not on import."""
+    return jax.make_user_context(None)
+
+
+@functools.cache
+def install() -> None:
+    """Wrap the function through which every jit compiles. Does nothing outside `rewriting`."""
+    original = compiler.compile_or_get_cached
+
+    @functools.wraps(original)
+    def compile_or_get_cached(
+        backend: Any, computation: ir.Module, devices: Any, options: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        rewriter = _user_context().value
+        prepared = None
+        if rewriter is not None:
+            with _user_context()(None):
+                prepared = rewriter.prepare(computation, tuple(devices.flat))
+        if prepared is None:
+            return original(backend, computation, devices, options, *args, **kwargs)
+        _add_options(options, prepared.compiler_options)
+        platform = plugin_of(backend.platform)
+        with _user_context()(None), _after_scheduling(prepared.on_scheduled, platform):
+            executable = original(backend, prepared.module, devices, options, *args, **kwargs)
+        rewriter.finish(executable)
+        return executable
+
+    compiler.compile_or_get_cached = compile_or_get_cached
+
+
+@contextmanager
+def rewriting(rewriter: Rewriter) -> Iterator[None]:
+    """Let `rewriter` see every module that is compiled in this thread meanwhile."""
+    install()
+    with _user_context()(rewriter):
+        yield
+
+
+def _add_options(options: Any, extra: dict[str, str | bool | int]) -> None:
+    """Add XLA options to a `CompileOptions`, below those that the user set."""
+    overrides = list(options.env_option_overrides)
+    given = {name for name, _ in overrides}
+    options.env_option_overrides = [
+        *((name, value) for name, value in extra.items() if name not in given), *overrides,
+    ]  # fmt: skip
+
+
+_names = iter(range(10**9))
+
+
+@contextmanager
+def _after_scheduling(
+    callback: Callable[[bytes], bytes | None] | None, platform: str
+) -> Iterator[None]:
+    """Register a post-scheduler callback for the time of one compile.
+
+    XLA calls it for every module that the process compiles meanwhile, helpers and other threads'
+    modules included: the callback has to recognise its own. Each registration has a name of its
+    own, so that compiles in several threads do not clear each other's.
+    """
+    if callback is None:
+        yield
+        return
+    name = f"lancet-jax-{next(_names)}"
+    stage = jex.PipelineStage.POST_SCHEDULER
+    jex.register_hlo_module_transformation(callback, name=name, stage=stage, platforms=platform)
+    try:
+        yield
+    finally:
+        jex.clear_hlo_module_transformation(name, stage=stage, platforms=platform)
+
+
+def clone(module: ir.Module) -> ir.Module:
+    """Copy a module within its context."""
+    buffer = io.BytesIO()
+    module.operation.write_bytecode(buffer)
+    with module.context:
+        return ir.Module.parse(buffer.getvalue())
+
+
+def mark(module: ir.Module, salt: str) -> None:
+    """Write `salt` on a module of our own, beside frontend attributes that it has already.
+
+    XLA's post-scheduler stage is invisible to the persistent cache: without the mark, a hit would
+    hand a rewritten executable to a plain jit, or a plain one to us.
+    """
+    with module.context:
+        attributes = module.operation.attributes
+        items = {}
+        if _FRONTEND in attributes:
+            items = {named.name: named.attr for named in ir.DictAttr(attributes[_FRONTEND])}
+        items[SALT] = ir.StringAttr.get(salt)
+        attributes[_FRONTEND] = ir.DictAttr.get(items)
+
+
+# ---------------------------------------------------------------------------- lowered and compiled
+
+
+def is_jitted(fun: Any) -> bool:
+    """Whether `fun` is what `jax.jit` (or a wrapper with its silhouette, as `nnx.jit`) returns."""
+    return callable(getattr(fun, "lower", None))
+
+
+def jax_lowered(lowered: Any) -> jax.stages.Lowered:
+    """Unwrap Flax's Lowered to JAX's."""
+    return getattr(lowered, "lowered", lowered)
+
+
+def module_of(lowered: jax.stages.Lowered) -> ir.Module:
+    """Return jit's cached module. Never edit it."""
+    return lowered._lowering._hlo
+
+
+def devices_of(lowered: jax.stages.Lowered) -> tuple[Any, ...]:
+    """Return the devices that a step was lowered for, compile-only ones included."""
+    devices = lowered._lowering._device_list
+    return tuple(devices) if devices is not None else tuple(jax.devices()[:1])
+
+
+def uncached(lowered: jax.stages.Lowered) -> jax.stages.Lowered:
+    """Return the same lowering without the executable that it may hold from a plain compile."""
+    lowering = copy.copy(lowered._lowering)
+    lowering._executable = None
+    fresh = copy.copy(lowered)
+    fresh._lowering = lowering
+    return fresh
+
+
+def final_hlo(compiled: jax.stages.Compiled) -> str:
+    """Return the HLO that will run, in the order in which it will run."""
+    return executable_hlo(compiled.runtime_executable())
+
+
+def executable_hlo(executable: Any) -> str:
+    """Return the HLO of a runtime executable."""
+    return "\n\n".join(module.to_string() for module in executable.hlo_modules())
+
+
+# ---------------------------------------------------------------------------- backends
+
+
+def plugin_of(platform: str) -> str:
+    """Translate a device's platform to the plugin's name: `gpu` devices are run by `cuda`."""
+    if platform != "gpu":
+        return platform
+    return "rocm" if "rocm" in xla_bridge._backend_factories else "cuda"
+
+
+def has_post_scheduler(platform: str) -> bool:
+    """Whether XLA calls back after scheduling on a platform (`cpu`, `gpu`)."""
+    return hasattr(jex, "PipelineStage") and plugin_of(platform) in ("cpu", "cuda")
+
+
+def is_compile_only(device: Any) -> bool:
+    """Whether a device exists for the compiler alone."""
+    return isinstance(device.client, jaxlib_client.CompileOnlyPyClient)
+
+
+def cuda_plugin() -> ModuleType | None:
+    """Return the installed CUDA plugin package, or None."""
+    for name in _PLUGINS:
+        if importlib.util.find_spec(f"jax_plugins.{name}") is not None:
+            return importlib.import_module(f"jax_plugins.{name}")
+    return None
+
+
+def load_cuda_compiler() -> bool:
+    """Make the CUDA plugin's compiler known to JAX, on machines without a GPU as well.
+
+    JAX leaves the plugin out where cuDNN is missing, which no compile-only work needs. Nothing
+    else changes: the default backend stays what it was.
+
+    Returns:
+        Whether `jax.experimental.topologies` can now make CUDA topologies.
+    """
+    plugin = cuda_plugin()
+    if plugin is None:
+        return False
+    with _quiet("jax._src.xla_bridge"), _platforms_if_unset("cpu"):
+        xla_bridge._discover_and_register_pjrt_plugins()
+    if "cuda" not in xla_bridge._topology_factories:
+        xla_bridge.register_plugin(
+            "cuda",
+            priority=-1,
+            library_path=str(plugin._get_library_path()),
+            options=xla_client.generate_pjrt_gpu_plugin_options(),
+        )
+    return "cuda" in xla_bridge._topology_factories
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep one logger silent: a missing cuDNN is no news to a machine without a GPU."""
+    log = logging.getLogger(name)
+    disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = disabled
+
+
+@contextmanager
+def _platforms_if_unset(value: str) -> Iterator[None]:
+    """Skip the plugin's check for GPU libraries, unless the user chose platforms or has a GPU."""
+    chosen = config.jax_platforms.value or xla_bridge.backends_are_initialized()
+    if chosen or hardware_utils.has_visible_nvidia_gpu():
+        yield
+        return
+    with config.jax_platforms(value):
+        yield
+
+
+def ptxas_directory() -> Path | None:
+    """Return the directory of the nvcc wheel, whose ptxas XLA needs; None if not installed."""
+    for package, part in (("nvidia.cuda_nvcc", ""), ("nvidia.cu13", "")):
+        spec = _find_spec(package)
+        for place in (spec.submodule_search_locations or ()) if spec else ():
+            if (Path(place) / part / "bin" / "ptxas").exists():
+                return Path(place) / part
+    return None
+
+
+def has_cuda_toolkit() -> bool:
+    """Whether a CUDA toolkit with ptxas is where XLA looks for one by itself."""
+    return Path("/usr/local/cuda/bin/ptxas").exists() or shutil.which("ptxas") is not None
+
+
+def _find_spec(package: str) -> Any:
+    try:
+        return importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        return None

@@ -1,0 +1,6 @@
+"""The command line: one file per command.
+
+lancet-jax demo | inspect FILE | plan FILE -o plan.json | opt FILE -o out.mlir | doctor
+"""
+
+from lancet_jax.cli.app import main as main

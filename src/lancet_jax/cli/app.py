@@ -1,0 +1,61 @@
+"""Puts the commands together, and turns every mendable error into one message and exit code 2."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from hlo_passes.errors import LancetError
+from lancet_jax.cli.demo import demo
+from lancet_jax.cli.doctor import doctor
+from lancet_jax.cli.inspect import inspect
+from lancet_jax.cli.opt import opt
+from lancet_jax.cli.plan import plan
+
+OK, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def make_app() -> App:
+    """Build the command line."""
+    app = App(
+        name="lancet-jax",
+        help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
+        help_format="plaintext",
+    )
+    for command in (demo, inspect, plan, opt, doctor):
+        app.command(command)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and leave the process with its exit code.
+
+    0 if all went well; 2, with one message on stderr, for input that cannot be used.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    warnings.simplefilter("default")
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code."""
+    stderr = Console(stderr=True, highlight=False)
+    try:
+        result = make_app()(list(arguments), exit_on_error=False, print_error=False,
+                            result_action="return_value")  # fmt: skip
+    except LancetError as error:
+        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
+        return BAD_INPUT
+    except CycloptsError as error:
+        stderr.print(f"error: {error}\n  try: lancet-jax --help", markup=False, soft_wrap=True)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        stderr.print("interrupted", markup=False)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return OK
+    return result if isinstance(result, int) else OK

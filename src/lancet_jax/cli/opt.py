@@ -1,0 +1,100 @@
+"""`lancet-jax opt`: rewrite a module file, by passes or by a saved plan."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from hlo_passes.cost.roofline import TargetCosts
+
+from hlo_passes.base import AnyModule, Context, Pass
+from hlo_passes.ir.module import Module
+from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.pin_order import PinOrder
+from hlo_passes.pipelines import DEFAULT, parse_pipeline
+from hlo_passes.plan.plan import Plan, write_atomically
+from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
+from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.verify import verify_reordering
+from lancet_jax.cli.files import print_json, read, working
+
+
+def opt(
+    file: Path,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    target: str | None = None,
+    pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
+    plan: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Rewrite a module file; without --output the module is printed.
+
+    Parameters
+    ----------
+    file
+        StableHLO text or bytecode, HLO text (scheduled or not) or .hlo.pb.
+    output
+        Where to write the module, as text.
+    target
+        What to plan for, as h100:1x8; by default as many H100 as the module has devices.
+    pipeline
+        A preset (dw, off) or passes, as schedule-dw,pin-order.
+    plan
+        A plan made by `lancet-jax plan` for this very file, to be followed instead.
+    json
+        Print what was done as JSON; needs --output.
+    """
+    passes = parse_pipeline(pipeline).passes
+    saved = Plan.load(plan) if plan is not None else None
+    module, _, costs = read(file, target)
+    done: list[Plan] = []
+    with working("rewriting"):
+        if saved is not None:
+            module, done = follow(module, saved), [saved]
+        else:
+            for step in passes:
+                module, decided = run_pass(module, step, costs)
+                done.append(decided)
+    if output is not None:
+        write_atomically(output, module_text(module).encode())
+    if json:
+        print_json({"module": module.name, "output": str(output) if output else None,
+                    "plans": [p.hash for p in done], "changed": any(p.changes for p in done)})  # fmt: skip
+    elif output is not None:
+        moved = sum(len(p.moves) for p in done)
+        print(f"wrote {output}: {moved} ops moved beside exchanges")
+    else:
+        print(module_text(module))
+
+
+def run_pass(module: AnyModule, step: Pass, costs: TargetCosts) -> tuple[AnyModule, Plan]:
+    """Plan and apply one pass, and check what it did."""
+    graph = module.snapshot()
+    chosen = at_post_scheduler(step) if isinstance(module, ScheduledModule) else step
+    context = Context(costs=costs.for_graph(graph), fingerprint=module.fingerprint)
+    decided = chosen.plan(graph, context)
+    verify_reordering(graph, decided.orders)
+    return chosen.apply(module, decided).module, decided
+
+
+def follow(module: AnyModule, plan: Plan) -> AnyModule:
+    """Apply a saved plan.
+
+    Raises:
+        PlanError: if it was made for another module.
+    """
+    plan.check(module.fingerprint)
+    verify_reordering(module.snapshot(), plan.orders)
+    step: Pass
+    if plan.pins:
+        step = PinOrder()
+    elif isinstance(module, ScheduledModule):
+        step = ReorderScheduled(ScheduleDw())
+    else:
+        step = ScheduleDw()
+    return step.apply(module, plan).module
+
+
+def module_text(module: AnyModule) -> str:
+    """Return a module as text, with locations where the format keeps them apart."""
+    return module.text(locations=True) if isinstance(module, Module) else module.text

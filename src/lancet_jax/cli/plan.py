@@ -1,0 +1,74 @@
+"""`lancet-jax plan`: decide how to hide the exchanges of a module file, and save the decision."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from hlo_passes.base import AnyModule, Context
+from hlo_passes.cost.model import CostModel
+from hlo_passes.errors import OptionError
+from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.pipelines import DEFAULT, parse_pipeline
+from hlo_passes.plan.plan import Plan
+from hlo_passes.reorder_scheduled import at_post_scheduler
+from lancet_jax.cli.files import print_json, read, stdout, working
+from lancet_jax.report.report import Report
+from lancet_jax.report.text import show
+
+
+def plan(
+    file: Path,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    target: str | None = None,
+    pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
+    json: bool = False,
+) -> None:
+    """Plan a module file and show what the plan is predicted to hide.
+
+    Parameters
+    ----------
+    file
+        StableHLO text or bytecode, HLO text (scheduled or not) or .hlo.pb.
+    output
+        Where to write the plan, as JSON.
+    target
+        What to plan for, as h100:1x8; by default as many H100 as the module has devices.
+    pipeline
+        A preset (dw, off) or passes, as schedule-dw{strategy=greedy}.
+    json
+        Print the report as JSON.
+    """
+    parse_pipeline(pipeline)
+    module, graph, costs = read(file, target)
+    with working("planning"):
+        decided = decide(module, graph, costs, pipeline)
+    if output is not None:
+        decided.save(output)
+    report = Report.of_plan(module.name, graph, costs, decided)
+    if json:
+        print_json(report.to_dict())
+    else:
+        show(report, stdout())
+        if output is not None:
+            print(f"wrote {output}")
+
+
+def decide(module: AnyModule, graph: Graph, costs: CostModel, pipeline: str) -> Plan:
+    """Run the one pass of `pipeline` that plans a module as it stands in a file.
+
+    Raises:
+        OptionError: if the pipeline has several passes: each sees what the one before left, so
+            their plans are made by `opt`, not for one file.
+    """
+    passes = parse_pipeline(pipeline).passes
+    if len(passes) > 1:
+        raise OptionError(f"pipeline {pipeline!r}", "a plan is of one pass",
+                          "plan one pass, or run them all with `lancet-jax opt`")  # fmt: skip
+    context = Context(costs=costs, fingerprint=module.fingerprint)
+    if not passes:
+        return Plan(module=module.fingerprint, target=costs.name)
+    step = at_post_scheduler(passes[0]) if isinstance(module, ScheduledModule) else passes[0]
+    return step.plan(graph, context)

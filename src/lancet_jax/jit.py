@@ -1,0 +1,107 @@
+"""`lancet_jax.jit`: the one line that a user changes."""
+
+import functools
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import jax
+
+from hlo_passes.base import Pipeline
+from hlo_passes.cost.target import parse_target
+from hlo_passes.pipelines import DEFAULT, parse_pipeline
+from lancet_jax import _jax
+from lancet_jax.aot import Target
+from lancet_jax.driver import OnUnsupported, Outcome, StepRewriter, is_disabled
+from lancet_jax.errors import OptionError
+from lancet_jax.stages import Lowered
+
+
+def jit(
+    fun: Callable[..., Any] | None = None,
+    *,
+    pipeline: str | Pipeline = DEFAULT,
+    target: str | Target | None = None,
+    on_unsupported: OnUnsupported = "warn",
+    **jit_kwargs: Any,
+) -> Any:
+    """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
+
+    The step gives the same outputs, bit for bit unless a pass of the pipeline says otherwise.
+
+    Args:
+        fun: a function, or what `jax.jit` or `nnx.jit` made of one. May be left out to use the
+            call as a decorator.
+        pipeline: a preset (`dw`, `off`), the text form of passes
+            (`schedule-dw{strategy=greedy}`), or a `Pipeline`.
+        target: what to plan for (`h100:1x8`); by default the devices that the arguments live on.
+        on_unsupported: `warn`, `raise` or `ignore` if the step can only run as it is.
+        **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
+
+    Returns:
+        A function like that of `jax.jit`, whose `lower(...)` gives a `lancet_jax.Lowered`.
+
+    Raises:
+        OptionError: if the pipeline, the target or `on_unsupported` is none.
+    """
+    if fun is None:
+        return functools.partial(
+            jit, pipeline=pipeline, target=target, on_unsupported=on_unsupported, **jit_kwargs
+        )
+    if on_unsupported not in ("warn", "raise", "ignore"):
+        raise OptionError("on_unsupported", f"{on_unsupported!r} is no policy",
+                          "use 'warn', 'raise' or 'ignore'")  # fmt: skip
+    if _jax.is_jitted(fun) and jit_kwargs:
+        raise OptionError("lancet_jax.jit", f"{sorted(jit_kwargs)} given for a jitted function",
+                          "give them to the inner jit, or pass the plain function")  # fmt: skip
+    spec = pipeline if isinstance(pipeline, str) else pipeline.spec
+    parse_pipeline(spec)
+    name = target.name if isinstance(target, Target) else target
+    if name is not None:
+        parse_target(name)
+    jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
+    return Step(jitted, StepRewriter(spec, name, on_unsupported))
+
+
+class Step:
+    """A function wrapped by `lancet_jax.jit`.
+
+    Args:
+        jitted: what `jax.jit` made of it.
+        rewriter: what to do when it is compiled.
+    """
+
+    def __init__(self, jitted: Any, rewriter: StepRewriter) -> None:
+        self._jitted = jitted
+        self._rewriter = rewriter
+        functools.update_wrapper(self, jitted)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step, compiling it for new shapes."""
+        if is_disabled():
+            return self._jitted(*args, **kwargs)
+        with _jax.rewriting(self._rewriter):
+            return self._jitted(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Lower for arguments or `jax.ShapeDtypeStruct`s, and plan."""
+        with _jax.rewriting(self._rewriter):
+            return Lowered(self._jitted.lower(*args, **kwargs), self._rewriter)
+
+    @property
+    def plain(self) -> Any:
+        """The function as `jax.jit` made it, untouched."""
+        return self._jitted
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What became of every compile that calling the step caused, oldest first."""
+        return tuple(self._rewriter.outcomes)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._jitted, name)

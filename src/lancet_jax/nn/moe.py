@@ -1,0 +1,146 @@
+"""The MoE layer: router, gate, dispatch, all-to-all, experts, all-to-all, combine."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from lancet_jax.nn.config import MoEGPTConfig
+from lancet_jax.nn.dispatch import DISPATCHERS
+from lancet_jax.nn.routing import ExpertRouting, Routing, expert_capacity
+
+_ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}
+
+
+class ExpertParam(nnx.Param):
+    """A parameter whose leading dim counts experts: the expert axis splits it there."""
+
+
+class RoutingStats(NamedTuple):
+    """What a MoE layer reports beside its output.
+
+    Attributes:
+        balance_loss: Load-balance loss, float32 scalar.
+        dropped: Fraction of choices that found no room, float32 scalar.
+    """
+
+    balance_loss: jax.Array
+    dropped: jax.Array
+
+
+class Experts(nnx.Module):
+    """`E` two-layer MLPs, run as two batched matrix products.
+
+    Inside a `shard_map` that splits `ExpertParam`s the leading dim is the device's share of `E`.
+    """
+
+    def __init__(self, config: MoEGPTConfig, *, experts: int, rngs: nnx.Rngs) -> None:
+        """Initialises all `experts`; shard the parameters afterwards."""
+        kernel = nnx.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=0)
+        model, width, dtype = config.model, config.width, config.param_dtype
+        self.kernel_in = ExpertParam(kernel(rngs.params(), (experts, model, width), dtype))
+        self.bias_in = ExpertParam(jnp.zeros((experts, width), dtype))
+        self.kernel_out = ExpertParam(kernel(rngs.params(), (experts, width, model), dtype))
+        self.bias_out = ExpertParam(jnp.zeros((experts, model), dtype))
+        self.activation = config.activation
+        self.dtype = config.dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies expert `e` to all `x[:, e]`, `[G, E, C, D]` to the same shape."""
+        kernel_in, bias_in, kernel_out, bias_out = (
+            param[...].astype(self.dtype)
+            for param in (self.kernel_in, self.bias_in, self.kernel_out, self.bias_out)
+        )
+        hidden = jnp.einsum("gecd,edh->egch", x, kernel_in) + bias_in[:, None, None]
+        hidden = _ACTIVATIONS[self.activation](hidden)
+        return jnp.einsum("egch,ehd->gecd", hidden, kernel_out) + bias_out[:, None]
+
+
+class MoE(nnx.Module):
+    """A Mixture-of-Experts layer whose experts are spread over a mesh axis.
+
+    Call it inside a `shard_map` over `config.expert_axis`, or set that axis to None and call it
+    anywhere.
+    """
+
+    def __init__(self, config: MoEGPTConfig, *, experts: int, rngs: nnx.Rngs) -> None:
+        """Initialises the layer.
+
+        Args:
+            config: The model's configuration.
+            experts: Number of experts `E` on all devices together.
+            rngs: Source of the initial parameters.
+        """
+        self.gate = config.routing_gate
+        self.number = experts
+        self.capacity_factor = config.capacity_factor
+        self.axis = config.expert_axis
+        self.dispatcher = DISPATCHERS[config.dispatch]
+        self.experts = Experts(config, experts=experts, rngs=rngs)
+        if self.gate.reads_logits:
+            self.router = nnx.Linear(
+                config.model,
+                experts,
+                use_bias=False,
+                dtype=jnp.float32,
+                param_dtype=config.param_dtype,
+                rngs=rngs,
+            )
+
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        token_ids: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, RoutingStats]:
+        """Sends each token to its experts and returns their weighted answers.
+
+        Args:
+            x: Tokens of this device, `[..., D]`; routed together, in order.
+            token_ids: Vocabulary ids, int32 `[...]`, for the hash gate.
+            key: PRNG key, for gates that draw.
+
+        Returns:
+            The answers, `[..., D]` and zero for dropped tokens, and the routing's statistics.
+        """
+        tokens = x.reshape(-1, x.shape[-1])
+        ids = None if token_ids is None else token_ids.reshape(-1)
+        with jax.named_scope("gate"):
+            routing = self._route(tokens, ids, key)
+        with jax.named_scope("dispatch"):
+            rows = self._exchange(self.dispatcher.dispatch(tokens, routing))
+        with jax.named_scope("experts"):
+            rows = self._answer(rows)
+        with jax.named_scope("combine"):
+            answers = self.dispatcher.combine(self._exchange(rows), routing)
+        return answers.reshape(x.shape), RoutingStats(routing.balance_loss, routing.dropped)
+
+    def _route(
+        self, tokens: jax.Array, ids: jax.Array | None, key: jax.Array | None
+    ) -> Routing | ExpertRouting:
+        count = tokens.shape[0]
+        capacity = expert_capacity(count, self.gate.k, self.number, self.capacity_factor)
+        if self.gate.reads_logits:
+            logits = self.router(tokens)
+        else:
+            logits = jnp.zeros((count, self.number), jnp.float32)
+        return self.gate.route(logits, capacity, token_ids=ids, key=key)
+
+    def _exchange(self, rows: jax.Array) -> jax.Array:
+        """Swaps blocks of `E / G` experts between the `G` devices of the expert axis.
+
+        Its own inverse, so dispatch and combine share it. Rows `[E, C, D]` are grouped by expert
+        before dispatch and by source device behind it. The capacity dim is neither split nor
+        concatenated, which leaves it free to be cut into parts.
+        """
+        if self.axis is None:
+            return rows
+        return lax.all_to_all(rows, self.axis, split_axis=0, concat_axis=0, tiled=True)
+
+    def _answer(self, rows: jax.Array) -> jax.Array:
+        """Runs this device's experts on the rows of all `G` devices, `[E, C, D]`."""
+        local = self.experts.kernel_in.shape[0]
+        return self.experts(rows.reshape(-1, local, *rows.shape[1:])).reshape(rows.shape)

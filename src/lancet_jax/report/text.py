@@ -1,0 +1,138 @@
+"""A report as text: good at 80 columns, in a pipe and without colour."""
+
+import io
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hlo_passes.plan.timeline import Timeline
+from lancet_jax.report.report import Report, WindowChange
+
+_LANE = 64
+"""Columns of a timeline strip."""
+
+
+def render(report: Report, *, width: int = 80, colour: bool = False) -> str:
+    """Return a report as text of at most `width` columns."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=colour, no_color=not colour,
+                      highlight=False, soft_wrap=False)  # fmt: skip
+    show(report, console)
+    return out.getvalue()
+
+
+def show(report: Report, console: Console) -> None:
+    """Print a report to a console."""
+    console.print(f"{report.name} on {report.after.target}", style="bold")
+    console.print(_totals(report))
+    console.print(strips(report))
+    if report.windows:
+        console.print(_windows(report))
+    for line in _remarks(report):
+        console.print(line, soft_wrap=False)
+
+
+def _totals(report: Report) -> Table:
+    before, after = report.before, report.after
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("us per step")
+    table.add_column(f"before ({before.source})", justify="right")
+    table.add_column(f"after ({after.source})", justify="right")
+    table.add_column("", justify="right")
+    rows = (
+        ("step", before.makespan_us, after.makespan_us),
+        ("compute", before.compute_us, after.compute_us),
+        ("exchanges", before.exchange_us, after.exchange_us),
+        ("exposed", before.exposed_us, after.exposed_us),
+        ("  of all-to-alls", before.exposed_all_to_all_us, after.exposed_all_to_all_us),
+    )
+    for name, old, new in rows:
+        table.add_row(name, f"{old:,.0f}", f"{new:,.0f}", _percent(old, new))
+    table.add_row("temp memory, MB", *(f"{t.peak_bytes / 1e6:,.1f}" for t in (before, after)),
+                  _percent(before.peak_bytes, after.peak_bytes))  # fmt: skip
+    return table
+
+
+def _percent(old: float, new: float) -> str:
+    return f"{(new - old) / old:+.1%}" if old else ""
+
+
+def strips(report: Report) -> Text:
+    """Draw both timelines on one axis: `=` compute, `#` exchange hidden, `!` exchange exposed."""
+    end = max(report.before.makespan_us, report.after.makespan_us) or 1.0
+    text = Text()
+    for name, timeline in (("before", report.before), ("after", report.after)):
+        compute, exchange = _strip(timeline, end)
+        text.append(f"{name:>7} compute  {compute}\n")
+        text.append(f"{'':>7} exchange {exchange}\n")
+    text.append(f"{'':>17}= compute   # exchange beside compute   ! exchange exposed\n")
+    return text
+
+
+def _strip(timeline: Timeline, end: float) -> tuple[str, str]:
+    """Return a timeline's two lanes; a column shows what fills most of its time."""
+    busy, sent = [0.0] * _LANE, [0.0] * _LANE
+    for slot in timeline.slots:
+        _fill(sent if slot.lane == "exchange" else busy, slot.start_us, slot.end_us, end)
+    step = end / _LANE
+    compute = "".join("=" if b > step / 2 else " " for b in busy)
+    exchange = "".join(
+        " " if s < step / 4 else "#" if b > step / 2 else "!"
+        for b, s in zip(busy, sent, strict=True)
+    )
+    return compute, exchange
+
+
+def _fill(columns: list[float], start: float, stop: float, end: float) -> None:
+    step = end / len(columns)
+    for i in range(int(start / step), min(int(stop / step) + 1, len(columns))):
+        columns[i] += max(0.0, min(stop, (i + 1) * step) - max(start, i * step))
+
+
+def _windows(report: Report) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="all-to-alls", title_justify="left")
+    table.add_column("")
+    table.add_column("MiB", justify="right")
+    table.add_column("us", justify="right")
+    table.add_column("cost", no_wrap=True)
+    table.add_column("exposed", justify="right", no_wrap=True)
+    table.add_column("beside it", ratio=1, overflow="ellipsis", no_wrap=True)
+    for w in report.windows:
+        direction = "bwd" if w.backward else "fwd"
+        times = f" x{w.times}" if w.times > 1 else ""
+        table.add_row(
+            f"{direction} {w.label}{times}", f"{w.bytes / 2**20:,.2f}", f"{w.us:,.0f}", w.source,
+            f"{w.before_us:,.0f} -> {w.after_us:,.0f}", _beside(w),
+        )  # fmt: skip
+    return table
+
+
+def _beside(window: WindowChange) -> str:
+    if not window.fillers:
+        return "nothing"
+    first = "/".join(window.fillers[0].split("/")[-3:])
+    more = len(window.fillers) - 1
+    return first + (f" + {more}" if more else "")
+
+
+def _remarks(report: Report) -> list[str]:
+    lines = []
+    plan = report.plan
+    if plan is not None:
+        lines.append(f"plan {plan.hash}: strategy {plan.strategy}, {len(plan.moves)} ops moved")
+        lines.append(f"bound: {plan.bound_us:,.0f} us stay exposed whatever the order")
+    if report.drift is not None:
+        lines.append(f"drift: {report.drift}")
+    sources = ", ".join(f"{n} {source}" for source, n in sorted(report.sources.items()))
+    lines.append(f"costs: {sources}")
+    if report.seconds:
+        lines.append(f"planning and editing: {report.seconds:.2f} s")
+    if plan is not None:
+        lines += [f"left alone: {r.op}: {r.reason}" + (f" ({r.source})" if r.source else "")
+                  for r in plan.refusals[:8]]  # fmt: skip
+        if len(plan.refusals) > 8:
+            lines.append(f"left alone: {len(plan.refusals) - 8} more")
+    lines += [f"note: {note}" for note in report.notes]
+    return lines

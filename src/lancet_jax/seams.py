@@ -1,0 +1,118 @@
+"""Tries every seam of JAX and XLA that lancet-jax rests on, and says which hold here."""
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxlib.mlir import ir
+
+from lancet_jax import _jax, aot
+from lancet_jax.errors import LancetError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's table.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether it works; None for plain information.
+        detail: version or reason.
+        remedy: the line that mends it, or "".
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A rewriter that changes nothing and remembers what it was asked."""
+
+    name: str
+    calls: list[str] = field(default_factory=list, compare=False)
+
+    def prepare(self, module: ir.Module, devices: Sequence[Any]) -> _jax.Prepared:
+        """Pass a marked copy on."""
+        self.calls.append("prepare")
+        clone = _jax.clone(module)
+        _jax.mark(clone, self.name)
+
+        def on_scheduled(proto: bytes) -> None:
+            if self.name.encode() in proto:
+                self.calls.append("scheduled")
+
+        from lancet_jax.driver import compile_only_options
+
+        return _jax.Prepared(clone, compile_only_options(devices), on_scheduled)
+
+    def finish(self, executable: Any) -> None:
+        """Read the result back."""
+        if "HloModule" in _jax.executable_hlo(executable):
+            self.calls.append("finish")
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what `lancet-jax doctor` prints."""
+    yield Finding("python", None, platform.python_version())
+    for package in ("lancet-jax", "jax", "jaxlib", "flax", "optax"):
+        yield _package(package)
+    yield _seam("capture: jit compiles through our wrapper", "cpu", ("prepare", "finish"))
+    yield _seam("post-scheduler stage: cpu", "cpu", ("scheduled",))
+    plugin = _jax.cuda_plugin()
+    if plugin is None:
+        yield Finding("CUDA plugin", False, "not installed: no GPU meshes without GPUs",
+                      "pip install 'lancet-jax[demo]'")  # fmt: skip
+        return
+    yield Finding("CUDA plugin", True, plugin.__name__)
+    directory = _jax.ptxas_directory()
+    yield Finding("ptxas", directory is not None or _jax.has_cuda_toolkit(),
+                  "nvcc wheel" if directory else "CUDA toolkit" if _jax.has_cuda_toolkit()
+                  else "not found", "" if directory else "pip install nvidia-cuda-nvcc-cu12")  # fmt: skip
+    yield _seam(
+        "post-scheduler stage: cuda, compile-only", "cuda", ("prepare", "scheduled", "finish")
+    )
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, None, version(name))
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed", "pip install 'lancet-jax[demo]'")
+
+
+def _seam(name: str, platform_name: str, wanted: tuple[str, ...]) -> Finding:
+    """Compile a tiny function through every hook and see which were reached."""
+    probe = Probe(f"lancet-probe-{platform_name}-{len(name)}")
+    try:
+        _compile(platform_name)(probe)
+    except LancetError as error:
+        return Finding(name, False, error.what, error.remedy)
+    except Exception as error:
+        return Finding(name, False, f"{type(error).__name__}: {error}".splitlines()[0],
+                       "use jax 0.12 or newer")  # fmt: skip
+    missing = [step for step in wanted if step not in probe.calls]
+    if missing:
+        return Finding(name, False, f"not called: {', '.join(missing)}", "use jax 0.12 or newer")
+    return Finding(name, True, "works")
+
+
+def _compile(platform_name: str) -> Callable[[Probe], None]:
+    def run(probe: Probe) -> None:
+        if platform_name == "cpu":
+            device = jax.devices("cpu")[0]
+        else:
+            device = aot.target("h100:1x1").devices[0]
+        argument = jax.ShapeDtypeStruct(
+            (8, 128), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device)
+        )
+        with _jax.rewriting(probe):
+            jax.jit(lambda x: jnp.sin(x) @ x.T).lower(argument).compile()
+
+    return run

@@ -1,0 +1,148 @@
+"""JAX's stages with two more questions: what was planned, and what came of it.
+
+`Lowered` and `Compiled` have the silhouette of `jax.stages`; what they do not define themselves
+they pass on to JAX's own.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import jax
+from hlo_passes.cost.roofline import TargetCosts
+
+from hlo_passes.base import Context
+from hlo_passes.ir.module import Module
+from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.plan.drift import Drift, drift_of
+from hlo_passes.plan.plan import Plan
+from hlo_passes.plan.simulate import simulate
+from hlo_passes.plan.timeline import Timeline
+from lancet_jax import _jax
+from lancet_jax.driver import Outcome, StepRewriter, is_disabled
+from lancet_jax.report.report import Report
+
+
+class Lowered:
+    """A step lowered for its arguments, and the plan for it.
+
+    Args:
+        lowered: what `jax.jit(...).lower(...)` returned.
+        rewriter: the passes and target that it was lowered for.
+    """
+
+    def __init__(self, lowered: Any, rewriter: StepRewriter) -> None:
+        self._wrapped = lowered
+        self._lowered = _jax.jax_lowered(lowered)
+        self._rewriter = rewriter
+
+    @cached_property
+    def module(self) -> Module:
+        """The step's StableHLO: a copy, with calls inlined."""
+        return Module.copy_of(_jax.module_of(self._lowered))
+
+    @cached_property
+    def costs(self) -> TargetCosts:
+        """Prices for the target, or for the devices of the step's arguments."""
+        costs = self._rewriter.costs(_jax.devices_of(self._lowered))
+        return costs.for_graph(self._graph)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the passes decide on the step's StableHLO.
+
+        XLA fuses and partitions before it schedules; `Compiled.plan` is what was decided then.
+        """
+        context = Context(costs=self.costs, fingerprint=self.module.fingerprint)
+        plan = Plan(module=context.fingerprint, target=self.costs.name)
+        for step in self._rewriter.passes.passes:
+            plan = step.plan(self._graph, context)
+        return plan
+
+    def report(self) -> Report:
+        """Return what the plan is predicted to hide, and what not, and why."""
+        return Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
+
+    def as_text(self, dialect: str | None = None, **kwargs: Any) -> str:
+        """Return the step's program, as `jax.stages.Lowered.as_text` does."""
+        return self._lowered.as_text(dialect, **kwargs)
+
+    def compile(self, compiler_options: dict[str, Any] | None = None, **kwargs: Any) -> "Compiled":
+        """Compile for the devices of the step's arguments.
+
+        Args:
+            compiler_options: XLA options; they win over those that lancet-jax adds.
+            **kwargs: passed on to JAX.
+        """
+        if is_disabled():
+            return Compiled(self._lowered.compile(compiler_options, **kwargs), self, Outcome())
+        rewriter = replace(self._rewriter, outcomes=[])
+        with _jax.rewriting(rewriter):
+            compiled = _jax.uncached(self._lowered).compile(compiler_options, **kwargs)
+        outcome = rewriter.outcomes[-1] if rewriter.outcomes else Outcome()
+        return Compiled(compiled, self, outcome)
+
+    @cached_property
+    def _graph(self) -> Any:
+        return self.module.snapshot()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._lowered, name)
+
+
+class Compiled:
+    """A step that is ready to run, and what became of its plan.
+
+    Args:
+        compiled: JAX's own Compiled.
+        lowered: where it came from.
+        outcome: what was planned and done while XLA compiled it.
+    """
+
+    def __init__(self, compiled: jax.stages.Compiled, lowered: Lowered, outcome: Outcome) -> None:
+        self._compiled = compiled
+        self._lowered = lowered
+        self.outcome = outcome
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step."""
+        return self._compiled(*args, **kwargs)
+
+    @property
+    def plan(self) -> Plan | None:
+        """What was decided on the schedule that XLA made; None if nothing was planned."""
+        return self.outcome.plan
+
+    @cached_property
+    def scheduled(self) -> ScheduledModule:
+        """The program that will run, as XLA left it."""
+        devices = len(_jax.devices_of(self._lowered._lowered))
+        return ScheduledModule(_jax.final_hlo(self._compiled), devices=devices)
+
+    def as_text(self) -> str:
+        """Return the final HLO, in the order in which it runs."""
+        return self.scheduled.text
+
+    def schedule(self) -> Timeline:
+        """Return the timeline of the final schedule: XLA's order, priced by XLA where it can."""
+        costs = self._lowered.costs.for_graph(self.scheduled.snapshot())
+        return simulate(self.scheduled.snapshot(), costs, source="compiled")
+
+    def drift(self) -> Drift:
+        """Return how far the final schedule is from the planned one."""
+        final = {
+            name: tuple(ins.name for ins in computation.instructions)
+            for name, computation in self.scheduled.parsed.computations.items()
+        }
+        return drift_of(self.outcome.planned, final)
+
+    def report(self) -> Report:
+        """Return what was hidden, what stayed exposed, and why."""
+        return Report.of_compiled(self)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._compiled, name)
