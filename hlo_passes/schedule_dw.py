@@ -170,10 +170,9 @@ def _refusals(graph: Graph, after: Timeline) -> tuple[Refusal, ...]:
 
 
 def _why_exposed(exposed_us: float, us: float) -> str:
-    share = f"{exposed_us:.0f} of {us:.0f} us stay exposed: "
     if exposed_us > 0.99 * us:
-        return share + "all other work needs this exchange or feeds it; only splitting would help"
-    return share + "there is not enough independent work to fill it"
+        return "exposed: all other work needs the exchange or feeds it; only splitting would help"
+    return "partly exposed: there is not enough independent work to fill its window"
 
 
 def _prediction(timeline: Timeline) -> Prediction:

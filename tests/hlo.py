@@ -16,7 +16,8 @@ _GEMM = (
     '"reification_cost":[{"exec_time_us":12.5,"name":"sol"}]}'
 )
 
-STEP = f"""HloModule jit_step, is_scheduled=true, num_partitions=8
+STEP = (
+    f"""HloModule jit_step, is_scheduled=true, num_partitions=8
 
 FileNames
 1 "model.py"
@@ -34,14 +35,15 @@ ENTRY %main (x: bf16[8,64], y: bf16[8,64]) -> bf16[64,64] {{
   %x = bf16[8,64]{{1,0}} parameter(0)
   %y = bf16[8,64]{{1,0}} parameter(1)
   %bias = bf16[8,64]{{1,0}} parameter(2)
-  %a2a-start = ((bf16[8,64]{{1,0}}), bf16[8,64]{{1,0}}) all-to-all-start(%x), channel_id=1, """ \
-    f"""replica_groups=mesh['ep'=8] {{'ep'}}, dimensions={{0}}, """ \
+  %a2a-start = ((bf16[8,64]{{1,0}}), bf16[8,64]{{1,0}}) all-to-all-start(%x), channel_id=1, """
+    f"""replica_groups=mesh['ep'=8] {{'ep'}}, dimensions={{0}}, """
     f"""metadata={{op_name="jit(step)/moe/all_to_all" stack_frame_id=1}}
   %a2a-done = bf16[8,64]{{1,0}} all-to-all-done(%a2a-start)
-  %gemm = (bf16[8,64]{{1,0}}, s8[64]{{0}}) custom-call(%a2a-done, %y, %bias), {_GEMM}, """ \
+  %gemm = (bf16[8,64]{{1,0}}, s8[64]{{0}}) custom-call(%a2a-done, %y, %bias), {_GEMM}, """
     f"""output_to_operand_aliasing={{{{0}}: (2, {{}})}}
   %dw = bf16[64,64]{{1,0}} custom-call(%x, %y), {_GEMM}
   %use = bf16[8,64]{{1,0}} get-tuple-element(%gemm), index=0
   ROOT %out = (bf16[64,64], bf16[8,64]) tuple(%dw, %use)
 }}
 """
+)

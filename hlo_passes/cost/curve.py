@@ -42,10 +42,10 @@ class Curve:
         """
         if size <= self.knots[0][0]:
             return self.knots[0][1]
+        if size >= self.knots[-1][0]:
+            return self.knots[-1][1] + self._last_slope() * (size - self.knots[-1][0])
         after = bisect_right(self.knots, size, key=lambda knot: knot[0])
-        (x0, y0), (x1, y1) = self._piece(after)
-        if size > self.knots[-1][0]:
-            return self.knots[-1][1] + max((y1 - y0) / (x1 - x0), 0.0) * (size - self.knots[-1][0])
+        (x0, y0), (x1, y1) = self.knots[after - 1], self.knots[after]
         part = (size - x0) / (x1 - x0)
         return y0 * (1 - part) + y1 * part
 
@@ -62,9 +62,7 @@ class Curve:
             highest = max(highest, us)
         return tuple(found)
 
-    def _piece(self, after: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return the two points whose line holds before knot `after`."""
-        if len(self.knots) == 1:
-            return (0.0, 0.0), self.knots[0]
-        right = min(after, len(self.knots) - 1)
-        return self.knots[right - 1], self.knots[right]
+    def _last_slope(self) -> float:
+        """Return the us per byte beyond the last knot; through the origin if it is the only one."""
+        (x0, y0), (x1, y1) = ((0.0, 0.0), *self.knots)[-2:]
+        return max((y1 - y0) / (x1 - x0), 0.0) if x1 > x0 else 0.0

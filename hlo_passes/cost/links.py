@@ -152,10 +152,12 @@ class Topology:
             return 0.0
         if kind in _PASSES:
             return self._ring_us(kind, bytes, size, levels)
-        message = bytes if kind == "collective_permute" else bytes / size
+        if kind == "collective_permute":
+            tier = self.tiers[levels[-1].tier]
+            return tier.latency_us + tier.message_us(kind) + bytes / tier.rate(kind) * 1e6
         return max(
             tier.latency_us
-            + level.peers * (message / tier.rate(kind) * 1e6 + tier.message_us(kind))
+            + level.peers * (bytes / size / tier.rate(kind) * 1e6 + tier.message_us(kind))
             for level in levels
             if (tier := self.tiers[level.tier])
         )

@@ -160,7 +160,9 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             scratch.replace(path)
         except OSError as error:
             scratch.unlink(missing_ok=True)
-            raise InputError(str(path), error.strerror or str(error), "choose another path") from None
+            raise InputError(
+                str(path), error.strerror or str(error), "choose another path"
+            ) from None
 
     @staticmethod
     def load(path: str | Path) -> "CostTable":
@@ -184,7 +186,9 @@ def _once(seen: set[tuple[object, ...]], key: tuple[object, ...], place: str) ->
 
 def _check_exchange(entry: ExchangeTimes, place: str, measured: bool) -> None:
     if entry.kind not in KINDS:
-        raise InputError(place, "no exchange of that kind", f"use one of {', '.join(sorted(KINDS))}")
+        raise InputError(
+            place, "no exchange of that kind", f"use one of {', '.join(sorted(KINDS))}"
+        )
     if entry.group_size < 2 or not 1 <= entry.nodes <= entry.group_size:
         raise InputError(place, "no such group", "give 2 devices or more, on 1 node or more")
     try:

@@ -1,8 +1,8 @@
 """lancet-jax hides Mixture-of-Experts all-to-alls behind the whole JAX training step.
 
-    step = lancet_jax.jit(train_step, donate_argnums=0)     # instead of jax.jit
-    state, loss = step(state, batch)                        # same trees, same bits
-    print(step.lower(state, batch).report())                # what is hidden, and what is not
+step = lancet_jax.jit(train_step, donate_argnums=0)     # instead of jax.jit
+state, loss = step(state, batch)                        # same trees, same bits
+print(step.lower(state, batch).report())                # what is hidden, and what is not
 """
 
 from importlib.metadata import version

@@ -192,9 +192,14 @@ def devices_of(lowered: jax.stages.Lowered) -> tuple[Any, ...]:
 
 
 def uncached(lowered: jax.stages.Lowered) -> jax.stages.Lowered:
-    """Return the same lowering without the executable that it may hold from a plain compile."""
+    """Return the same lowering as if it had never been compiled.
+
+    A lowering keeps its executable, and JAX keeps one per module object besides; both may be those
+    of a compile under other circumstances.
+    """
     lowering = copy.copy(lowered._lowering)
     lowering._executable = None
+    lowering._hlo = clone(lowering._hlo)
     fresh = copy.copy(lowered)
     fresh._lowering = lowering
     return fresh

@@ -52,15 +52,18 @@ class Outcome:
     """What became of one compile.
 
     Attributes:
+        devices: how many devices the module is for.
         plan: what was decided; None if nothing was planned.
         before, after: the old and the new order by the planner's own simulation.
-        planned: names of the ops in the order that was asked for, per computation.
+        planned: names of the ops that take time, in the order asked for, per computation.
         hlo: the module that will run, read back from XLA.
         seconds: time spent in Python, planning and editing.
         notes: what was left alone, and why.
         from_cache: whether the executable came from the persistent cache.
+        error: what went wrong; the step then runs as it is.
     """
 
+    devices: int = 0
     plan: Plan | None = None
     before: Timeline | None = None
     after: Timeline | None = None
@@ -69,6 +72,7 @@ class Outcome:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     from_cache: bool = False
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,14 @@ class StepRewriter:
 
     def prepare(self, module: ir.Module, devices: Sequence[Any]) -> _jax.Prepared | None:
         """Return what to compile instead of `module`; None to leave it alone."""
-        outcome = Outcome()
+        outcome = Outcome(devices=len(devices))
         self.outcomes.append(outcome)
         started = time.perf_counter()
         try:
             return self._prepare(module, devices, outcome)
         except Exception as error:
-            self._give_up(outcome, error)
+            outcome.error = error
+            self._complain(outcome)
             return None
         finally:
             outcome.seconds += time.perf_counter() - started
@@ -149,7 +154,7 @@ class StepRewriter:
             try:
                 return self._reorder(proto, len(devices), costs, outcome)
             except Exception as error:
-                self._give_up(outcome, error)
+                outcome.error = error
                 return None
             finally:
                 outcome.seconds += time.perf_counter() - started
@@ -172,9 +177,11 @@ class StepRewriter:
         result = reorder.apply(module, plan)
         assert isinstance(result.module, ScheduledModule)
         outcome.planned = {
-            name: tuple(ins.name for ins in computation.instructions)
-            for name, computation in result.module.parsed.computations.items()
-            if name in plan.orders
+            inside.name: tuple(
+                inside.ops[op].name for op in plan.orders[inside.name] if not inside.ops[op].is_free
+            )
+            for inside, _ in graph.walk()
+            if inside.name in plan.orders
         }
         return result.module.proto if result.changed else None
 
@@ -193,6 +200,7 @@ class StepRewriter:
         """Read back what came out of XLA."""
         outcome = self.outcomes[-1]
         outcome.hlo = _jax.executable_hlo(executable)
+        self._complain(outcome)
 
     def salt(self, costs: TargetCosts, module: ir.Module) -> str:
         """Return 16 hex digits over everything that the rewritten program depends on."""
@@ -202,18 +210,18 @@ class StepRewriter:
         ]  # fmt: skip
         return sha256("\0".join(parts).encode()).hexdigest()[:16]
 
-    def _give_up(self, outcome: Outcome, error: Exception) -> None:
-        """Let the step run as it is, and say why; or raise, if that is what the user wants."""
+    def _complain(self, outcome: Outcome) -> None:
+        """Say why the step runs as it is, if something went wrong; raise if the user wants that."""
+        error = outcome.error
+        if error is None:
+            return
         outcome.plan = None
         outcome.notes.append(f"left as it was: {error}")
         if self.on_unsupported == "raise":
-            raise (
-                error
-                if isinstance(error, LancetError)
-                else UnsupportedError(
-                    "lancet_jax.jit", f"{type(error).__name__}: {error}", "report this"
-                )
-            ) from error
+            if isinstance(error, LancetError):
+                raise error
+            what = f"{type(error).__name__}: {error}"
+            raise UnsupportedError("lancet_jax.jit", what, "report this") from error
         if self.on_unsupported == "warn":
             warnings.warn(f"lancet-jax runs this step as it is: {error}", LancetWarning, 2)
 

@@ -85,6 +85,8 @@ class Step:
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lower for arguments or `jax.ShapeDtypeStruct`s, and plan."""
+        if is_disabled():
+            return Lowered(self._jitted.lower(*args, **kwargs), self._rewriter)
         with _jax.rewriting(self._rewriter):
             return Lowered(self._jitted.lower(*args, **kwargs), self._rewriter)
 
@@ -95,8 +97,13 @@ class Step:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """What became of every compile that calling the step caused, oldest first."""
-        return tuple(self._rewriter.outcomes)
+        """What became of every compile that calling the step caused, oldest first.
+
+        Helpers that JAX compiles on one device meanwhile are left out, unless there is nothing
+        else. A step wrapped twice alike shares JAX's caches, and is compiled once.
+        """
+        found = tuple(self._rewriter.outcomes)
+        return tuple(o for o in found if o.devices > 1) or found
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)

@@ -74,11 +74,12 @@ class Lowered:
             compiler_options: XLA options; they win over those that lancet-jax adds.
             **kwargs: passed on to JAX.
         """
+        fresh = _jax.uncached(self._lowered)
         if is_disabled():
-            return Compiled(self._lowered.compile(compiler_options, **kwargs), self, Outcome())
+            return Compiled(fresh.compile(compiler_options, **kwargs), self, Outcome())
         rewriter = replace(self._rewriter, outcomes=[])
         with _jax.rewriting(rewriter):
-            compiled = _jax.uncached(self._lowered).compile(compiler_options, **kwargs)
+            compiled = fresh.compile(compiler_options, **kwargs)
         outcome = rewriter.outcomes[-1] if rewriter.outcomes else Outcome()
         return Compiled(compiled, self, outcome)
 

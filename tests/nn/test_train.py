@@ -75,9 +75,8 @@ def assert_close(one, other, atol: float):
 @pytest.mark.parametrize(
     ("sizes", "gate", "optimizer"),
     [
-        ({"expert": 8}, "switch", "sgd"),
+        ({"expert": 8}, "gshard", "sgd"),
         ({"data": 2, "expert": 4}, "switch", "adamw"),
-        ({"data": 2, "expert": 4}, "gshard", "sgd"),
         ({"data": 4, "expert": 2}, "expert_choice", "sgd"),
     ],
     ids=lambda value: str(value).replace(" ", ""),
@@ -105,7 +104,7 @@ def test_two_steps_are_those_of_one_device_drops_and_balance_included(
 
 
 def test_with_room_for_all_tokens_eight_devices_equal_one(make_mesh):
-    roomy = {"capacity_factor": 8.0, "balance_weight": 0.0, "gate": "top_k"}
+    roomy = {"layers": 1, "capacity_factor": 8.0, "balance_weight": 0.0, "gate": "top_k"}
     spread = preset("tiny", experts_per_device=1, batch_per_device=1, **roomy)
     alone = preset("tiny", experts_per_device=8, batch_per_device=8, **roomy)
     results = []
@@ -142,23 +141,16 @@ def test_every_gate_trains_alike_with_both_dispatches(make_mesh, gate: str):
     [(sgd_momentum(), False), (adamw(1e-2), True)],
     ids=["sgd-auto", "adamw-explicit"],
 )
-def test_the_loss_falls_on_text_and_the_step_is_traced_once(make_mesh, optimizer, explicit: bool):
+def test_the_loss_falls_on_text_and_the_step_is_compiled_once(make_mesh, optimizer, explicit: bool):
     config, mesh = preset("tiny"), make_mesh(expert=8, explicit=explicit)
-    step, traces, losses = make_train_step(config, mesh, optimizer), [], []
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def counted(state, batch):
-        traces.append(batch)
-        return step(state, batch)
-
-    state = init_state(config, mesh, optimizer)
+    step = jax.jit(make_train_step(config, mesh, optimizer), donate_argnums=0)
+    state, losses = init_state(config, mesh, optimizer), []
     for batch in global_batches(config, mesh, 20):
-        state, metrics = counted(state, batch)
+        state, metrics = step(state, batch)
         losses.append(float(metrics.loss))
-
     assert abs(losses[0] - np.log(config.vocab)) < 0.5
     assert np.mean(losses[-3:]) < losses[0] - 1.0
-    assert len(traces) == 1
+    assert step._cache_size() == 1
 
 
 def test_the_random_gate_draws_anew_each_step_and_on_each_device(make_mesh):
@@ -189,7 +181,7 @@ def test_the_whole_step_is_one_shard_map_with_four_exchanges_a_moe_layer(make_me
 
 
 def test_reduced_precision_keeps_the_state_and_the_metrics_in_float32(make_mesh):
-    full, mesh, optimizer = preset("tiny"), make_mesh(expert=2), sgd_momentum()
+    full, mesh, optimizer = preset("tiny", layers=1), make_mesh(expert=2), sgd_momentum()
     start, losses = init_state(full, mesh, optimizer), []
     for dtype in (jnp.bfloat16, jnp.float32):
         config = dataclasses.replace(full, dtype=dtype)

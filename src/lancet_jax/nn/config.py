@@ -170,5 +170,5 @@ def preset(name: str, **overrides: Any) -> MoEGPTConfig:
 
 
 def _gpt2(**fields: Any) -> MoEGPTConfig:
-    shared = {"vocab": 50304, "seq_len": 512, "heads": 16, "balance_weight": 0.0}
+    shared: dict[str, Any] = {"vocab": 50304, "seq_len": 512, "heads": 16, "balance_weight": 0.0}
     return MoEGPTConfig(**(shared | fields))

@@ -8,7 +8,7 @@ result, only behind it.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -25,6 +25,7 @@ from lancet_jax.nn.routing import (
 )
 
 
+@dataclass(frozen=True)
 class Gate(abc.ABC):
     """Base of all gates; subclass it, or `TokenGate`, as a frozen dataclass to write your own.
 
@@ -35,7 +36,7 @@ class Gate(abc.ABC):
         draws: Whether `route` needs a PRNG key.
     """
 
-    k: int
+    k: int = 1
     whole_batch: ClassVar[bool] = False
     reads_logits: ClassVar[bool] = True
     draws: ClassVar[bool] = False
@@ -62,6 +63,7 @@ class Gate(abc.ABC):
         """
 
 
+@dataclass(frozen=True)
 class TokenGate(Gate):
     """A gate whose tokens choose their experts: a choice of experts, then an order for the slots.
 
@@ -120,7 +122,7 @@ class Switch(TokenGate):
     Source: Switch Transformer (Fedus et al., 2021).
     """
 
-    k: ClassVar[int] = 1
+    k: int = field(default=1, init=False)
 
     def choices(
         self, scores: jax.Array, token_ids: jax.Array | None, key: jax.Array | None
@@ -153,7 +155,7 @@ class GShard(TokenGate):
     Source: GShard (Lepikhin et al., 2020), algorithm 1.
     """
 
-    k: ClassVar[int] = 2
+    k: int = field(default=2, init=False)
     whole_batch: ClassVar[bool] = True
 
     def slots(self, scores: jax.Array, expert: jax.Array) -> jax.Array:
@@ -175,7 +177,6 @@ class BatchPrioritised(TokenGate):
     Source: V-MoE (Riquelme et al., 2021), batch prioritised routing.
     """
 
-    k: int = 1
     whole_batch: ClassVar[bool] = True
 
     def slots(self, scores: jax.Array, expert: jax.Array) -> jax.Array:
@@ -194,7 +195,6 @@ class Random(TokenGate):
     Source: THOR (Zuo et al., 2021), stochastic experts.
     """
 
-    k: int = 1
     reads_logits: ClassVar[bool] = False
     draws: ClassVar[bool] = True
 
@@ -218,7 +218,7 @@ class Hash(TokenGate):
     Source: Hash Layers (Roller et al., 2021).
     """
 
-    k: ClassVar[int] = 1
+    k: int = field(default=1, init=False)
     reads_logits: ClassVar[bool] = False
 
     def choices(
@@ -282,11 +282,10 @@ def gate_named(name: str, top_k: int | None = None) -> Gate:
     """
     if name not in GATES:
         raise ValueError(f"no gate {name!r}; choose one of {', '.join(GATES)}")
-    kind = GATES[name]
-    gate = kind()
+    gate = GATES[name]()
     if top_k is None or top_k == gate.k:
         return gate
-    if not dataclasses.fields(kind):
+    if not all(each.init for each in dataclasses.fields(gate)):
         raise ValueError(f"gate {name!r} always uses top_k={gate.k}, not {top_k}")
     return dataclasses.replace(gate, k=top_k)
 

@@ -102,9 +102,15 @@ class MoEGPT(nnx.Module):
 
         Returns:
             Logits `[B, S, vocab]`, and the statistics of the MoE layers, averaged.
+
+        Raises:
+            ValueError: If the sequences are longer than `seq_len`.
         """
+        length, longest = tokens.shape[-1], self.position_embedding.num_embeddings
+        if length > longest:
+            raise ValueError(f"sequences have {length} tokens, but seq_len={longest}")
         with jax.named_scope("embed"):
-            x = self.token_embedding(tokens) + self.position_embedding(jnp.arange(tokens.shape[-1]))
+            x = self.token_embedding(tokens) + self.position_embedding(jnp.arange(length))
         stats = []
         for index, block in enumerate(self.blocks):
             block_key = None if key is None else jax.random.fold_in(key, index)

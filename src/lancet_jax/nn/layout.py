@@ -1,5 +1,7 @@
 """Where a MoE GPT lives on a mesh: which axes cut the batch, which parameters are split."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
@@ -56,7 +58,7 @@ def skeleton(config: MoEGPTConfig, mesh: AnyMesh) -> tuple[nnx.GraphDef, nnx.Sta
     return nnx.split(model)
 
 
-def param_specs(config: MoEGPTConfig, mesh: AnyMesh) -> dict:
+def param_specs(config: MoEGPTConfig, mesh: AnyMesh) -> dict[str, Any]:
     """The partition of each parameter, a tree of the parameters' shape.
 
     Expert parameters are split on their leading dim by the expert axis; all others are replicated.

@@ -1,5 +1,6 @@
 """The state of a training run: real, or abstract for compiling without devices."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,7 @@ def state_specs(
     shapes = jax.eval_shape(_initialiser(config, mesh, optimizer), 0)
     params = param_specs(config, mesh)
     opt_state = optax.tree.map_params(
-        optimizer,
+        optimizer.init,
         lambda _, spec: spec,
         shapes.opt_state,
         params,
@@ -122,7 +123,9 @@ def _state_shardings(
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
-def _initialiser(config: MoEGPTConfig, mesh: AnyMesh, optimizer: optax.GradientTransformation):
+def _initialiser(
+    config: MoEGPTConfig, mesh: AnyMesh, optimizer: optax.GradientTransformation
+) -> Callable[[jax.typing.ArrayLike], TrainState]:
     experts = expert_count(config, mesh)
 
     def initial(seed: jax.typing.ArrayLike) -> TrainState:

@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hlo_passes.plan.plan import Refusal
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.report.report import Report, WindowChange
 
-_LANE = 64
+_LANE = 60
 """Columns of a timeline strip."""
 
 
@@ -93,9 +94,9 @@ def _fill(columns: list[float], start: float, stop: float, end: float) -> None:
 
 def _windows(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="all-to-alls", title_justify="left")
-    table.add_column("")
-    table.add_column("MiB", justify="right")
-    table.add_column("us", justify="right")
+    table.add_column("", no_wrap=True)
+    table.add_column("MiB", justify="right", no_wrap=True)
+    table.add_column("us", justify="right", no_wrap=True)
     table.add_column("cost", no_wrap=True)
     table.add_column("exposed", justify="right", no_wrap=True)
     table.add_column("beside it", ratio=1, overflow="ellipsis", no_wrap=True)
@@ -129,10 +130,23 @@ def _remarks(report: Report) -> list[str]:
     lines.append(f"costs: {sources}")
     if report.seconds:
         lines.append(f"planning and editing: {report.seconds:.2f} s")
-    if plan is not None:
-        lines += [f"left alone: {r.op}: {r.reason}" + (f" ({r.source})" if r.source else "")
-                  for r in plan.refusals[:8]]  # fmt: skip
-        if len(plan.refusals) > 8:
-            lines.append(f"left alone: {len(plan.refusals) - 8} more")
+    lines += _left_alone(report)
     lines += [f"note: {note}" for note in report.notes]
     return lines
+
+
+def _left_alone(report: Report) -> list[str]:
+    """Group what was refused by reason; one line of code stands for all of a group."""
+    groups: dict[str, list[Refusal]] = {}
+    for refusal in report.plan.refusals if report.plan else ():
+        groups.setdefault(refusal.reason, []).append(refusal)
+    lines = []
+    for reason, refusals in groups.items():
+        places = sorted({_short(r.source) for r in refusals if r.source})
+        where = f" ({', '.join(places[:3])}{', ...' if len(places) > 3 else ''})" if places else ""
+        lines.append(f"left alone, {len(refusals)}: {reason}{where}")
+    return lines
+
+
+def _short(source: str) -> str:
+    return source.rpartition("/")[2]

@@ -1,0 +1,156 @@
+"""Prices for a target: measured times, else XLA's own estimates, else a roofline and links."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+
+import msgspec
+
+from hlo_passes.cost.device import shipped
+from hlo_passes.cost.fusion import fused_work, is_fused
+from hlo_passes.cost.model import Cost, Source
+from hlo_passes.cost.table import CostTable
+from hlo_passes.cost.target import Target
+from hlo_passes.errors import OptionError
+from hlo_passes.ir.collectives import Collective
+from hlo_passes.ir.graph import Graph, Op
+from hlo_passes.ir.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What an op does not know of itself: its operands' types, its work after fusion."""
+
+    operands: tuple[str, ...]
+    work: Work
+
+
+@dataclass(frozen=True)
+class TargetCosts:
+    """The `CostModel` of a target.
+
+    A compute op costs what the measured table says, else what XLA wrote beside it, else the longer
+    of its flops and its bytes at the device's rates, and a launch. An exchange costs what the
+    measured table says, else what XLA's estimator says of this device inside a node, else what the
+    links say.
+
+    Attributes:
+        target: devices and links.
+        measured: times that win over everything else.
+        xla_compute: whether to take XLA's estimates of compute ops. They are of the device that
+            the module was compiled for: say False if that is not the target.
+        xla_exchanges: whether to take XLA's estimates of exchanges, where they ship.
+        tf32: whether matrix products of f32 use TF32, as XLA does by default.
+        contention: share by which an exchange in flight slows compute beside it.
+    """
+
+    target: Target
+    measured: CostTable | None = None
+    xla_compute: bool = True
+    xla_exchanges: bool = True
+    tf32: bool = True
+    contention: float = 0.0
+    _facts: dict[Op, _Facts] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.contention < 0:
+            raise OptionError("contention", f"{self.contention} is below 0", "give 0.1 for 10%")
+
+    @property
+    def name(self) -> str:
+        """The target's name, `h100:1x8`."""
+        return self.target.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over every figure that prices depend on."""
+        tables = [t.to_json() if t else b"" for t in (self.measured, self._xla_table)]
+        options = (self.xla_compute, self.tf32, self.contention, self.target.name)
+        figures = (self.target.profile, self.target.topology.tiers)
+        parts = [msgspec.json.encode(figures), *tables, repr(options).encode()]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+    def for_graph(self, graph: Graph) -> "TargetCosts":
+        """Return this model with knowledge of one graph and those inside its loops.
+
+        With it, ops of a graph that XLA has not fused yet are charged for what is left to move
+        after fusion, and the measured table is asked for ops by the types of their operands. An op
+        of another graph is priced as without it.
+        """
+        return replace(self, _facts=dict(_facts_of(graph)))
+
+    def compute(self, op: Op) -> Cost:
+        """Price one execution of a compute op that is no loop."""
+        facts = self._facts.get(op)
+        if facts is not None and (us := self._measured_us(op, facts)) is not None:
+            assert self.measured is not None
+            return Cost(us, self.measured.cost_source)
+        if self.xla_compute and op.xla_us is not None:
+            return Cost(op.xla_us, Source.XLA)
+        work = facts.work if facts is not None else Work(op.flops, op.bytes, op.matmul, op.dtype)
+        return Cost(self._roofline_us(op.kind, work), Source.ROOFLINE)
+
+    def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
+        """Price one exchange of `fraction` of its bytes, nothing else on its links."""
+        topology = self.target.topology
+        size = collective.group_size or topology.devices
+        bytes = collective.bytes * fraction
+        if size < 2 or bytes <= 0:
+            return Cost(0.0, Source.NONE)
+        nodes = topology.nodes_of(collective.groups)
+        for table in (self.measured, self._xla_table):
+            us = table.exchange_us(collective.kind, size, nodes, bytes) if table else None
+            if table is not None and us is not None:
+                return Cost(us, table.cost_source)
+        return Cost(topology.time_us(collective.kind, bytes, collective.groups), Source.LINK)
+
+    @property
+    def _xla_table(self) -> CostTable | None:
+        return xla_exchange_table(self.target.profile.name) if self.xla_exchanges else None
+
+    def _measured_us(self, op: Op, facts: _Facts) -> float | None:
+        # What a fusion or a custom call does is not in the types of its operands.
+        if (
+            self.measured is None
+            or op.kind == "fusion"
+            or (op.kind == "custom_call" and not op.matmul)
+        ):
+            return None
+        return self.measured.op_us(op.kind, facts.operands, op.dtype)
+
+    def _roofline_us(self, kind: str, work: Work) -> float:
+        """Return the us of one kernel; nothing to do needs no kernel."""
+        if work.flops <= 0 and work.bytes <= 0:
+            return 0.0
+        profile = self.target.profile
+        peak = profile.flops_per_s(work.dtype, matmul=work.matmul, tf32=self.tf32)
+        flops_us = work.flops / (peak * profile.efficiency["matmul" if work.matmul else "vector"])
+        bytes_us = work.bytes / (profile.hbm_bytes_per_s * profile.hbm_share(kind))
+        return max(flops_us, bytes_us) * 1e6 + profile.launch_us
+
+
+@cache
+def xla_exchange_table(device: str) -> CostTable | None:
+    """Return XLA's own times of exchanges inside one full node of a device; None if none ship.
+
+    They are from its speed-of-light estimator, never measured; `scripts/xla_exchange_costs.py`
+    makes them. Below about 8 MiB they rise and fall with the payload; they are left as they are.
+    XLA has times for powers of two and between them takes the rate of the next one, so that 24 MiB
+    are faster than 16; here straight lines lie between them.
+    """
+    data = shipped(f"exchange-{device}-1x8.json")
+    return None if data is None else CostTable.from_json(data, f"exchange-{device}-1x8.json")
+
+
+def _facts_of(graph: Graph) -> Iterator[tuple[Op, _Facts]]:
+    """Yield what is to be known of the compute ops of a graph and of those inside it."""
+    fused = is_fused(graph)
+    for inside, _ in graph.walk():
+        works = None if fused else fused_work(inside)
+        for op in inside.ops:
+            if op.inner or op.collective is not None or op.is_free:
+                continue
+            types = (str(leaf) for v in op.operands for leaf in inside.values[v].leaves)
+            work = works[op.id] if works else Work(op.flops, op.bytes, op.matmul, op.dtype)
+            yield op, _Facts(tuple(types), work)

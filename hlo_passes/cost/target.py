@@ -1,0 +1,89 @@
+"""What a step is priced for: a kind of device, how many, in how many nodes."""
+
+import re
+from dataclasses import dataclass
+
+from hlo_passes.cost.device import (
+    DeviceProfile,
+    load_profile,
+    profile_names,
+    profile_of_kind,
+)
+from hlo_passes.cost.links import Topology
+from hlo_passes.errors import OptionError
+
+_NAME = re.compile(r"(?P<device>[a-z][a-z0-9_-]*)(?::(?P<nodes>\d+)x(?P<per_node>\d+))?")
+_DEFAULT_PER_NODE = 8
+"""`cpu` alone means 8 virtual devices; GPUs come by the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device profile and the way that devices of it are joined.
+
+    Attributes:
+        profile: one device.
+        topology: all of them, and their links.
+    """
+
+    profile: DeviceProfile
+    topology: Topology
+
+    @property
+    def name(self) -> str:
+        """As a user writes it: `h100:1x8`, nodes x devices of a node."""
+        return f"{self.profile.name}:{self.topology.nodes}x{self.topology.per_node}"
+
+    @staticmethod
+    def of(profile: DeviceProfile, nodes: int, per_node: int) -> "Target":
+        """Join devices by the links that their profile names.
+
+        Raises:
+            OptionError: if there is no device, or more to a node than it holds.
+        """
+        name = f"{profile.name}:{nodes}x{per_node}"
+        if nodes < 1 or per_node < 1:
+            raise OptionError(
+                f"target {name!r}", "has no devices", f"say {profile.name}:1x8, nodes x devices"
+            )
+        if 0 < profile.per_node < per_node:
+            more = -(-per_node * nodes // profile.per_node)
+            raise OptionError(
+                f"target {name!r}", f"a node holds {profile.per_node} devices, not {per_node}",
+                f"say {profile.name}:{more}x{profile.per_node}",
+            )  # fmt: skip
+        return Target(profile, Topology(nodes, per_node, profile.tiers))
+
+
+def parse_target(text: str) -> Target:
+    """Read `h100`, `h100:1x8` or `a100:8x8`: a device, nodes x devices of a node.
+
+    Raises:
+        OptionError: if it is spelled otherwise, or the device is not known.
+    """
+    match = _NAME.fullmatch(text.strip().lower())
+    if match is None:
+        raise OptionError(
+            f"target {text!r}", "is not spelled DEVICE:NODESxDEVICES",
+            f"say h100:1x8; devices are {', '.join(profile_names())}",
+        )  # fmt: skip
+    profile = load_profile(match["device"])
+    per_node = profile.per_node or _DEFAULT_PER_NODE
+    return Target.of(profile, int(match["nodes"] or 1), int(match["per_node"] or per_node))
+
+
+def target_of_devices(kind: str, count: int, per_node: int | None = None) -> Target:
+    """Return the target that is made of devices of one kind.
+
+    Args:
+        kind: what JAX's `device.device_kind` prints.
+        count: how many.
+        per_node: how many to a node, where the caller knows; at most what a node holds.
+
+    Raises:
+        OptionError: if no profile describes the kind, or there is no device.
+    """
+    profile = profile_of_kind(kind)
+    most = profile.per_node or max(count, 1)
+    nodes = -(-count // min(per_node or most, most))
+    return Target.of(profile, nodes, -(-count // max(nodes, 1)))
