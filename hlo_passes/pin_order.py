@@ -33,7 +33,7 @@ from typing import ClassVar
 from hlo_passes.analysis.reach import Reach
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import PlanError
-from hlo_passes.ir.edit import barrier, sort_block
+from hlo_passes.ir.edit import barrier, sort_block, tie
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Pin, Plan, Refusal
@@ -134,8 +134,9 @@ def _insert(module: Module, plan: Plan) -> None:
         exchange = ops[pin.exchange]
         if pin.starts:
             operands = [exchange.operands[0], *(ops[s].operands[0] for s in pin.starts)]
-            tied = barrier(operands, keep=ops)
+            tied = barrier(module.body, operands)
             for op, value in zip([exchange, *(ops[s] for s in pin.starts)], tied, strict=True):
                 op.operands[0] = value
-        barrier([exchange.results[0], *(ops[s].results[0] for s in pin.sinks)])
+        ends = [exchange.results[0], *(ops[s].results[0] for s in pin.sinks)]
+        tie(module.body, ends)
     sort_block(module.body)

@@ -131,7 +131,7 @@ def plan_of(
         refusals=_refusals(graph, after),
         before=_prediction(before),
         after=_prediction(after),
-        bound_us=round(bound_us, 3),
+        bound_us=round(float(bound_us), 3),
     )
 
 

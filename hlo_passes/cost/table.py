@@ -13,6 +13,7 @@ import msgspec
 from hlo_passes.cost.curve import Curve
 from hlo_passes.cost.model import Source
 from hlo_passes.errors import InputError
+from hlo_passes.files import write_atomically
 from hlo_passes.ir.collectives import KINDS
 
 SCHEMA = 1
@@ -154,15 +155,7 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             InputError: if it makes no sense or cannot be written there.
         """
         self.check(str(path))
-        scratch = Path(path).with_name(f".{Path(path).name}.part")
-        try:
-            scratch.write_bytes(self.to_json())
-            scratch.replace(path)
-        except OSError as error:
-            scratch.unlink(missing_ok=True)
-            raise InputError(
-                str(path), error.strerror or str(error), "choose another path"
-            ) from None
+        write_atomically(Path(path), self.to_json())
 
     @staticmethod
     def load(path: str | Path) -> "CostTable":

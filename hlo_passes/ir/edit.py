@@ -145,24 +145,27 @@ def _read_by(op: ir.Operation) -> Iterator[ir.Value]:
         yield from inner
 
 
-def barrier(values: Sequence[ir.Value], keep: Sequence[ir.Operation] = ()) -> list[ir.Value]:
-    """Tie values together: every reader of one waits until all are there.
+def barrier(block: ir.Block, values: Sequence[ir.Value]) -> list[ir.Value]:
+    """Make names for values that are there only once all of them are.
 
     The barrier is put at the end of the block, before its terminator; sort the block afterwards.
 
     Args:
-        values: results of ops in one block.
-        keep: ops that go on reading the untied values, with what they read in their regions.
+        block: where the values are.
+        values: results of ops of the block, or its arguments.
 
     Returns:
-        The tied values.
+        The tied values; nobody reads them yet.
     """
-    block = values[0].owner.block if not isinstance(values[0].owner, ir.Block) else values[0].owner
     end = list(block.operations)[-1].operation
     with ir.InsertionPoint(end), end.location:
-        tie = stablehlo.optimization_barrier(list(values))
-    tied = [tie] if isinstance(tie, ir.Value) else list(tie)
-    owner = tied[0].owner
+        tied = stablehlo.optimization_barrier(list(values))
+    return [tied] if isinstance(tied, ir.Value) else list(tied)
+
+
+def tie(block: ir.Block, values: Sequence[ir.Value]) -> None:
+    """Make whoever reads one of the values wait for all of them."""
+    tied = barrier(block, values)
+    owner = tied[0].owner.operation
     for old, new in zip(values, tied, strict=True):
-        old.replace_all_uses_except(new, [owner, *keep])
-    return tied
+        old.replace_all_uses_except(new, owner)

@@ -16,6 +16,7 @@ _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\
 _SHAPE = re.compile(r"(\w+)\[([\d,\s<=?]*)\](?:\{[^{}]*\})?")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _OPERAND = re.compile(r"%([\w.\-]+)")
+_NAME = re.compile(r"[\w.\-]+")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _FRAME = re.compile(r"^(\d+) \{(.*)\}$")
 _NAMED = re.compile(r'^(\d+) "(.*)"$')
@@ -50,7 +51,7 @@ class Instruction:
 
     def called(self, *names: str) -> tuple[str, ...]:
         """Return the computations that the attributes `names` refer to."""
-        return tuple(c for n in names for c in _OPERAND.findall(self.attribute(n)))
+        return tuple(c for n in names for c in _NAME.findall(self.attribute(n)))
 
 
 @dataclass(slots=True)

@@ -8,7 +8,8 @@ lower bound on the other.
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -64,10 +65,11 @@ def hideable_us(problem: Problem) -> float:
     """Return an upper bound in us on the exchange time that compute can cover.
 
     The maximum of the paper's objective (section 4.1) over fractional assignments: every us of
-    compute covers at most one us of one exchange that it is incomparable with.
+    compute covers at most one us of one exchange that it is incomparable with. An op runs in one
+    piece, so of exchanges with compute between them it covers at most one.
     """
     windows = Windows.of(problem)
-    groups = _groups(problem, windows)
+    groups = _groups(problem, windows, _most(problem, windows))
     total = sum(groups.values()) + sum(problem.us[op] for op in windows.exchanges)
     if not groups or total == 0.0:
         return 0.0
@@ -117,14 +119,58 @@ def one_machine_bound(problem: Problem, lanes: Sequence[Lane]) -> float:
     return longest
 
 
-def _groups(problem: Problem, windows: Windows) -> dict[int, float]:
-    """Add up compute time by the exchanges that it may run beside; loops cover none."""
+def _groups(
+    problem: Problem, windows: Windows, most: Callable[[int], float] = lambda _: math.inf
+) -> dict[int, float]:
+    """Add up compute time by the exchanges that it may run beside; loops cover none.
+
+    Args:
+        problem: of which.
+        windows: its exchanges.
+        most: the us of the given exchanges that one op can cover.
+    """
     groups: defaultdict[int, float] = defaultdict(float)
     for op in range(problem.size):
         bits = windows.beside(op)
         if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0 and bits:
-            groups[bits] += problem.us[op]
+            groups[bits] += min(problem.us[op], most(bits))
     return dict(groups)
+
+
+def _most(problem: Problem, windows: Windows) -> Callable[[int], float]:
+    """Return a function that says how many us of the given exchanges one op can cover at most.
+
+    If compute has to run between two exchanges, an op in flight beside the first ends before the
+    second starts. So of every chain of such exchanges one op covers one.
+    """
+    apart = _apart(problem, windows)
+
+    @cache
+    def most(bits: int) -> float:
+        ends: list[int] = []
+        longest: list[float] = []
+        for i in _ones(bits):
+            us = problem.us[windows.exchanges[i]]
+            chain = next((c for c, end in enumerate(ends) if apart[i] >> end & 1), len(ends))
+            if chain == len(ends):
+                ends.append(i)
+                longest.append(us)
+            else:
+                ends[chain] = i
+                longest[chain] = max(longest[chain], us)
+        return sum(longest)
+
+    return most
+
+
+def _apart(problem: Problem, windows: Windows) -> list[int]:
+    """Per exchange, the bits of those before it with compute on the way."""
+    through = [0] * problem.size
+    for op in range(problem.size):
+        for p in problem.preds[op]:
+            works = problem.us[p] > 0 and problem.lane[p] in (Lane.COMPUTE, Lane.BOTH)
+            through[op] |= through[p] | (windows.before[p] if works else 0)
+    return [through[op] for op in windows.exchanges]
 
 
 def _ones(bits: int) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from hlo_passes.errors import InputError, PlanError
+from hlo_passes.files import write_atomically
 
 SCHEMA = 1
 
@@ -161,18 +162,3 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 f"made for module {self.module}, but this module is {fingerprint}",
                 "plan this module again: `lancet-jax plan FILE -o plan.json`",
             )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees half of it.
-
-    Raises:
-        InputError: if it cannot be written there.
-    """
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        scratch.write_bytes(data)
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise InputError(str(path), error.strerror or str(error), "choose another path") from None

@@ -111,7 +111,7 @@ def problem_of(graph: Graph, costs: CostModel, loops: dict[int, float] | None = 
     for op in graph.ops:
         lane, us, source = _price(op, costs, (loops or {}).get(op.id, 0.0))
         lanes.append(lane)
-        times.append(us)
+        times.append(float(us))
         sources.append(source)
     return Problem(
         lane=tuple(lanes),

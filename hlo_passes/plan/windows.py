@@ -57,7 +57,11 @@ class Windows:
 
     def late(self, op: int) -> bool:
         """Whether `op` waits for a gradient sum: an optimizer update, as a rule."""
-        return bool(self.before[op] & self.sums)
+        return bool(self.before[op] & self.sums & ~self.own(op))
+
+    def own(self, op: int) -> int:
+        """Return the bit of `op` itself; none if it is no exchange."""
+        return self.before[op] & self.after[op]
 
 
 def is_wait(problem: Problem, op: int) -> bool:

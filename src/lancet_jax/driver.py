@@ -234,8 +234,13 @@ def resolve_target(target: str | None, devices: Sequence[Any]) -> Target:
     """
     if target is not None:
         return parse_target(target)
-    nodes = len({device.process_index for device in devices})
-    return target_of_devices(devices[0].device_kind, len(devices), max(len(devices) // nodes, 1))
+    return target_of_devices(devices[0].device_kind, len(devices), _devices_per_node(devices))
+
+
+def _devices_per_node(devices: Sequence[Any]) -> int | None:
+    """Devices that share a process, where that tells nodes apart; one process a GPU does not."""
+    per_process = len(devices) // len({device.process_index for device in devices})
+    return per_process if per_process > 1 else None
 
 
 def pin_by_barriers(module: Module, pipeline: Pipeline, costs: TargetCosts) -> tuple[Module, Plan]:

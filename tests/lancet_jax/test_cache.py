@@ -49,9 +49,9 @@ def run(folder: Path, mode: str) -> dict:
 @pytest.mark.slow
 def test_hits_are_right_in_every_direction(tmp_path):
     plain = run(tmp_path, "plain")
-    first = run(tmp_path, "dw")
-    again = run(tmp_path, "dw")
-    greedy = run(tmp_path, "schedule-dw{strategy=greedy}")
+    first = run(tmp_path, "schedule-dw{memory-slack=10}")
+    again = run(tmp_path, "schedule-dw{memory-slack=10}")
+    greedy = run(tmp_path, "schedule-dw{strategy=greedy,memory-slack=10}")
     after = run(tmp_path, "plain")
     assert (plain["hits"], first["hits"], again["hits"], after["hits"]) == (0, 0, 1, 1)
     assert greedy["hits"] == 0

@@ -12,7 +12,7 @@ import jax
 from cyclopts import Parameter
 from rich.console import Console
 
-from hlo_passes.plan.plan import write_atomically
+from hlo_passes.files import write_atomically
 from lancet_jax import aot
 from lancet_jax.cli.files import print_json, stdout, working
 from lancet_jax.equivalence import Verification, verify

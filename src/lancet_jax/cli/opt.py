@@ -11,7 +11,8 @@ from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
-from hlo_passes.plan.plan import Plan, write_atomically
+from hlo_passes.files import write_atomically
+from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.verify import verify_reordering

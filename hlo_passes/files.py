@@ -1,0 +1,20 @@
+"""Files that are whole or not there."""
+
+from pathlib import Path
+
+from hlo_passes.errors import InputError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that nobody ever sees half of it.
+
+    Raises:
+        InputError: if it cannot be written there.
+    """
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        scratch.write_bytes(data)
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise InputError(str(path), error.strerror or str(error), "choose another path") from None

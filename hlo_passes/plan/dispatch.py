@@ -1,0 +1,376 @@
+"""One pass of list scheduling over a whole step: two lanes, one policy, one order."""
+
+import math
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from hlo_passes.plan.issue import Issuer
+from hlo_passes.plan.memory import Ledger
+from hlo_passes.plan.problem import Lane, Problem
+from hlo_passes.plan.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the scheduler prefers where it has a choice.
+
+    Attributes:
+        sum_weight: how much of a gradient sum's length counts in the priority of what feeds it.
+        save: compute that a later urgent exchange could use is kept until only this multiple of
+            what those exchanges need is left; 0 keeps nothing.
+        sum_delay: a gradient sum may be predicted to delay the next urgent exchange by this share
+            of its own length.
+        fit: while the compute lane waits, take the op that fits the wait best, not the first.
+        patience: wait rather than run an op that is longer than this multiple of the wait.
+    """
+
+    sum_weight: float = 1.0
+    save: float = 1.0
+    sum_delay: float = 0.0
+    fit: bool = False
+    patience: float = math.inf
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What every pass over one problem needs and none changes."""
+
+    problem: Problem
+    windows: Windows
+
+    @staticmethod
+    def of(problem: Problem) -> "Facts":
+        """Work them out."""
+        return Facts(problem, Windows.of(problem))
+
+    @cached_property
+    def wanted(self) -> tuple[int, ...]:
+        """Per op, bits of the urgent exchanges that it could hide; 0 for what hides nothing."""
+        windows, problem = self.windows, self.problem
+        return tuple(
+            windows.beside(op) & windows.urgent
+            if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0
+            else 0
+            for op in range(problem.size)
+        )
+
+    @cached_property
+    def leads_to(self) -> tuple[int, ...]:
+        """Per op, the bit of the first urgent exchange that waits for it, itself included."""
+        ahead = (after & self.windows.urgent for after in self.windows.after)
+        return tuple(bits & -bits for bits in ahead)
+
+    def priority(self, sum_weight: float) -> tuple[float, ...]:
+        """Per op, the longest path from its start to the end in us, gradient sums weighted."""
+        problem = self.problem
+        if sum_weight == 1.0:
+            return problem.tail_us
+        tail = [0.0] * problem.size
+        for op in reversed(range(problem.size)):
+            sums = problem.lane[op] is Lane.EXCHANGE and not problem.urgent[op]
+            us = problem.us[op] * (sum_weight if sums else 1.0)
+            tail[op] = us + max((tail[s] for s in problem.succs[op]), default=0.0)
+        return tuple(tail)
+
+
+def dispatch(
+    facts: Facts,
+    policy: Policy,
+    *,
+    priority: Sequence[float] | None = None,
+    memory_limit: int | None = None,
+    reach: int | None = None,
+) -> tuple[int, ...]:
+    """Make one order, a decision at a time.
+
+    O((ops + edges) log ops), and one look at the ops held back per urgent exchange.
+
+    Args:
+        facts: of the problem.
+        policy: what to prefer.
+        priority: per op, the higher the sooner; the longest path to the end by default.
+        memory_limit: bytes; ops that would exceed it are put off while others are ready.
+        reach: how many places ahead of the first op not yet issued an op may be taken from; any
+            number by default. 1 is program order.
+    """
+    chosen = facts.priority(policy.sum_weight) if priority is None else priority
+    return _Dispatch(facts, policy, chosen, memory_limit, reach).run()
+
+
+_LOOK = 16
+"""How many ops are tried for one that fits into memory before program order decides."""
+
+
+class _Dispatch:
+    """The state of one pass.
+
+    Queues are sorted lists of (key, op), so that ties go to program order. The key is the negative
+    priority; for `waiting` it is the time in us from which the op waits no longer.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        policy: Policy,
+        priority: Sequence[float],
+        memory_limit: int | None,
+        reach: int | None,
+    ) -> None:
+        problem = facts.problem
+        self.facts, self.policy, self.priority = facts, policy, priority
+        self.problem, self.us, self.lane_of = problem, problem.us, problem.lane
+        self.limit = math.inf if memory_limit is None else memory_limit
+        self.reach = problem.size if reach is None else max(reach, 1)
+        self.issuer = Issuer(problem)
+        self.ledger = Ledger(problem.buffers)
+        self.finish = [0.0] * problem.size
+        self.compute = self.exchange = 0.0
+        self.first = self.seen = self.entered = 0
+        self.ready: list[tuple[float, int]] = []
+        self.kept: list[tuple[float, int]] = []
+        self.waiting: list[tuple[float, int]] = []
+        self.urgent: list[tuple[float, int]] = []
+        self.sums: list[tuple[float, int]] = []
+        self.parked: list[int] = []
+        self.when = [0.0] * problem.size
+        self.budget = _Budget(facts)
+
+    def run(self) -> tuple[int, ...]:
+        """Issue everything."""
+        self._absorb()
+        while True:
+            op = self._next_compute()
+            exchange = self._next_exchange(op)
+            if exchange is not None:
+                self._issue(exchange)
+            elif op is not None:
+                self._issue(op)
+            elif (forced := self._forced()) is not None:
+                self._issue(forced)
+            else:
+                return self.issuer.finish()
+
+    # --- what has become ready
+
+    def _absorb(self) -> None:
+        """Sort what has become ready into the queues."""
+        opened = self.issuer.opened
+        while self.seen < len(opened):
+            op = opened[self.seen]
+            self.seen += 1
+            if self.lane_of[op] is Lane.FREE:
+                self.finish[op] = self._ready_us(op)
+            elif op >= self.first + self.reach:
+                insort(self.parked, op)
+            else:
+                self._queue(op)
+
+    def _queue(self, op: int) -> None:
+        if self.lane_of[op] is Lane.EXCHANGE:
+            insort(self.urgent if self.problem.urgent[op] else self.sums, (-self.priority[op], op))
+        else:
+            self._wait_until(self._ready_us(op), op)
+
+    def _wait_until(self, us: float, op: int) -> None:
+        self.when[op] = us
+        insort(self.waiting, (us, op))
+
+    def _ready_us(self, op: int) -> float:
+        finish = self.finish
+        return max((finish[p] for p in self.problem.preds[op]), default=0.0)
+
+    def _wake(self) -> None:
+        """Move what waits no longer from `waiting` to `ready` or `kept`."""
+        while self.waiting and self.waiting[0][0] <= self.compute:
+            _, op = self.waiting.pop(0)
+            if self.lane_of[op] is Lane.BOTH and self.exchange > self.compute:
+                self._wait_until(self.exchange, op)
+            elif self.policy.save and self.facts.wanted[op] & self.budget.pending:
+                insort(self.kept, (-self.priority[op], op))
+            else:
+                insort(self.ready, (-self.priority[op], op))
+
+    # --- what comes next
+
+    def _next_compute(self) -> int | None:
+        """Return the op that the compute lane should run now; None if it should wait."""
+        self._wake()
+        first = self._first_fitting(self.ready)
+        kept = self._first_fitting(self.kept)
+        if first is None:
+            return None if kept is None else self._filler(kept)
+        if kept is None or self.us[first] == 0.0:
+            return first
+        spare = self.budget.spare(self.policy.save) >= self.us[kept]
+        return kept if spare and self.priority[kept] > self.priority[first] else first
+
+    def _filler(self, kept: int) -> int | None:
+        """Choose among the ops held back one to run while the compute lane would wait."""
+        wait = self.waiting[0][0] - self.compute if self.waiting else math.inf
+        if self.policy.fit and wait < math.inf:
+            fitting = [op for _, op in self.kept if self._fits(op)]
+            kept = min(fitting, key=lambda op: (abs(self.us[op] - wait), op))
+        return None if self.us[kept] > self.policy.patience * wait else kept
+
+    def _next_exchange(self, op: int | None) -> int | None:
+        """Return the exchange to start before `op` runs; None if there is time to decide later."""
+        horizon = self.compute + self.us[op] if op is not None else math.inf
+        if op is None and self.waiting:
+            horizon = self.waiting[0][0]
+        if max(self.compute, self.exchange) >= horizon:
+            return None
+        holds_both = op is not None and self.lane_of[op] is Lane.BOTH
+        bar = self.priority[op] if op is not None and holds_both else -math.inf
+        for _, exchange in self.urgent:
+            if self.priority[exchange] > bar and self._fits(exchange):
+                return exchange
+        for _, exchange in self.sums:
+            if self.priority[exchange] > bar and self._in_gap(exchange) and self._fits(exchange):
+                return exchange
+        return None
+
+    def _in_gap(self, exchange: int) -> bool:
+        """Whether a sum, started now, is predicted to end before an urgent exchange is ready."""
+        ahead = self.budget.next_urgent()
+        if ahead is None:
+            return True
+        us = self.us[exchange]
+        begin = max(self.compute, self.exchange, self._ready_us(exchange))
+        waits_for_lane = self.facts.windows.before[ahead] & self.budget.flying
+        base = max(self.compute, self.exchange) if waits_for_lane else self.compute
+        return begin + us * (1 - self.policy.sum_delay) <= base + self.budget.work_before(ahead)
+
+    def _forced(self) -> int | None:
+        """Return what to issue if nothing is to be preferred: whoever waits least."""
+        for _, op in self.waiting[:_LOOK]:
+            if self._fits(op):
+                return op
+        for queue in (self.urgent, self.sums):
+            for _, op in queue[:_LOOK]:
+                if self._fits(op):
+                    return op
+        return self.first if self.first < self.problem.size else None
+
+    def _fits(self, op: int) -> bool:
+        return self.limit == math.inf or self.ledger.need(op) <= self.limit
+
+    def _first_fitting(self, queue: list[tuple[float, int]]) -> int | None:
+        """Return the first op of a queue that fits into memory."""
+        if not queue or self._fits(queue[0][1]):
+            return queue[0][1] if queue else None
+        return next((op for _, op in queue[:_LOOK] if self._fits(op)), None)
+
+    # --- what happens then
+
+    def _issue(self, op: int) -> None:
+        """Run `op` on its lanes and put what it sets free into the queues."""
+        lane, us = self.lane_of[op], self.us[op]
+        self._unqueue(op)
+        begin = max(self._ready_us(op), self.compute)
+        if lane is not Lane.COMPUTE:
+            begin = max(begin, self.exchange)
+        self.finish[op] = begin + us
+        if lane is not Lane.EXCHANGE:
+            self.compute = begin + us
+        if lane is not Lane.COMPUTE:
+            self.exchange = begin + us
+        self.issuer.pull(op)
+        if self.limit < math.inf:
+            self.ledger.issue(self.issuer.order[self.entered :])
+            self.entered = len(self.issuer.order)
+        if self.budget.issue(op):
+            self._let_go()
+        self._advance()
+        self._absorb()
+
+    def _unqueue(self, op: int) -> None:
+        """Take an op out of the queue that it is in."""
+        for queue in (self.ready, self.kept, self.urgent, self.sums, self.waiting):
+            key = self.when[op] if queue is self.waiting else -self.priority[op]
+            at = bisect_left(queue, (key, op))
+            if at < len(queue) and queue[at][1] == op:
+                del queue[at]
+                return
+
+    def _let_go(self) -> None:
+        """Stop holding back what no urgent exchange still to come could use."""
+        pending, wanted = self.budget.pending, self.facts.wanted
+        for item in [item for item in self.kept if not wanted[item[1]] & pending]:
+            self.kept.remove(item)
+            insort(self.ready, item)
+
+    def _advance(self) -> None:
+        """Move on the first op not issued, and let in what has come within reach of it."""
+        while self.first < self.problem.size and (
+            self.lane_of[self.first] is Lane.FREE or self.issuer.has(self.first)
+        ):
+            self.first += 1
+        while self.parked and self.parked[0] < self.first + self.reach:
+            self._queue(self.parked.pop(0))
+
+
+class _Budget:
+    """What the urgent exchanges still to come need, and what there is for them.
+
+    Attributes:
+        pending: bits of the urgent exchanges not yet issued.
+        flying: bit of the exchange issued last.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.pending = facts.windows.urgent
+        self.flying = 0
+        self._supply: defaultdict[int, float] = defaultdict(float)
+        self._work: defaultdict[int, float] = defaultdict(float)
+        for op, bits in enumerate(facts.wanted):
+            if bits:
+                self._supply[bits] += facts.problem.us[op]
+            if facts.problem.lane[op] in (Lane.COMPUTE, Lane.BOTH):
+                self._work[facts.leads_to[op]] += facts.problem.us[op]
+        self._weigh()
+
+    def issue(self, op: int) -> bool:
+        """Enter an op; return whether it was an urgent exchange."""
+        facts, us = self.facts, self.facts.problem.us[op]
+        bits = facts.wanted[op]
+        if bits:
+            self._supply[bits] -= us
+            self._usable -= us if bits & self.pending else 0.0
+        if facts.problem.lane[op] is not Lane.EXCHANGE:
+            self._work[facts.leads_to[op]] -= us
+            return False
+        self.flying = facts.windows.own(op)
+        if not self.flying & self.pending:
+            return False
+        self.pending &= ~self.flying
+        self._weigh()
+        return True
+
+    def spare(self, save: float) -> float:
+        """Return the us of compute beyond `save` times what the pending exchanges need."""
+        return self._usable - save * self._needed
+
+    def next_urgent(self) -> int | None:
+        """Return the first pending urgent exchange in program order."""
+        low = self.pending & -self.pending
+        return self.facts.windows.exchanges[low.bit_length() - 1] if low else None
+
+    def work_before(self, exchange: int) -> float:
+        """Return the us of compute that the next urgent exchange still waits for."""
+        return self._work[self.facts.windows.own(exchange)]
+
+    def _weigh(self) -> None:
+        """Add up supply and demand after the pending exchanges have changed."""
+        self._usable = self._needed = 0.0
+        served = 0
+        for bits, us in self._supply.items():
+            if bits & self.pending:
+                self._usable += us
+                served |= bits
+        for i, op in enumerate(self.facts.windows.exchanges):
+            if served & self.pending & 1 << i:
+                self._needed += self.facts.problem.us[op]
