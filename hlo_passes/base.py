@@ -136,8 +136,9 @@ def _option(cls: type[Pass], item: str) -> tuple[str, object]:
     try:
         return key, _read_value(value, kind)
     except ValueError:
-        raise OptionError(f"{cls.pass_name()}.{name}", f"{value!r} is no {_print_kind(kind)}",
-                          f"write {name}={_print_value(fields[key].default)}, say") from None  # fmt: skip
+        what, default = f"{value!r} is no {_print_kind(kind)}", _print_value(fields[key].default)
+        where = f"{cls.pass_name()}.{name}"
+        raise OptionError(where, what, f"write {name}={default}, say") from None
 
 
 def _read_value(text: str, kind: object) -> object:
@@ -150,13 +151,10 @@ def _read_value(text: str, kind: object) -> object:
             raise ValueError(text)
         return text
     if kind is bool:
-        return {"true": True, "false": False, "": True}[text] if text in ("true", "false", "") \
-            else _fail(text)  # fmt: skip
-    return kind(text)  # type: ignore[operator]
-
-
-def _fail(text: str) -> typing.NoReturn:
-    raise ValueError(text)
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
+    return typing.cast(typing.Callable[[str], object], kind)(text)
 
 
 def _print_value(value: object) -> str:

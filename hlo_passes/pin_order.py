@@ -20,7 +20,9 @@ Steps
     4. Sort the block: a reader that stood before a barrier moves behind it.
 
 Numerics
-    EXACT.
+    REASSOCIATES. The program computes the same in the same order, but XLA does not fuse across a
+    barrier: XLA:CPU has been seen to round one weight of one step differently, by 2e-8 of its
+    largest element. Without the barriers the same order is bit-identical.
 
 Limits
     XLA must run its latency-hiding scheduler (default on Hopper and Blackwell, a flag elsewhere)
@@ -49,7 +51,7 @@ class PinOrder(Pass):
         before: also keep those products from starting before the exchange can.
     """
 
-    tier: ClassVar[Tier] = Tier.EXACT
+    tier: ClassVar[Tier] = Tier.REASSOCIATES
 
     before: bool = True
 
@@ -106,13 +108,15 @@ class PinOrder(Pass):
             if op.matmul and op.id not in taken and reach.may_overlap(op.id, exchange)
         ]
         taken.update(products)
-        sinks = tuple(_sink(graph, product, last) for product in products)
-        starts = tuple(
-            product
-            for product in products
-            if self.before and all(p < exchange for p in graph.preds[product])
+        # A barrier in front of the exchange and one in front of its first reader keep the block's
+        # order, and so close no circle, if all they wait for stands before them and whoever waits
+        # for them behind.
+        sinks = {product: _sink(graph, product, last) for product in products}
+        tied = [p for p in products if all(r >= last for r in graph.succs[sinks[p]])]
+        starts = [p for p in tied if self.before and all(b < exchange for b in graph.preds[p])]
+        return Pin(
+            exchange=exchange, sinks=tuple(sinks[p] for p in tied), starts=tuple(starts)
         )
-        return Pin(exchange=exchange, sinks=sinks, starts=starts)
 
 
 def _sink(graph: Graph, product: int, before: int) -> int:

@@ -25,13 +25,15 @@ Limits
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.simulate import problem_with_loops
+from hlo_passes.plan.simulate import Simulator
 from hlo_passes.schedule_dw import ScheduleDw, plan_of
 
 
@@ -56,20 +58,25 @@ class ReorderScheduled(Pass):
         """Decide the order of the graph's ops and of every loop and branch inside it."""
         orders: dict[str, tuple[int, ...]] = {}
         strategies: dict[str, str] = {}
-        inside = list(dict((g.name, g) for g, _ in graph.walk()).values())
-        for computation in reversed(inside):
-            problem = problem_with_loops(computation, context.costs, orders)
-            strategy, order = self.schedule.choose(problem, context.costs.contention)
+        bounds: dict[str, float] = {}
+        simulator = Simulator(graph, context.costs)
+        for computation in reversed({g.name: g for g, _ in graph.walk()}.values()):
+            simulator = Simulator(computation, context.costs, orders)
+            strategy, order = self.schedule.choose(simulator.problem, context.costs.contention)
             strategies[computation.name] = strategy
+            bounds[computation.name] = exposed_bound(simulator.problem)
             if order is not None:
                 orders[computation.name] = order
-        bound = exposed_bound(problem_with_loops(graph, context.costs, orders))
-        bound += sum(exposed_bound(problem_with_loops(g, context.costs, orders)) * trips
-                     for g, trips in graph.walk() if g is not graph)  # fmt: skip
-        won = strategies[graph.name]
-        if won == "stock":
-            won = next((s for s in strategies.values() if s != "stock"), "stock")
-        return plan_of(graph, context, self.spec, won, orders, bound)
+        stock = simulator if len(strategies) == 1 else Simulator(graph, context.costs)
+        plan = plan_of(graph, stock.timeline(), simulator.timeline(orders.get(graph.name)))
+        return replace(
+            plan,
+            module=context.fingerprint,
+            passes=(self.spec,),
+            strategy=_winner(strategies, graph.name),
+            orders=orders,
+            bound_us=round(sum(bounds[g.name] * trips for g, trips in graph.walk()), 3),
+        )
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
         """Return the module with the planned schedule.
@@ -89,3 +96,8 @@ class ReorderScheduled(Pass):
 def at_post_scheduler(step: Pass) -> Pass:
     """Return the pass that does to scheduled HLO what `step` does to StableHLO."""
     return ReorderScheduled(step) if isinstance(step, ScheduleDw) else step
+
+
+def _winner(strategies: dict[str, str], entry: str) -> str:
+    """Name the strategy of the entry, or of a loop if only loops were re-ordered."""
+    return next((s for s in (strategies[entry], *strategies.values()) if s != "stock"), "stock")

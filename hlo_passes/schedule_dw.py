@@ -22,9 +22,11 @@ Limits
     An exchange of the forward pass has nothing independent beside it: only splitting helps there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from msgspec.structs import replace
 
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.ir.graph import Graph
@@ -33,7 +35,7 @@ from hlo_passes.plan.greedy import greedy_order
 from hlo_passes.plan.list_schedule import list_order
 from hlo_passes.plan.plan import Move, Plan, Prediction, Refusal
 from hlo_passes.plan.problem import Problem
-from hlo_passes.plan.simulate import problem_with_loops, simulate
+from hlo_passes.plan.simulate import Simulator, execute
 from hlo_passes.plan.timeline import Timeline
 
 type Strategy = Literal["best", "greedy", "list"]
@@ -62,10 +64,17 @@ class ScheduleDw(Pass):
 
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's own ops; loops inside it keep theirs."""
-        problem = problem_with_loops(graph, context.costs)
-        strategy, order = self.choose(problem, context.costs.contention)
-        orders = {graph.name: order} if order is not None else {}
-        return plan_of(graph, context, self.spec, strategy, orders, exposed_bound(problem))
+        simulator = Simulator(graph, context.costs)
+        strategy, order = self.choose(simulator.problem, context.costs.contention)
+        plan = plan_of(graph, simulator.timeline(), simulator.timeline(order))
+        return replace(
+            plan,
+            module=context.fingerprint,
+            passes=(self.spec,),
+            strategy=strategy,
+            orders={graph.name: order} if order is not None else {},
+            bound_us=round(exposed_bound(simulator.problem), 3),
+        )
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
         """Put the module's ops in the planned order.
@@ -96,11 +105,9 @@ class ScheduleDw(Pass):
 
 
 def _shortest(
-    problem: Problem, candidates: dict[str, Sequence[int]], limit: int, contention: float
+    problem: Problem, candidates: Mapping[str, Sequence[int]], limit: int, contention: float
 ) -> str:
     """Return the shortest candidate that fits into memory; the first named one on a tie."""
-    from hlo_passes.plan.simulate import execute
-
     length = {name: execute(problem, o, contention).makespan_us for name, o in candidates.items()}
     worth = length["stock"] * (1 - _WORTH)
     fit = [
@@ -110,28 +117,15 @@ def _shortest(
     return min(fit, key=lambda name: length[name])
 
 
-def plan_of(
-    graph: Graph,
-    context: Context,
-    spec: str,
-    strategy: str,
-    orders: dict[str, tuple[int, ...]],
-    bound_us: float,
-) -> Plan:
-    """Put a decision into words and figures."""
-    before = simulate(graph, context.costs)
-    after = simulate(graph, context.costs, orders.get(graph.name), orders=orders)
+def plan_of(graph: Graph, before: Timeline, after: Timeline) -> Plan:
+    """Put what an order does to a graph into words and figures; who made it is for the caller."""
     return Plan(
-        module=context.fingerprint,
-        target=context.costs.name,
-        passes=(spec,),
-        strategy=strategy,
-        orders=orders,
+        module="",
+        target=before.target,
         moves=_moves(before, after),
         refusals=_refusals(graph, after),
         before=_prediction(before),
         after=_prediction(after),
-        bound_us=round(float(bound_us), 3),
     )
 
 

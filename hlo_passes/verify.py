@@ -1,6 +1,6 @@
 """Legality between passes: nothing lost, nothing out of order, no deadlock, memory in bounds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hlo_passes.analysis.liveness import buffers_of
 from hlo_passes.errors import VerifyError
@@ -10,7 +10,7 @@ _REMEDY = "report this with the dump; meanwhile pipeline='off' leaves the step a
 
 
 def verify_reordering(
-    before: Graph, orders: dict[str, Sequence[int]], memory_limit: int | None = None
+    before: Graph, orders: Mapping[str, Sequence[int]], memory_limit: int | None = None
 ) -> None:
     """Check that new orders of a graph are legal.
 
@@ -104,17 +104,14 @@ def rank_dependent_exchanges(graph: Graph) -> tuple[str, ...]:
 
     Such a program can wait for ever whatever the order; it is named, never changed.
     """
-    found = []
+    found: list[str] = []
     for inside, _ in graph.walk():
         tainted: set[int] = set()
         for op in inside.ops:
-            from_rank = op.kind in ("partition_id", "replica_id")
-            if from_rank or any(inside.values[v].op in tainted for v in op.operands):
+            makers = [inside.values[v].op for v in op.operands]
+            if op.kind in ("partition_id", "replica_id") or tainted.intersection(makers):
                 tainted.add(op.id)
-            if op.kind in ("case", "if", "conditional") and op.operands:
-                if inside.values[op.operands[0]].op in tainted:
-                    found += [
-                        g.ops[e].name for inner in op.inner for g, _ in inner.walk()
-                        for e in g.exchanges
-                    ]  # fmt: skip
+            if op.kind in ("case", "if", "conditional") and makers[:1] and makers[0] in tainted:
+                graphs = [g for inner in op.inner for g, _ in inner.walk()]
+                found += [g.ops[e].name for g in graphs for e in g.exchanges]
     return tuple(found)

@@ -41,7 +41,9 @@ def main() -> None:
             config = replace(config, layers=args.layers) if args.layers else config
             for gemm in args.gemm.split(","):
                 print(f"{model} {gate} {gemm} ...", file=sys.stderr, flush=True)
-                rows.append({"model": model, "gate": gate, "gemm": gemm, **compare(config, gpus, gemm)})
+                rows.append(
+                    {"model": model, "gate": gate, "gemm": gemm, **compare(config, gpus, gemm)}
+                )
                 show(rows[-1])
     if args.json:
         data = {"jax": jax.__version__, "target": args.target, "dtype": args.dtype, "rows": rows}
@@ -86,8 +88,9 @@ def compare(config: nn.MoEGPTConfig, gpus: Any, gemm: str) -> dict[str, Any]:
 def show(row: dict[str, Any]) -> None:
     """Print one comparison."""
     stock, ours = row["stock"], row["ours"]
-    print(f"\n{row['model']} {row['gate']} {row['gemm']}: {ours['ops']} ops, strategy "
-          f"{ours['strategy']}, drift {ours['drift']}, bound {ours['bound_us']:,.0f} us")  # fmt: skip
+    name = f"{row['model']} {row['gate']} {row['gemm']}"
+    print(f"\n{name}: {ours['ops']} ops, strategy {ours['strategy']}, drift {ours['drift']}, "
+          f"bound {ours['bound_us']:,.0f} us")  # fmt: skip
     print(f"  {'':24}{'stock':>12}{'ours':>12}{'change':>10}")
     for key, label in (
         ("step_us", "step us"), ("compute_us", "compute us"), ("exposed_us", "exposed us"),
@@ -98,7 +101,9 @@ def show(row: dict[str, Any]) -> None:
         change = f"{(b - a) / a:+.1%}" if a else ""
         print(f"  {label:24}{a:>12,.0f}{b:>12,.0f}{change:>10}")
     share = ours["python_s"] / ours["compile_s"]
-    print(f"  planning and editing {ours['python_s']:.2f} s, {share:.1%} of the compile", flush=True)
+    print(
+        f"  planning and editing {ours['python_s']:.2f} s, {share:.1%} of the compile", flush=True
+    )
 
 
 if __name__ == "__main__":

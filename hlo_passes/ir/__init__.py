@@ -1,0 +1,1 @@
+"""Modules, graphs and the edits that change them."""

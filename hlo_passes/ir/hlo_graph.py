@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 from hlo_passes.ir.aliases import buffer_order
 from hlo_passes.ir.collectives import KINDS, Collective, parse_hlo_groups
@@ -299,7 +300,7 @@ def _control(computation: Computation, ids: dict[str, int]) -> Iterable[tuple[in
 def _side_effects(ops: tuple[Op, ...]) -> Iterable[tuple[int, int]]:
     """Yield a chain through every op whose effect the outside sees."""
     effects = [op.id for op in ops if op.side_effect]
-    yield from zip(effects, effects[1:], strict=False)
+    yield from pairwise(effects)
 
 
 def _has_side_effect(ins: Instruction) -> bool:

@@ -7,6 +7,7 @@ tells nothing of metadata. The printed form is regular enough to be read line by
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from hlo_passes.errors import InputError
 from hlo_passes.ir.types import TensorType, from_hlo_dtype
@@ -18,6 +19,7 @@ _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _NAME = re.compile(r"[\w.\-]+")
 _COMMENT = re.compile(r"/\*.*?\*/")
+_BRACKETS = {"(": re.compile(r"[()]"), "{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}
 _FRAME = re.compile(r"^(\d+) \{(.*)\}$")
 _NAMED = re.compile(r'^(\d+) "(.*)"$')
 
@@ -194,6 +196,7 @@ def _first_shape(text: str) -> str:
     return match[0] if match else ""
 
 
+@lru_cache(maxsize=4096)
 def _leaves(shape: str) -> tuple[TensorType, ...]:
     """Read every tensor of a shape; a dynamic dimension counts at its bound."""
     return tuple(
@@ -224,8 +227,7 @@ def _operands(inside: str) -> Iterator[str]:
 def _close(text: str, start: int) -> int:
     """Return the index of the bracket that closes the one at `start`; the end if none does."""
     depth, opened = 0, text[start]
-    closed = {"(": ")", "{": "}", "[": "]"}[opened]
-    for match in re.compile(rf"[\{opened}\{closed}]").finditer(text, start):
+    for match in _BRACKETS[opened].finditer(text, start):
         depth += 1 if match[0] == opened else -1
         if depth == 0:
             return match.start()

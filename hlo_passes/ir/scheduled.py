@@ -101,15 +101,12 @@ def _reorder_text(text: str, parsed: HloText, orders: Mapping[str, Sequence[int]
 
 def _reorder_proto(proto: bytes, parsed: HloText, orders: Mapping[str, Sequence[int]]) -> bytes:
     """Replace the schedule field."""
-    names = {
-        computation_id: (name, instructions)
-        for computation_id, name, instructions in _computations(proto)
-    }
+    computations = dict(_computations(proto))
     sequences = b""
     for computation_id, ids in _sequences(proto):
-        name, instructions = names[computation_id]
+        name, data = computations[computation_id]
         if name in orders:
-            ids = _permuted(ids, orders[name], instructions, parsed, name)
+            ids = _permuted(ids, orders[name], dict(_instructions(data)), parsed, name)
         entry = varint(1 << 3 | VARINT) + varint(computation_id)
         entry += message(2, message(1, b"".join(map(varint, ids))))
         sequences += message(1, entry)
@@ -128,32 +125,30 @@ def _permuted(
     return [ids[old] for old in order]
 
 
-def _computations(proto: bytes) -> Iterator[tuple[int, str, dict[int, str]]]:
-    """Yield (id, name, names of instructions by id) of every computation."""
+def _computations(proto: bytes) -> Iterator[tuple[int, tuple[str, bytes]]]:
+    """Yield the id of every computation with its name and its message."""
     for number, _, value, _, _ in fields(proto):
-        if number != _COMPUTATIONS or not isinstance(value, bytes):
-            continue
-        name, computation_id, instructions = "", 0, {}
-        for inner, _, item, _, _ in fields(value):
-            if inner == 1 and isinstance(item, bytes):
-                name = item.decode()
-            elif inner == 5 and isinstance(item, int):
-                computation_id = item
-            elif inner == 2 and isinstance(item, bytes):
-                instruction_id, instruction = _instruction(item)
-                instructions[instruction_id] = instruction
-        yield computation_id, name, instructions
+        if number == _COMPUTATIONS and isinstance(value, bytes):
+            name, computation_id = "", 0
+            for inner, _, item, _, _ in fields(value):
+                if inner == 1 and isinstance(item, bytes):
+                    name = item.decode()
+                elif inner == 5 and isinstance(item, int):
+                    computation_id = item
+            yield computation_id, (name, value)
 
 
-def _instruction(data: bytes) -> tuple[int, str]:
-    """Return (id, name) of an instruction."""
-    name, instruction_id = "", 0
-    for number, _, value, _, _ in fields(data):
-        if number == 1 and isinstance(value, bytes):
-            name = value.decode()
-        elif number == 35 and isinstance(value, int):
-            instruction_id = value
-    return instruction_id, name
+def _instructions(computation: bytes) -> Iterator[tuple[int, str]]:
+    """Yield (id, name) of every instruction of a computation."""
+    for number, _, value, _, _ in fields(computation):
+        if number == 2 and isinstance(value, bytes):
+            name, instruction_id = "", 0
+            for inner, _, item, _, _ in fields(value):
+                if inner == 1 and isinstance(item, bytes):
+                    name = item.decode()
+                elif inner == 35 and isinstance(item, int):
+                    instruction_id = item
+            yield instruction_id, name
 
 
 def _sequences(proto: bytes) -> Iterator[tuple[int, list[int]]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from jax.extend.mlir.dialects import sdy, stablehlo
 from jaxlib.mlir import ir
@@ -71,7 +72,7 @@ class _Snapshot:
             ops.append(self._op(i, op, tuple(operands), tuple(results), values, keys, scope, name))
         returns = ops[-1].operands if ops and ops[-1].kind == "return" else ()
         effects = [op.id for op in ops if op.side_effect]
-        ordered = [*zip(effects, effects[1:], strict=False)]
+        ordered = [*pairwise(effects)]
         if ops:
             ordered += [(op.id, ops[-1].id) for op in ops[:-1]]
         return Graph(name, tuple(ops), tuple(values), returns, tuple(ordered), self.devices)

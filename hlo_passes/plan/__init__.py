@@ -1,0 +1,1 @@
+"""Deciding an order, and simulating what it is worth."""

@@ -23,15 +23,13 @@ class Policy:
             what those exchanges need is left; 0 keeps nothing.
         sum_delay: a gradient sum may be predicted to delay the next urgent exchange by this share
             of its own length.
-        fit: while the compute lane waits, take the op that fits the wait best, not the first.
-        patience: wait rather than run an op that is longer than this multiple of the wait.
+        fit: while the compute lane would wait, take the op that fits the wait best, not the first.
     """
 
     sum_weight: float = 1.0
     save: float = 1.0
     sum_delay: float = 0.0
     fit: bool = False
-    patience: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -207,13 +205,13 @@ class _Dispatch:
         spare = self.budget.spare(self.policy.save) >= self.us[kept]
         return kept if spare and self.priority[kept] > self.priority[first] else first
 
-    def _filler(self, kept: int) -> int | None:
+    def _filler(self, kept: int) -> int:
         """Choose among the ops held back one to run while the compute lane would wait."""
-        wait = self.waiting[0][0] - self.compute if self.waiting else math.inf
-        if self.policy.fit and wait < math.inf:
-            fitting = [op for _, op in self.kept if self._fits(op)]
-            kept = min(fitting, key=lambda op: (abs(self.us[op] - wait), op))
-        return None if self.us[kept] > self.policy.patience * wait else kept
+        if not (self.policy.fit and self.waiting):
+            return kept
+        wait = self.waiting[0][0] - self.compute
+        fitting = [op for _, op in self.kept if self._fits(op)]
+        return min(fitting, key=lambda op: (abs(self.us[op] - wait), op))
 
     def _next_exchange(self, op: int | None) -> int | None:
         """Return the exchange to start before `op` runs; None if there is time to decide later."""

@@ -141,9 +141,7 @@ class _Pool:
         return forced
 
 
-def greedy_order(
-    problem: Problem, *, guard_2x: bool = False, last_chance: bool = False
-) -> Greedy:
+def greedy_order(problem: Problem, *, guard_2x: bool = False, last_chance: bool = False) -> Greedy:
     """Order a step by the paper's greedy.
 
     Args:

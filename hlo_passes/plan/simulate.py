@@ -1,8 +1,9 @@
 """Runs an order on two lanes, and says when everything happens and what stays exposed."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from hlo_passes.cost.model import CostModel
 from hlo_passes.ir.graph import Graph
@@ -48,80 +49,87 @@ def execute(problem: Problem, order: Sequence[int], contention: float = 0.0) -> 
     return Run(tuple(start), max(finish, default=0.0))
 
 
+@dataclass(frozen=True)
+class Simulator:
+    """A graph priced for a target, ready to run in any order.
+
+    Attributes:
+        graph: what to run.
+        costs: prices for the target.
+        orders: orders of the computations inside loops, by name; program order by default.
+    """
+
+    graph: Graph
+    costs: CostModel
+    orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @cached_property
+    def inner(self) -> dict[int, list[Timeline]]:
+        """One run of every body inside the graph, by the op that it belongs to."""
+        return {
+            op.id: [
+                Simulator(body, self.costs, self.orders).timeline(self.orders.get(body.name))
+                for body in op.inner
+            ]
+            for op in self.graph.ops
+            if op.inner
+        }
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The graph as a scheduling problem; a loop takes all its trips, a branch its longest."""
+        loops = {
+            op: max((t.makespan_us for t in timelines), default=0.0) * self._trips(op)
+            for op, timelines in self.inner.items()
+        }
+        return problem_of(self.graph, self.costs, loops)
+
+    def timeline(
+        self, order: Sequence[int] | None = None, *, source: str = "predicted"
+    ) -> Timeline:
+        """Run the graph.
+
+        Args:
+            order: op ids in order of issue; program order by default.
+            source: what the timeline is a picture of (see `Timeline`).
+        """
+        problem = self.problem
+        chosen = range(problem.size) if order is None else order
+        run = execute(problem, chosen, self.costs.contention)
+        windows = _windows(self.graph, problem, run)
+        for op, timelines in self.inner.items():
+            windows += _looped(timelines, self._trips(op), run.start_us[op])
+        return Timeline(
+            source=source,
+            target=self.costs.name,
+            slots=_slots(self.graph, problem, run, chosen),
+            windows=tuple(windows),
+            makespan_us=run.makespan_us,
+            compute_us=problem.compute_us - self._exposed_inside(),
+            peak_bytes=problem.buffers.peak(chosen),
+        )
+
+    def _trips(self, op: int) -> int:
+        return max(self.graph.ops[op].trips, 1)
+
+    def _exposed_inside(self) -> float:
+        """Exposed time inside loops, which a loop's own slot counts as if it were compute."""
+        return sum(
+            max((t.makespan_us - t.compute_us for t in timelines), default=0.0) * self._trips(op)
+            for op, timelines in self.inner.items()
+        )
+
+
 def simulate(
     graph: Graph,
     costs: CostModel,
     order: Sequence[int] | None = None,
     *,
     source: str = "predicted",
-    orders: dict[str, Sequence[int]] | None = None,
+    orders: Mapping[str, Sequence[int]] | None = None,
 ) -> Timeline:
-    """Run a graph on a target.
-
-    Args:
-        graph: what to run.
-        costs: prices for the target.
-        order: op ids in order of issue; program order by default.
-        source: what the timeline is a picture of (see `Timeline`).
-        orders: orders of the computations inside loops, by name; program order by default.
-    """
-    inner = _inner_timelines(graph, costs, orders)
-    problem = problem_of(graph, costs, _loop_times(graph, inner))
-    chosen = range(problem.size) if order is None else order
-    run = execute(problem, chosen, costs.contention)
-    windows = _windows(graph, problem, run)
-    for op, timelines in inner.items():
-        windows += _looped(timelines, max(graph.ops[op].trips, 1), run.start_us[op])
-    return Timeline(
-        source=source,
-        target=costs.name,
-        slots=_slots(graph, problem, run, chosen),
-        windows=tuple(windows),
-        makespan_us=run.makespan_us,
-        compute_us=problem.compute_us - _exposed_inside(graph, inner),
-        peak_bytes=problem.buffers.peak(chosen),
-    )
-
-
-def problem_with_loops(
-    graph: Graph, costs: CostModel, orders: dict[str, Sequence[int]] | None = None
-) -> Problem:
-    """Reduce a graph to a scheduling problem, with the time of its loops simulated.
-
-    Args:
-        graph: what is to be ordered.
-        costs: prices for the target.
-        orders: orders of the computations inside loops, by name; program order by default.
-    """
-    return problem_of(graph, costs, _loop_times(graph, _inner_timelines(graph, costs, orders)))
-
-
-def _inner_timelines(
-    graph: Graph, costs: CostModel, orders: dict[str, Sequence[int]] | None
-) -> dict[int, list[Timeline]]:
-    """Run every body inside the graph once."""
-    return {
-        op.id: [simulate(g, costs, (orders or {}).get(g.name), orders=orders) for g in op.inner]
-        for op in graph.ops
-        if op.inner
-    }
-
-
-def _loop_times(graph: Graph, inner: dict[int, list[Timeline]]) -> dict[int, float]:
-    """Time of every op with bodies: all its trips, or the longest of its branches."""
-    return {
-        op: max((t.makespan_us for t in timelines), default=0.0) * max(graph.ops[op].trips, 1)
-        for op, timelines in inner.items()
-    }
-
-
-def _exposed_inside(graph: Graph, inner: dict[int, list[Timeline]]) -> float:
-    """Exposed time inside loops, which the loop's own slot counts as if it were compute."""
-    return sum(
-        max((t.makespan_us - t.compute_us for t in timelines), default=0.0)
-        * max(graph.ops[op].trips, 1)
-        for op, timelines in inner.items()
-    )
+    """Run a graph on a target once; see `Simulator`."""
+    return Simulator(graph, costs, orders or {}).timeline(order, source=source)
 
 
 def _slots(graph: Graph, problem: Problem, run: Run, order: Sequence[int]) -> tuple[Slot, ...]:

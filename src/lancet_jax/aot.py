@@ -15,12 +15,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from hlo_passes.cost.device import DeviceProfile
-from hlo_passes.cost.target import Target as CostTarget
-from hlo_passes.cost.target import parse_target
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from hlo_passes.cost.device import DeviceProfile
+from hlo_passes.cost.target import Target as CostTarget
+from hlo_passes.cost.target import parse_target
 from lancet_jax import _jax
 from lancet_jax.errors import OptionError, UnsupportedError
 

@@ -1,7 +1,8 @@
 """What happens to one step between lowering and running: plan, rewrite, read back.
 
-The order is enforced where it is exact. If XLA calls back after scheduling (CUDA and CPU, jax 0.12),
-the schedule itself is planned and edited there, on the ops that will run and at XLA's own costs.
+The order is enforced where it is exact. If XLA calls back after scheduling (CUDA and CPU, jax
+0.12), the schedule itself is planned and edited there, on the ops that will run and at XLA's own
+costs.
 Elsewhere the order is planned on StableHLO and pinned with barriers.
 """
 
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.cost.target import Target, parse_target, target_of_devices
 from jaxlib.mlir import ir
 
 from hlo_passes.base import Context, Pipeline
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.target import Target, parse_target, target_of_devices
 from hlo_passes.errors import LancetError
+from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pin_order import PinOrder
@@ -54,7 +56,8 @@ class Outcome:
     Attributes:
         devices: how many devices the module is for.
         plan: what was decided; None if nothing was planned.
-        before, after: the old and the new order by the planner's own simulation.
+        graph, costs: what it was decided on.
+        pins: exchanges that barriers tie to what stands beside them.
         planned: names of the ops that take time, in the order asked for, per computation.
         hlo: the module that will run, read back from XLA.
         seconds: time spent in Python, planning and editing.
@@ -65,14 +68,30 @@ class Outcome:
 
     devices: int = 0
     plan: Plan | None = None
-    before: Timeline | None = None
-    after: Timeline | None = None
+    graph: Graph | None = None
+    costs: TargetCosts | None = None
+    pins: int = 0
     planned: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hlo: str = ""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     from_cache: bool = False
     error: Exception | None = None
+
+    @cached_property
+    def before(self) -> Timeline | None:
+        """The order that XLA chose, by the planner's own simulation."""
+        if self.graph is None or self.costs is None:
+            return None
+        return simulate(self.graph, self.costs)
+
+    @cached_property
+    def after(self) -> Timeline | None:
+        """The planned order, by the planner's own simulation."""
+        if self.graph is None or self.costs is None or self.plan is None:
+            return None
+        orders = self.plan.orders
+        return simulate(self.graph, self.costs, orders.get(self.graph.name), orders=orders)
 
 
 @dataclass(frozen=True)
@@ -172,8 +191,7 @@ class StepRewriter:
         plan = reorder.plan(graph, Context(costs=costs, fingerprint=module.fingerprint))
         verify_reordering(graph, plan.orders)
         outcome.plan = plan
-        outcome.before = simulate(graph, costs)
-        outcome.after = simulate(graph, costs, plan.orders.get(graph.name), orders=plan.orders)
+        outcome.graph, outcome.costs = graph, costs
         result = reorder.apply(module, plan)
         assert isinstance(result.module, ScheduledModule)
         outcome.planned = {
@@ -188,8 +206,8 @@ class StepRewriter:
     def _with_barriers(
         self, module: ir.Module, costs: TargetCosts, options: dict[str, Any], outcome: Outcome
     ) -> _jax.Prepared:
-        ours, plan = pin_by_barriers(Module.copy_of(module), self.passes, costs)
-        outcome.plan = plan
+        ours, plans = pin_by_barriers(Module.copy_of(module), self.passes, costs)
+        outcome.plan, outcome.pins = plans[0], len(plans[-1].pins)
         outcome.notes.append(
             "XLA has no post-scheduler stage here: the order is pinned by barriers"
         )
@@ -243,17 +261,23 @@ def _devices_per_node(devices: Sequence[Any]) -> int | None:
     return per_process if per_process > 1 else None
 
 
-def pin_by_barriers(module: Module, pipeline: Pipeline, costs: TargetCosts) -> tuple[Module, Plan]:
-    """Run a pipeline on StableHLO and pin the order that it chose."""
-    plan: Plan | None = None
+def pin_by_barriers(
+    module: Module, pipeline: Pipeline, costs: TargetCosts
+) -> tuple[Module, tuple[Plan, ...]]:
+    """Run a pipeline on StableHLO, and then pin the order that it left.
+
+    Returns:
+        The rewritten module and the plan of every pass, that of the barriers last.
+    """
+    plans = []
     for step in (*pipeline.passes, PinOrder()):
         graph = module.snapshot()
         context = Context(costs=costs.for_graph(graph), fingerprint=module.fingerprint)
-        decided = step.plan(graph, context)
-        module = step.apply(module, decided).module  # type: ignore[assignment]
-        plan = plan or decided
-    assert plan is not None
-    return module, plan
+        plans.append(step.plan(graph, context))
+        rewritten = step.apply(module, plans[-1]).module
+        assert isinstance(rewritten, Module)
+        module = rewritten
+    return module, tuple(plans)
 
 
 def compile_only_options(devices: Sequence[Any]) -> dict[str, Any]:

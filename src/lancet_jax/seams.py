@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxlib.mlir import ir
 
 from lancet_jax import _jax, aot
+from lancet_jax.driver import compile_only_options
 from lancet_jax.errors import LancetError
 
 
@@ -48,8 +49,6 @@ class Probe:
             if self.name.encode() in proto:
                 self.calls.append("scheduled")
 
-        from lancet_jax.driver import compile_only_options
-
         return _jax.Prepared(clone, compile_only_options(devices), on_scheduled)
 
     def finish(self, executable: Any) -> None:
@@ -71,13 +70,18 @@ def examine() -> Iterator[Finding]:
                       "pip install 'lancet-jax[demo]'")  # fmt: skip
         return
     yield Finding("CUDA plugin", True, plugin.__name__)
-    directory = _jax.ptxas_directory()
-    yield Finding("ptxas", directory is not None or _jax.has_cuda_toolkit(),
-                  "nvcc wheel" if directory else "CUDA toolkit" if _jax.has_cuda_toolkit()
-                  else "not found", "" if directory else "pip install nvidia-cuda-nvcc-cu12")  # fmt: skip
+    yield _ptxas()
     yield _seam(
         "post-scheduler stage: cuda, compile-only", "cuda", ("prepare", "scheduled", "finish")
     )
+
+
+def _ptxas() -> Finding:
+    if _jax.ptxas_directory() is not None:
+        return Finding("ptxas", True, "nvcc wheel")
+    if _jax.has_cuda_toolkit():
+        return Finding("ptxas", True, "CUDA toolkit")
+    return Finding("ptxas", False, "not found", "pip install nvidia-cuda-nvcc-cu12")
 
 
 def _package(name: str) -> Finding:

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import jax
-from hlo_passes.cost.roofline import TargetCosts
 
 from hlo_passes.base import Context
+from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.drift import Drift, drift_of

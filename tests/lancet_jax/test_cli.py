@@ -5,7 +5,6 @@ import json
 
 import jax
 import pytest
-from jaxlib import _hlo
 
 from hlo_passes.ir.dumps import load
 from hlo_passes.plan.plan import Plan
@@ -175,7 +174,9 @@ def test_a_stale_plan_is_refused(files, tmp_path, capsys):
     plan = tmp_path / "plan.json"
     assert run(["plan", str(files / "gpu.txt"), "-o", str(plan)]) == 0
     capsys.readouterr()
-    code = run(["opt", str(files / "scheduled.txt"), "--plan", str(plan), "-o", str(tmp_path / "o")])
+    code = run(
+        ["opt", str(files / "scheduled.txt"), "--plan", str(plan), "-o", str(tmp_path / "o")]
+    )
     check_error(code, capsys, "made for module")
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
 

@@ -36,9 +36,7 @@ def body(mesh):
 
         return w - 0.1 * lax.pmean(jax.grad(loss)(w), "ep")
 
-    return jax.shard_map(
-        inside, mesh=mesh, in_specs=(P("ep"), P()), out_specs=P(), check_vma=False
-    )
+    return jax.shard_map(inside, mesh=mesh, in_specs=(P("ep"), P()), out_specs=P(), check_vma=False)
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +225,7 @@ def test_a_failing_pass_never_breaks_a_step_unless_asked(body, args, policy, mon
         raise RuntimeError("planted")
 
     monkeypatch.setattr(driver.StepRewriter, "_reorder", broken)
+
     def planted(x, w):
         return body(x, w)
 

@@ -92,7 +92,7 @@ def _train(
     steps: int, target: str, text: Path | None, console: Console
 ) -> tuple[list[float], Verification]:
     """Train the tiny model under `lancet_jax.jit`; compare one step with plain jit, bit for bit."""
-    from lancet_jax import nn  # noqa: PLC0415  the demo extra may be missing
+    from lancet_jax import nn
 
     config = nn.preset("tiny")
     mesh = jax.make_mesh((_DEVICES,), ("expert",))
@@ -119,7 +119,7 @@ def _train(
 
 def _compile(target: str, layers: int) -> Any:
     """Compile a GPT2-S-MoE train step for compile-only GPUs."""
-    from lancet_jax import nn  # noqa: PLC0415
+    from lancet_jax import nn
 
     gpus = aot.target(target)
     mesh = gpus.mesh(expert=len(gpus.devices))

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.cost.target import parse_target
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from hlo_passes.base import AnyModule
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.target import parse_target
 from hlo_passes.ir.dumps import load
 from hlo_passes.ir.graph import Graph
 

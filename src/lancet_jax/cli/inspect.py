@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.plan.bound import exposed_bound
 from rich import box
 from rich.table import Table
 
 from hlo_passes.analysis.reach import Reach
 from hlo_passes.analysis.roles import phases_of, roles_of
+from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.graph import Graph
+from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.problem import Lane, Problem
-from hlo_passes.plan.simulate import problem_with_loops, simulate
+from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.cli.files import print_json, read, stdout, working
 
@@ -40,8 +40,8 @@ def inspect(file: Path, *, target: str | None = None, json: bool = False) -> Non
 
 def facts_of(name: str, graph: Graph, costs: TargetCosts) -> dict[str, Any]:
     """Collect what `inspect` prints, times in us."""
-    timeline = simulate(graph, costs)
-    problem = problem_with_loops(graph, costs)
+    simulator = Simulator(graph, costs)
+    timeline, problem = simulator.timeline(), simulator.problem
     roles, times = roles_of(graph), {}
     for slot in timeline.slots:
         if slot.lane == "compute":

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from hlo_passes.cost.roofline import TargetCosts
 
 from hlo_passes.base import AnyModule, Context, Pass
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.files import write_atomically
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
-from hlo_passes.files import write_atomically
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
 from hlo_passes.schedule_dw import ScheduleDw
@@ -59,8 +59,12 @@ def opt(
     if output is not None:
         write_atomically(output, module_text(module).encode())
     if json:
-        print_json({"module": module.name, "output": str(output) if output else None,
-                    "plans": [p.hash for p in done], "changed": any(p.changes for p in done)})  # fmt: skip
+        print_json({
+            "module": module.name,
+            "output": str(output) if output else None,
+            "plans": [p.hash for p in done],
+            "changed": any(p.changes for p in done),
+        })  # fmt: skip
     elif output is not None:
         moved = sum(len(p.moves) for p in done)
         print(f"wrote {output}: {moved} ops moved beside exchanges")

@@ -41,12 +41,12 @@ def save(report: Report, path: str | Path, *, title: str = "") -> None:
 
 def _pyplot() -> Any:
     try:
-        import matplotlib  # noqa: PLC0415
+        import matplotlib
     except ImportError:
         raise UnsupportedError("figure", "matplotlib is not installed",
                                "pip install matplotlib") from None  # fmt: skip
     matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot
 
     return pyplot
 
@@ -95,7 +95,9 @@ def _legend(figure: Any, pyplot: Any) -> None:
         (_EXPOSED, "exposed: nothing runs beside it", "////"),
     )  # fmt: skip
     patches = [
-        pyplot.Rectangle((0, 0), 1, 1, facecolor=colour, hatch=hatch, edgecolor="white", label=label)
+        pyplot.Rectangle(
+            (0, 0), 1, 1, facecolor=colour, hatch=hatch, edgecolor="white", label=label
+        )
         for colour, label, hatch in entries
     ]
     figure.legend(handles=patches, loc="lower right", ncols=4, frameon=False, fontsize=8)

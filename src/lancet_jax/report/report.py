@@ -1,6 +1,6 @@
 """The facts of a report, before anybody prints them."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -190,7 +190,7 @@ def _has_backward_input(graph: Graph, roles: Sequence[Role], exchange: int) -> b
 
 def _time_by_role(graph: Graph, timeline: Timeline) -> dict[str, float]:
     roles = roles_of(graph)
-    times: Counter[str] = Counter()
+    times: dict[str, float] = defaultdict(float)
     for slot in timeline.slots:
         if slot.lane == "compute":
             times[str(roles[slot.op])] += slot.us

@@ -1,0 +1,80 @@
+"""A list scheduler that sees the whole step, several times over: the shortest order wins.
+
+No single rule is right for every step: weight gradients may be worth more beside an all-to-all or
+in the tail of gradient sums, and a sum may be worth more early than an exchange on time. A handful
+of policies, each a fast pass over the step, and one judge (`execute`) weigh that.
+"""
+
+from collections.abc import Iterator
+
+from hlo_passes.plan.dispatch import Facts, Policy, dispatch
+from hlo_passes.plan.improve import improve
+from hlo_passes.plan.problem import Problem
+from hlo_passes.plan.simulate import execute
+
+_EARLY_SUMS = 9.0
+"""A sum that may delay others by nine times its own length may delay them at will."""
+
+POLICIES = (
+    Policy(sum_weight=1.0, save=0.0, sum_delay=0.0),
+    Policy(sum_weight=1.5, save=1.0, sum_delay=_EARLY_SUMS),
+    Policy(sum_weight=0.5, save=0.5, sum_delay=0.5, fit=True),
+    Policy(sum_weight=4.0, save=0.0, sum_delay=0.5),
+    Policy(sum_weight=4.0, save=0.5, sum_delay=_EARLY_SUMS, fit=True),
+    Policy(sum_weight=0.0, save=9.0, sum_delay=0.0),
+    Policy(sum_weight=2.0, save=0.0, sum_delay=_EARLY_SUMS),
+    Policy(sum_weight=1.0, save=9.0, sum_delay=0.0, fit=True),
+    Policy(sum_weight=0.5, save=0.0, sum_delay=0.5),
+    Policy(sum_weight=0.0, save=0.0, sum_delay=0.0),
+    Policy(sum_weight=0.0, save=0.0, sum_delay=_EARLY_SUMS),
+    Policy(sum_weight=4.0, save=1.0, sum_delay=0.0),
+)
+"""What is tried: a small set that covers, for each of 200 random steps, its best of 144 policies."""
+
+_REACHES = (4, 16, 64)
+"""Where an order needs too much memory, ops may run ahead by this fraction of the step."""
+
+_IMPROVED = 3
+"""How many of the shortest orders the local search starts from."""
+
+
+def list_order(
+    problem: Problem, *, memory_limit: int | None = None, contention: float = 0.0
+) -> tuple[int, ...]:
+    """Order a step so that it is short and fits.
+
+    About a dozen passes of O((ops + edges) log ops), then a local search of bounded effort.
+
+    Args:
+        problem: what to order.
+        memory_limit: bytes of temporary memory, judged by `problem.buffers`.
+        contention: see `execute`.
+
+    Returns:
+        A legal order, never longer than program order. Unless it is program order itself, it fits
+        into `memory_limit`.
+    """
+    stock = tuple(range(problem.size))
+    if not problem.exchanges:
+        return stock
+
+    def length(order: tuple[int, ...]) -> float:
+        return execute(problem, order, contention).makespan_us
+
+    orders = sorted(dict.fromkeys(_fitting(problem, memory_limit)), key=length)
+    better = [
+        improve(problem, order, contention=contention, memory_limit=memory_limit)
+        for order in orders[:_IMPROVED]
+    ]
+    return min((stock, *better), key=length)
+
+
+def _fitting(problem: Problem, memory_limit: int | None) -> Iterator[tuple[int, ...]]:
+    """Yield one order per policy, the least restrained that fits; none where none does."""
+    facts = Facts.of(problem)
+    for policy in POLICIES:
+        for reach in (None, *(problem.size // part for part in _REACHES)):
+            order = dispatch(facts, policy, memory_limit=memory_limit, reach=reach)
+            if memory_limit is None or problem.buffers.peak(order) <= memory_limit:
+                yield order
+                break
