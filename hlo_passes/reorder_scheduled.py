@@ -64,7 +64,7 @@ class ReorderScheduled(Pass):
             simulator = Simulator(computation, context.costs, orders)
             strategy, order = self.schedule.choose(simulator.problem, context.costs.contention)
             strategies[computation.name] = strategy
-            bounds[computation.name] = exposed_bound(simulator.problem)
+            bounds[computation.name] = float(exposed_bound(simulator.problem))
             if order is not None:
                 orders[computation.name] = order
         stock = simulator if len(strategies) == 1 else Simulator(graph, context.costs)

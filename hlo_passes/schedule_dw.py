@@ -73,7 +73,7 @@ class ScheduleDw(Pass):
             passes=(self.spec,),
             strategy=strategy,
             orders={graph.name: order} if order is not None else {},
-            bound_us=round(exposed_bound(simulator.problem), 3),
+            bound_us=round(float(exposed_bound(simulator.problem)), 3),
         )
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
