@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from hlo_passes.ir.aliases import PASSES_ON
 from hlo_passes.ir.graph import Graph, Op
@@ -26,21 +27,32 @@ class Buffers:
     reads: tuple[tuple[int, ...], ...]
     scratch: tuple[int, ...]
 
-    def peak(self, order: Sequence[int]) -> int:
-        """Return the largest number of bytes alive at once if ops run in `order`."""
-        left = [0] * len(self.sizes)
+    @cached_property
+    def _readers(self) -> tuple[int, ...]:
+        """How many ops read each buffer."""
+        count = [0] * len(self.sizes)
         for buffers in self.reads:
             for buffer in buffers:
-                left[buffer] += 1
+                count[buffer] += 1
+        return tuple(count)
+
+    def peak(self, order: Sequence[int]) -> int:
+        """Return the largest number of bytes alive at once if ops run in `order`."""
+        left = list(self._readers)
+        sizes = self.sizes
         live = peak = 0
         for op in order:
-            live += sum(self.sizes[b] for b in self.makes[op])
-            peak = max(peak, live + self.scratch[op])
+            for buffer in self.makes[op]:
+                live += sizes[buffer]
+            if live + self.scratch[op] > peak:
+                peak = live + self.scratch[op]
             for buffer in self.reads[op]:
                 left[buffer] -= 1
                 if left[buffer] == 0:
-                    live -= self.sizes[buffer]
-            live -= sum(self.sizes[b] for b in self.makes[op] if left[b] == 0)
+                    live -= sizes[buffer]
+            for buffer in self.makes[op]:
+                if left[buffer] == 0:
+                    live -= sizes[buffer]
         return peak
 
 

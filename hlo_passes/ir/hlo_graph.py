@@ -137,19 +137,12 @@ class _Builder:
         if kind == "fusion":
             names = ins.called("calls")
             return self.work(names[0]) if names else Work(0.0, 0.0)
-        if kind == "dot":
-            dims = _ints(ins.attribute("lhs_contracting_dims"))
-            flops = dot_flops(operands[0], ins.leaves[0], dims)
-            return Work(flops, traffic(kind, operands, ins.leaves), True, operands[0].dtype)
-        if kind == "custom_call" and "matmul" in ins.attributes:
-            return _library_gemm(ins, operands)
-        if kind == "convolution":
-            labels = ins.attribute("dim_labels").replace("->", "_").split("_")
-            flops = convolution_flops(operands[1], ins.leaves[0], labels[1].index("o"))
-            return Work(flops, traffic(kind, operands, ins.leaves), True, operands[0].dtype)
-        dtype = ins.leaves[0].dtype if ins.leaves else "f32"
-        flops = pointwise_flops(kind, operands, ins.leaves)
-        return Work(flops, traffic(kind, operands, ins.leaves), False, dtype)
+        flops, matmul = _flops(ins, kind, operands)
+        moved = traffic(
+            "dot" if matmul else kind, operands, ins.leaves[:1] if matmul else ins.leaves
+        )
+        dtype = operands[0].dtype if matmul else ins.leaves[0].dtype if ins.leaves else "f32"
+        return Work(flops, moved, matmul, dtype)
 
     def _work(self, name: str) -> Work:
         """Work of a fused computation: its edges move bytes, its inside computes."""
@@ -157,22 +150,16 @@ class _Builder:
         if computation is None:
             return Work(0.0, 0.0)
         table = {ins.name: ins for ins in computation.instructions}
-        parts = []
+        root = next(i for i in reversed(computation.instructions) if i.is_root)
+        total, largest, dtype = 0.0, 0.0, root.leaves[0].dtype if root.leaves else "f32"
         for ins in computation.instructions:
-            kind = ins.opcode.replace("-", "_")
             operands = tuple(t for o in ins.operands for t in table[o].leaves)
-            parts.append(self._instruction_work(ins, kind, operands))
-        products = [p for p in parts if p.matmul]
-        top = max(products, key=lambda p: p.flops, default=None)
-        root = next(
-            (i for i in computation.instructions if i.is_root), computation.instructions[-1]
-        )
-        return Work(
-            flops=sum(p.flops for p in parts),
-            bytes=_fusion_traffic(computation.instructions, root, table),
-            matmul=bool(products),
-            dtype=top.dtype if top else root.leaves[0].dtype if root.leaves else "f32",
-        )
+            flops, matmul = _flops(ins, ins.opcode.replace("-", "_"), operands)
+            total += flops
+            if matmul and flops > largest:
+                largest, dtype = flops, operands[0].dtype
+        moved = _fusion_traffic(computation.instructions, root, table)
+        return Work(total, moved, largest > 0.0, dtype)
 
     def _overwrites(
         self, ins: Instruction, kind: str, operands: tuple[int, ...]
@@ -245,13 +232,19 @@ def _collective(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -
     )
 
 
-def _library_gemm(ins: Instruction, operands: tuple[TensorType, ...]) -> Work:
-    """Work of a cuBLAS call, whose contracting dims stand in its backend config."""
-    match = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', ins.attributes)
-    dims = _ints(match[1].replace('"', "")) if match else (len(operands[0].shape) - 1,)
-    product = ins.leaves[:1]
-    flops = dot_flops(operands[0], product[0], dims)
-    return Work(flops, traffic("dot", operands, product), True, operands[0].dtype)
+def _flops(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> tuple[float, bool]:
+    """Operations of one instruction, and whether they are those of a matrix product."""
+    if kind == "dot":
+        dims = _ints(ins.attribute("lhs_contracting_dims"))
+        return dot_flops(operands[0], ins.leaves[0], dims), True
+    if kind == "custom_call" and "matmul" in ins.attributes:
+        match = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', ins.attributes)
+        dims = _ints(match[1]) if match else (len(operands[0].shape) - 1,)
+        return dot_flops(operands[0], ins.leaves[0], dims), True
+    if kind == "convolution":
+        labels = ins.attribute("dim_labels").replace("->", "_").split("_")
+        return convolution_flops(operands[1], ins.leaves[0], labels[1].index("o")), True
+    return pointwise_flops(kind, operands, ins.leaves), False
 
 
 def _fusion_traffic(

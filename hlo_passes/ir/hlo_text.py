@@ -48,6 +48,8 @@ class Instruction:
 
     def attribute(self, name: str) -> str:
         """Return the value of `name=...` as printed, or "" where it has none."""
+        if name not in self.attributes:
+            return ""
         match = re.search(rf"(?:^|[,\s]){re.escape(name)}=", self.attributes)
         return _balanced(self.attributes, match.end()) if match else ""
 

@@ -148,6 +148,7 @@ def _instructions(computation: bytes) -> Iterator[tuple[int, str]]:
                     name = item.decode()
                 elif inner == 35 and isinstance(item, int):
                     instruction_id = item
+                    break
             yield instruction_id, name
 
 

@@ -23,12 +23,14 @@ class Policy:
             what those exchanges need is left; 0 keeps nothing.
         sum_delay: a gradient sum may be predicted to delay the next urgent exchange by this share
             of its own length.
+        ranked: exchanges go by priority alone, urgent or not.
         fit: while the compute lane would wait, take the op that fits the wait best, not the first.
     """
 
     sum_weight: float = 1.0
     save: float = 1.0
     sum_delay: float = 0.0
+    ranked: bool = False
     fit: bool = False
 
 
@@ -222,12 +224,15 @@ class _Dispatch:
             return None
         holds_both = op is not None and self.lane_of[op] is Lane.BOTH
         bar = self.priority[op] if op is not None and holds_both else -math.inf
-        for _, exchange in self.urgent:
-            if self.priority[exchange] > bar and self._fits(exchange):
-                return exchange
-        for _, exchange in self.sums:
-            if self.priority[exchange] > bar and self._in_gap(exchange) and self._fits(exchange):
-                return exchange
+        candidates = [(True, self.urgent), (False, self.sums)]
+        if self.policy.ranked:
+            candidates = [(True, sorted(self.urgent + self.sums))]
+        for goes, queue in candidates:
+            for _, exchange in queue:
+                if self.priority[exchange] <= bar:
+                    break
+                if (goes or self._in_gap(exchange)) and self._fits(exchange):
+                    return exchange
         return None
 
     def _in_gap(self, exchange: int) -> bool:

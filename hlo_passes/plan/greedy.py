@@ -1,8 +1,9 @@
 """The paper's greedy: exchanges in program order, each taking the fillers that fit it best.
 
-Source: section 4.2, Algorithm 1. What the paper leaves open is fixed here: ties go to program order,
-a filler waits for the fillers that it reads, unassigned ops stay where they were, gradient sums go
-into gaps where by prediction they delay no other exchange, and what waits for them comes last.
+Source: section 4.2, Algorithm 1. What the paper leaves open is fixed here: ties go to program
+order, a filler waits for the fillers that it reads, unassigned ops stay where they were, gradient
+sums go into gaps where by prediction they delay no other exchange, and what waits for them comes
+last.
 """
 
 from bisect import bisect_left, insort

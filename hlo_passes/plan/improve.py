@@ -1,6 +1,6 @@
 """Local search: one op at a time is given a better place in a finished order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hlo_passes.plan.problem import Lane, Problem
 from hlo_passes.plan.simulate import execute
@@ -68,16 +68,31 @@ class _Search:
         return self.score < before
 
     def _moves(self, op: int) -> Iterator[list[int]]:
-        """Yield the order with `op` at every other place that changes what its lane sees."""
-        at = self.order.index(op)
-        rest = self.order[:at] + self.order[at + 1 :]
-        place = {other: i for i, other in enumerate(rest)}
-        first = max((place[p] + 1 for p in self.problem.preds[op]), default=0)
-        last = min((place[s] for s in self.problem.succs[op]), default=len(rest))
-        for i in range(first, last + 1):
-            passes_free = i < last and self.problem.lane[rest[i]] is Lane.FREE
-            if i != at and not passes_free:
-                yield [*rest[:i], op, *rest[i:]]
+        """Yield the order with `op` at every other place, and with it what has to move along."""
+        order, at = self.order, self.order.index(op)
+        for moved, passed in self._drag(op, reversed(order[:at]), self.problem.preds):
+            yield order[: at + 1 - len(moved) - len(passed)] + moved[::-1] + passed[::-1] + order[at + 1 :]
+        for moved, passed in self._drag(op, order[at + 1 :], self.problem.succs):
+            yield order[:at] + passed + moved + order[at + len(moved) + len(passed) :]
+
+    def _drag(
+        self, op: int, ahead: Iterable[int], tied: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """Move `op` past the ops `ahead` of it, one by one; what it is tied to it pushes along.
+
+        Yields:
+            The ops that move and those that they pass, in the direction of the move.
+        """
+        moved, passed = [op], []
+        pushed = set(tied[op])
+        for other in ahead:
+            if other in pushed:
+                moved.append(other)
+                pushed.update(tied[other])
+                continue
+            passed.append(other)
+            if self.problem.lane[other] is not Lane.FREE:
+                yield moved, passed
 
     def _score(self, order: Sequence[int]) -> tuple[float, float]:
         run = execute(self.problem, order, self.contention)

@@ -1,10 +1,10 @@
 """The exact optimum of small problems, by mixed-integer programming: a judge for the schedulers.
 
-In `Problem`'s execution an exchange does not start before compute issued earlier has finished. That
-is no further constraint: issue order is free, so every schedule that keeps precedence and never uses
-a lane twice at once is reached by some order, and every order gives such a schedule. The program is
-therefore the textbook disjunctive one: start times, and one binary per pair of ops that share a lane
-and are not ordered already.
+In `Problem`'s execution an exchange does not start before compute issued earlier has finished.
+That constrains nothing: issue order is free, so every schedule that keeps precedence and never
+uses a lane twice at once is reached by some order, and every order gives such a schedule. The
+program is therefore the textbook disjunctive one: start times, and one binary per pair of ops that
+share a lane and are not ordered already.
 """
 
 from collections.abc import Sequence

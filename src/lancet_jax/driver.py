@@ -80,10 +80,10 @@ class Outcome:
 
     @cached_property
     def before(self) -> Timeline | None:
-        """The order that XLA chose, by the planner's own simulation."""
+        """The schedule that XLA made, and would have run."""
         if self.graph is None or self.costs is None:
             return None
-        return simulate(self.graph, self.costs)
+        return simulate(self.graph, self.costs, source="compiled")
 
     @cached_property
     def after(self) -> Timeline | None:

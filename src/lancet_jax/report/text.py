@@ -14,6 +14,9 @@ from lancet_jax.report.report import Report, WindowChange
 _LANE = 60
 """Columns of a timeline strip."""
 
+_SAMPLES = 12
+"""Moments that one column stands for."""
+
 
 def render(report: Report, *, width: int = 80, colour: bool = False) -> str:
     """Return a report as text of at most `width` columns."""
@@ -74,39 +77,43 @@ def strips(report: Report) -> Text:
 
 def _strip(timeline: Timeline, end: float) -> tuple[str, str]:
     """Return a timeline's two lanes; a column shows what fills most of its time."""
-    busy, sent = [0.0] * _LANE, [0.0] * _LANE
+    lanes = {"compute": [], "exchange": []}
     for slot in timeline.slots:
-        _fill(sent if slot.lane == "exchange" else busy, slot.start_us, slot.end_us, end)
-    step = end / _LANE
-    compute = "".join("=" if b > step / 2 else " " for b in busy)
-    exchange = "".join(
-        " " if s < step / 4 else "#" if b > step / 2 else "!"
-        for b, s in zip(busy, sent, strict=True)
-    )
+        lanes[slot.lane].append((slot.start_us, slot.end_us))
+    samples = [(i + 0.5) * end / (_LANE * _SAMPLES) for i in range(_LANE * _SAMPLES)]
+    busy, sent = (_active(sorted(lanes[name]), samples) for name in ("compute", "exchange"))
+    compute = exchange = ""
+    for i in range(0, len(samples), _SAMPLES):
+        works, talks = busy[i : i + _SAMPLES], sent[i : i + _SAMPLES]
+        bare = sum(t and not w for w, t in zip(works, talks, strict=True))
+        compute += "=" if sum(works) > _SAMPLES / 2 else " "
+        exchange += " " if not any(talks) else "!" if bare > sum(talks) / 2 else "#"
     return compute, exchange
 
 
-def _fill(columns: list[float], start: float, stop: float, end: float) -> None:
-    step = end / len(columns)
-    for i in range(int(start / step), min(int(stop / step) + 1, len(columns))):
-        columns[i] += max(0.0, min(stop, (i + 1) * step) - max(start, i * step))
+def _active(intervals: list[tuple[float, float]], times: list[float]) -> list[bool]:
+    """Return for each time whether an interval is open then; both ascend."""
+    found, at, open_until = [], 0, -1.0
+    for time in times:
+        while at < len(intervals) and intervals[at][0] <= time:
+            open_until = max(open_until, intervals[at][1])
+            at += 1
+        found.append(time < open_until)
+    return found
 
 
 def _windows(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="all-to-alls", title_justify="left")
-    table.add_column("", no_wrap=True)
-    table.add_column("MiB", justify="right", no_wrap=True)
-    table.add_column("us", justify="right", no_wrap=True)
-    table.add_column("cost", no_wrap=True)
-    table.add_column("exposed", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=12)
+    for name, width in (("MiB", 6), ("us", 5), ("exposed", 10)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     table.add_column("beside it", ratio=1, overflow="ellipsis", no_wrap=True)
     for w in report.windows:
         direction = "bwd" if w.backward else "fwd"
         times = f" x{w.times}" if w.times > 1 else ""
-        table.add_row(
-            f"{direction} {w.label}{times}", f"{w.bytes / 2**20:,.2f}", f"{w.us:,.0f}", w.source,
-            f"{w.before_us:,.0f} -> {w.after_us:,.0f}", _beside(w),
-        )  # fmt: skip
+        exposed = f"{w.before_us:,.0f} -> {w.after_us:,.0f}"
+        table.add_row(f"{direction} {w.label}{times}", f"{w.bytes / 2**20:,.2f}",
+                      f"{w.us:,.0f}", exposed, _beside(w))  # fmt: skip
     return table
 
 
@@ -126,6 +133,9 @@ def _remarks(report: Report) -> list[str]:
         lines.append(f"bound: {plan.bound_us:,.0f} us stay exposed whatever the order")
     if report.drift is not None:
         lines.append(f"drift: {report.drift}")
+    priced = sorted({w.source for w in report.windows})
+    if priced:
+        lines.append(f"all-to-alls priced by: {', '.join(priced)}")
     sources = ", ".join(f"{n} {source}" for source, n in sorted(report.sources.items()))
     lines.append(f"costs: {sources}")
     if report.seconds:
