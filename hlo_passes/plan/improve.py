@@ -71,7 +71,12 @@ class _Search:
         """Yield the order with `op` at every other place, and with it what has to move along."""
         order, at = self.order, self.order.index(op)
         for moved, passed in self._drag(op, reversed(order[:at]), self.problem.preds):
-            yield order[: at + 1 - len(moved) - len(passed)] + moved[::-1] + passed[::-1] + order[at + 1 :]
+            yield (
+                order[: at + 1 - len(moved) - len(passed)]
+                + moved[::-1]
+                + passed[::-1]
+                + order[at + 1 :]
+            )
         for moved, passed in self._drag(op, order[at + 1 :], self.problem.succs):
             yield order[:at] + passed + moved + order[at + len(moved) + len(passed) :]
 

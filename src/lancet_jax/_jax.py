@@ -48,11 +48,13 @@ class Prepared:
         compiler_options: XLA options to add where the user did not set them.
         on_scheduled: called with the serialized HloModuleProto after XLA has scheduled it; returns
             other bytes to go on with, or None. None where the backend has no such stage.
+        on_finished: called once XLA is done.
     """
 
     module: ir.Module
     compiler_options: dict[str, str | bool | int]
-    on_scheduled: Callable[[bytes], bytes | None] | None
+    on_scheduled: Callable[[bytes], bytes | None] | None = None
+    on_finished: Callable[[], None] = lambda: None
 
 
 class Rewriter(Protocol):
@@ -60,10 +62,6 @@ class Rewriter(Protocol):
 
     def prepare(self, module: ir.Module, devices: Sequence[Any]) -> Prepared | None:
         """Return what to compile instead, or None to compile `module` as it is."""
-        ...
-
-    def finish(self, executable: Any) -> None:
-        """Look at what came out."""
         ...
 
 
@@ -96,7 +94,7 @@ def install() -> None:
         platform = plugin_of(backend.platform)
         with _user_context()(None), _after_scheduling(prepared.on_scheduled, platform):
             executable = original(backend, prepared.module, devices, options, *args, **kwargs)
-        rewriter.finish(executable)
+        prepared.on_finished()
         return executable
 
     compiler.compile_or_get_cached = compile_or_get_cached
@@ -207,11 +205,7 @@ def uncached(lowered: jax.stages.Lowered) -> jax.stages.Lowered:
 
 def final_hlo(compiled: jax.stages.Compiled) -> str:
     """Return the HLO that will run, in the order in which it will run."""
-    return executable_hlo(compiled.runtime_executable())
-
-
-def executable_hlo(executable: Any) -> str:
-    """Return the HLO of a runtime executable."""
+    executable = compiled.runtime_executable()
     return "\n\n".join(module.to_string() for module in executable.hlo_modules())
 
 

@@ -2,8 +2,7 @@
 
 The order is enforced where it is exact. If XLA calls back after scheduling (CUDA and CPU, jax
 0.12), the schedule itself is planned and edited there, on the ops that will run and at XLA's own
-costs.
-Elsewhere the order is planned on StableHLO and pinned with barriers.
+costs. Elsewhere the order is planned on StableHLO and pinned with barriers.
 """
 
 import os
@@ -14,29 +13,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 
-import jax
 from jaxlib.mlir import ir
 
-from hlo_passes.base import Context, Pipeline
+from hlo_passes.analysis.liveness import buffers_of
+from hlo_passes.base import Context, Pass, Pipeline
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import Target, parse_target, target_of_devices
 from hlo_passes.errors import LancetError
-from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import parse_pipeline
 from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.simulate import simulate
-from hlo_passes.plan.timeline import Timeline
 from hlo_passes.reorder_scheduled import ReorderScheduled
 from hlo_passes.schedule_dw import ScheduleDw
-from hlo_passes.verify import verify_reordering
+from hlo_passes.verify import (
+    rank_dependent_exchanges,
+    verify_exchange_pairs,
+    verify_reordering,
+)
 from lancet_jax import _jax
 from lancet_jax.errors import LancetWarning, UnsupportedError
+from lancet_jax.outcome import Outcome, recall, remember
 
 type OnUnsupported = Literal["warn", "raise", "ignore"]
 
@@ -47,51 +47,6 @@ DISABLE = "LANCET_JAX_DISABLE"
 def is_disabled() -> bool:
     """Whether the user asked for plain jit."""
     return os.environ.get(DISABLE, "") not in ("", "0")
-
-
-@dataclass
-class Outcome:
-    """What became of one compile.
-
-    Attributes:
-        devices: how many devices the module is for.
-        plan: what was decided; None if nothing was planned.
-        graph, costs: what it was decided on.
-        pins: exchanges that barriers tie to what stands beside them.
-        planned: names of the ops that take time, in the order asked for, per computation.
-        hlo: the module that will run, read back from XLA.
-        seconds: time spent in Python, planning and editing.
-        notes: what was left alone, and why.
-        from_cache: whether the executable came from the persistent cache.
-        error: what went wrong; the step then runs as it is.
-    """
-
-    devices: int = 0
-    plan: Plan | None = None
-    graph: Graph | None = None
-    costs: TargetCosts | None = None
-    pins: int = 0
-    planned: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    hlo: str = ""
-    seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    from_cache: bool = False
-    error: Exception | None = None
-
-    @cached_property
-    def before(self) -> Timeline | None:
-        """The schedule that XLA made, and would have run."""
-        if self.graph is None or self.costs is None:
-            return None
-        return simulate(self.graph, self.costs, source="compiled")
-
-    @cached_property
-    def after(self) -> Timeline | None:
-        """The planned order, by the planner's own simulation."""
-        if self.graph is None or self.costs is None or self.plan is None:
-            return None
-        orders = self.plan.orders
-        return simulate(self.graph, self.costs, orders.get(self.graph.name), orders=orders)
 
 
 @dataclass(frozen=True)
@@ -118,10 +73,14 @@ class StepRewriter:
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
         """Return prices for the given target, or for the one that `devices` are.
 
+        XLA's own costs count only if it compiles for the target.
+
         Raises:
             OptionError: if the devices are of a kind that no profile describes.
         """
-        return TargetCosts(target=resolve_target(self.target, devices))
+        target = resolve_target(self.target, devices)
+        is_same = devices[0].device_kind in target.profile.device_kinds
+        return TargetCosts(target=target, xla_compute=is_same)
 
     # ------------------------------------------------------------------ around one compile
 
@@ -148,77 +107,59 @@ class StepRewriter:
         elif not self.passes.passes:
             outcome.notes.append("pipeline off: the module was left as it is")
         else:
-            costs = self.costs(devices)
-            if _jax.has_post_scheduler(devices[0].platform):
-                return self._at_post_scheduler(module, devices, costs, options, outcome)
-            return self._with_barriers(module, costs, options, outcome)
-        return _jax.Prepared(module, options, None) if options else None
+            return self._rewrite(module, devices, options, outcome)
+        return _jax.Prepared(module, options) if options else None
 
-    def _at_post_scheduler(
-        self,
-        module: ir.Module,
-        devices: Sequence[Any],
-        costs: TargetCosts,
-        options: dict[str, Any],
-        outcome: Outcome,
+    def _rewrite(
+        self, module: ir.Module, devices: Sequence[Any], options: dict[str, Any], outcome: Outcome
     ) -> _jax.Prepared:
-        clone = _jax.clone(module)
+        """Run what edits StableHLO now, and prepare what edits the schedule."""
+        costs = self.costs(devices)
+        now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
+        if now:
+            ours, plans = run_on_stablehlo(Module.copy_of(module), now, costs)
+            outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
+            outcome.notes.append("the order is pinned by barriers in StableHLO")
+            clone = ours.ir
+        else:
+            clone = _jax.clone(module)
         salt = self.salt(costs, clone)
         _jax.mark(clone, salt)
+
+        def finish() -> None:
+            if schedule is not None and outcome.error is None and outcome.plan is None:
+                outcome.plan = recall(salt)
+                outcome.notes.append("from JAX's persistent compilation cache")
+            self._complain(outcome)
+
+        if schedule is None:
+            return _jax.Prepared(clone, options, None, finish)
 
         def on_scheduled(proto: bytes) -> bytes | None:
             if salt.encode() not in proto:
                 return None
             started = time.perf_counter()
             try:
-                return self._reorder(proto, len(devices), costs, outcome)
+                changed = reorder(proto, len(devices), schedule, costs, outcome)
             except Exception as error:
                 outcome.error = error
                 return None
             finally:
                 outcome.seconds += time.perf_counter() - started
+            if outcome.plan is not None:
+                remember(outcome.plan, salt)
+            return changed
 
-        return _jax.Prepared(clone, options | cost_options(devices), on_scheduled)
+        return _jax.Prepared(clone, options | cost_options(devices), on_scheduled, finish)
 
-    def _reorder(
-        self, proto: bytes, devices: int, costs: TargetCosts, outcome: Outcome
-    ) -> bytes | None:
-        """Plan and edit the schedule that XLA made."""
-        module = ScheduledModule.from_proto(proto, devices=devices)
-        graph = module.snapshot()
-        schedule = next((p for p in self.passes.passes if isinstance(p, ScheduleDw)), ScheduleDw())
-        reorder = ReorderScheduled(schedule)
-        plan = reorder.plan(graph, Context(costs=costs, fingerprint=module.fingerprint))
-        verify_reordering(graph, plan.orders)
-        outcome.plan = plan
-        outcome.graph, outcome.costs = graph, costs
-        result = reorder.apply(module, plan)
-        assert isinstance(result.module, ScheduledModule)
-        outcome.planned = {
-            inside.name: tuple(
-                inside.ops[op].name for op in plan.orders[inside.name] if not inside.ops[op].is_free
-            )
-            for inside, _ in graph.walk()
-            if inside.name in plan.orders
-        }
-        return result.module.proto if result.changed else None
-
-    def _with_barriers(
-        self, module: ir.Module, costs: TargetCosts, options: dict[str, Any], outcome: Outcome
-    ) -> _jax.Prepared:
-        ours, plans = pin_by_barriers(Module.copy_of(module), self.passes, costs)
-        outcome.plan, outcome.pins = plans[0], len(plans[-1].pins)
-        outcome.notes.append(
-            "XLA has no post-scheduler stage here: the order is pinned by barriers"
-        )
-        _jax.mark(ours.ir, self.salt(costs, ours.ir))
-        return _jax.Prepared(ours.ir, options, None)
-
-    def finish(self, executable: Any) -> None:
-        """Read back what came out of XLA."""
-        outcome = self.outcomes[-1]
-        outcome.hlo = _jax.executable_hlo(executable)
-        self._complain(outcome)
+    def _split(self, has_post_scheduler: bool) -> tuple[tuple[Pass, ...], ScheduleDw | None]:
+        """Return the passes to run on StableHLO, and the decision to enact on XLA's schedule."""
+        passes = self.passes.passes
+        if not has_post_scheduler:
+            return (*passes, *(() if PinOrder() in passes else (PinOrder(),))), None
+        schedules = [p for p in passes if isinstance(p, ScheduleDw)]
+        others = tuple(p for p in passes if not isinstance(p, ScheduleDw))
+        return others, schedules[-1] if schedules else None
 
     def salt(self, costs: TargetCosts, module: ir.Module) -> str:
         """Return 16 hex digits over everything that the rewritten program depends on."""
@@ -261,16 +202,46 @@ def _devices_per_node(devices: Sequence[Any]) -> int | None:
     return per_process if per_process > 1 else None
 
 
-def pin_by_barriers(
-    module: Module, pipeline: Pipeline, costs: TargetCosts
-) -> tuple[Module, tuple[Plan, ...]]:
-    """Run a pipeline on StableHLO, and then pin the order that it left.
+def reorder(
+    proto: bytes, devices: int, schedule: ScheduleDw, costs: TargetCosts, outcome: Outcome
+) -> bytes | None:
+    """Plan and edit a schedule that XLA made.
+
+    Args:
+        proto: the scheduled HloModuleProto.
+        devices: how many run it.
+        schedule: how the order is decided.
+        costs: prices for the target.
+        outcome: where to leave the plan.
 
     Returns:
-        The rewritten module and the plan of every pass, that of the barriers last.
+        The proto with another schedule; None if no order is worth a change.
+    """
+    module = ScheduledModule.from_proto(proto, devices=devices)
+    graph = module.snapshot()
+    verify_exchange_pairs(graph)
+    step = ReorderScheduled(schedule)
+    plan = step.plan(graph, Context(costs=costs, fingerprint=module.fingerprint))
+    limit = int(buffers_of(graph).peak(range(len(graph.ops))) * (1 + schedule.memory_slack))
+    verify_reordering(graph, plan.orders, limit)
+    for name in rank_dependent_exchanges(graph):
+        outcome.notes.append(f"{name} runs on some ranks only: it can wait for ever, in any order")
+    outcome.plan, outcome.graph, outcome.costs = plan, graph, costs
+    result = step.apply(module, plan)
+    assert isinstance(result.module, ScheduledModule)
+    return result.module.proto if result.changed else None
+
+
+def run_on_stablehlo(
+    module: Module, passes: Sequence[Pass], costs: TargetCosts
+) -> tuple[Module, tuple[Plan, ...]]:
+    """Run passes on StableHLO, each on what the one before left.
+
+    Returns:
+        The rewritten module and the plan of every pass.
     """
     plans = []
-    for step in (*pipeline.passes, PinOrder()):
+    for step in passes:
         graph = module.snapshot()
         context = Context(costs=costs.for_graph(graph), fingerprint=module.fingerprint)
         plans.append(step.plan(graph, context))
@@ -298,9 +269,3 @@ def cost_options(devices: Sequence[Any]) -> dict[str, Any]:
     if devices[0].platform == "gpu" and (modern or str(capability) >= "9"):
         return {"xla_gpu_collect_cost_model_stats": True}
     return {}
-
-
-def cache_directory() -> Path | None:
-    """Return JAX's persistent compilation cache, if it is a local directory."""
-    place = jax.config.jax_compilation_cache_dir
-    return Path(place) if place and "://" not in place else None

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lancet_jax.driver import Outcome
 from lancet_jax.jit import Step, jit
+from lancet_jax.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from hlo_passes.cost.target import parse_target
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from lancet_jax import _jax
 from lancet_jax.aot import Target
-from lancet_jax.driver import OnUnsupported, Outcome, StepRewriter, is_disabled
+from lancet_jax.driver import OnUnsupported, StepRewriter, is_disabled
 from lancet_jax.errors import OptionError
+from lancet_jax.outcome import Outcome
 from lancet_jax.stages import Lowered
 
 

@@ -49,12 +49,12 @@ class Probe:
             if self.name.encode() in proto:
                 self.calls.append("scheduled")
 
-        return _jax.Prepared(clone, compile_only_options(devices), on_scheduled)
-
-    def finish(self, executable: Any) -> None:
-        """Read the result back."""
-        if "HloModule" in _jax.executable_hlo(executable):
-            self.calls.append("finish")
+        return _jax.Prepared(
+            clone,
+            compile_only_options(devices),
+            on_scheduled,
+            lambda: self.calls.append("finish"),
+        )
 
 
 def examine() -> Iterator[Finding]:

@@ -19,7 +19,8 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import simulate
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax import _jax
-from lancet_jax.driver import Outcome, StepRewriter, is_disabled
+from lancet_jax.driver import StepRewriter, is_disabled
+from lancet_jax.outcome import Outcome
 from lancet_jax.report.report import Report
 
 

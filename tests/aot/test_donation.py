@@ -40,9 +40,6 @@ class Reckless(_jax.Rewriter):
         self.seen.append((graph, order))
         return module.reordered({graph.name: order}).proto
 
-    def finish(self, executable):
-        pass
-
 
 def early_update(graph):
     """Put one weight's update, and what it needs by data alone, in front of everything else."""

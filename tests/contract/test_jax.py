@@ -90,10 +90,7 @@ def test_module_attributes_reach_the_post_scheduler_stage(seen):
         def prepare(self, module, devices):
             clone = _jax.clone(module)
             _jax.mark(clone, "contract-salt")
-            return _jax.Prepared(clone, {}, None)
-
-        def finish(self, executable):
-            pass
+            return _jax.Prepared(clone, {})
 
     with _jax.rewriting(Marker()):
         jax.jit(lambda x: x - 5).lower(jnp.ones(4)).compile()

@@ -1,0 +1,94 @@
+"""What became of one compile: the plan, the program it was made for, and what was left alone."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import jax
+
+from hlo_passes.cost.model import CostModel
+from hlo_passes.errors import LancetError
+from hlo_passes.ir.graph import Graph
+from hlo_passes.plan.plan import Plan
+from hlo_passes.plan.simulate import simulate
+from hlo_passes.plan.timeline import Timeline
+
+
+@dataclass
+class Outcome:
+    """What became of one compile.
+
+    Attributes:
+        devices: how many devices the module is for.
+        plan: what was decided; None if nothing was planned.
+        graph, costs: what it was decided on.
+        pins: exchanges that barriers tie to what stands beside them.
+        seconds: time spent in Python, planning and editing.
+        notes: what was left alone, and why.
+        error: what went wrong; the step then runs as it is.
+    """
+
+    devices: int = 0
+    plan: Plan | None = None
+    graph: Graph | None = None
+    costs: CostModel | None = None
+    pins: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    error: Exception | None = None
+
+    @cached_property
+    def before(self) -> Timeline | None:
+        """The schedule that XLA made, and would have run."""
+        if self.graph is None or self.costs is None:
+            return None
+        return simulate(self.graph, self.costs, source="compiled")
+
+    @cached_property
+    def after(self) -> Timeline | None:
+        """The planned order, by the planner's own simulation."""
+        if self.graph is None or self.costs is None or self.plan is None:
+            return None
+        orders = self.plan.orders
+        return simulate(self.graph, self.costs, orders.get(self.graph.name), orders=orders)
+
+    @cached_property
+    def planned(self) -> dict[str, tuple[str, ...]]:
+        """Names of the ops that take time, in the order asked for, per computation."""
+        if self.graph is None or self.plan is None:
+            return {}
+        orders = self.plan.orders
+        return {
+            inside.name: tuple(
+                inside.ops[op].name for op in orders[inside.name] if not inside.ops[op].is_free
+            )
+            for inside, _ in self.graph.walk()
+            if inside.name in orders
+        }
+
+
+def remember(plan: Plan, salt: str) -> None:
+    """Keep a plan beside the executable in JAX's persistent cache, if there is one."""
+    place = _place(salt)
+    if place is not None and place.parent.is_dir():
+        try:
+            plan.save(place)
+        except LancetError:
+            return  # a cache that cannot be written costs a report, not a step
+
+
+def recall(salt: str) -> Plan | None:
+    """Return the plan of an executable that came out of JAX's persistent cache."""
+    place = _place(salt)
+    try:
+        return Plan.load(place) if place is not None else None
+    except LancetError:
+        return None
+
+
+def _place(salt: str) -> Path | None:
+    """Name the file of a plan; the salt stands for module, passes, target and versions."""
+    folder = jax.config.jax_compilation_cache_dir
+    if not folder or "://" in folder:
+        return None
+    return Path(folder) / f"lancet-plan-{salt}.json"
