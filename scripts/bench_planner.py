@@ -36,16 +36,19 @@ def main() -> None:
     parser.add_argument("--json", help="write the rows to this file")
     args = parser.parse_args()
     rows = []
-    print(
-        f"{'layers':>7}{'ops':>8}{'plan s':>9}{'ms/op':>8}{'MiB':>7}{'all s':>8}{'XLA s':>8}{'share':>8}"
-    )
+    columns = ("layers", "ops", "plan s", "ms/op", "MiB", "all s", "XLA s", "share")
+    print("".join(f"{name:>9}" for name in columns))
     for layers in map(int, args.layers.split(",")):
         print(f"{layers} layers ...", file=sys.stderr, flush=True)
         row = measure(args.model, layers, args.repeats)
         rows.append(row)
-        print(f"{layers:>7}{row['ops']:>8,}{row['plan_s']:>9.2f}{1e3 * row['plan_s'] / row['ops']:>8.2f}"
-              f"{row['plan_mib']:>7.0f}{row['python_s']:>8.2f}{row['xla_s']:>8.1f}"
-              f"{row['python_s'] / row['xla_s']:>8.1%}", flush=True)  # fmt: skip
+        cells = (
+            f"{layers}", f"{row['ops']:,}", f"{row['plan_s']:.2f}",
+            f"{1e3 * row['plan_s'] / row['ops']:.2f}", f"{row['plan_mib']:.0f}",
+            f"{row['python_s']:.2f}", f"{row['xla_s']:.1f}",
+            f"{row['python_s'] / row['xla_s']:.1%}",
+        )  # fmt: skip
+        print("".join(f"{cell:>9}" for cell in cells), flush=True)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(rows, file, indent=1)

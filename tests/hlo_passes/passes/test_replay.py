@@ -30,11 +30,15 @@ def modules(draw):
         a, b = (draw(st.sampled_from(values)) for _ in "ab")
         kind = draw(st.sampled_from(["dot", "dot", "add", "a2a", "sum", "effect"]))
         if kind == "dot":
-            lines.append(f"  %v{i} = {SHAPE} dot(%{a}, %{b}), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}")
+            lines.append(
+                f"  %v{i} = {SHAPE} dot(%{a}, %{b}), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}"
+            )
         elif kind == "add":
             lines.append(f"  %v{i} = {SHAPE} add(%{a}, %{b})")
         elif kind == "effect":
-            lines.append(f'  %v{i} = {SHAPE} custom-call(%{a}), custom_call_target="log", custom_call_has_side_effect=true')
+            lines.append(
+                f'  %v{i} = {SHAPE} custom-call(%{a}), custom_call_target="log", custom_call_has_side_effect=true'
+            )
         else:
             op, more = ("all-to-all", ", dimensions={0}") if kind == "a2a" else ("all-reduce", "")
             lines.append(f"  %s{i} = (({SHAPE}), {SHAPE}) {op}-start(%{a}), {GROUPS}{more}")
