@@ -59,6 +59,7 @@ class Probe:
 
 def examine() -> Iterator[Finding]:
     """Yield what `lancet-jax doctor` prints."""
+    _jax.load_cuda_compiler()
     yield Finding("python", None, platform.python_version())
     for package in ("lancet-jax", "jax", "jaxlib", "flax", "optax"):
         yield _package(package)

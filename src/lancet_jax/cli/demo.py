@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hlo_passes.files import write_atomically
 from lancet_jax import aot
-from lancet_jax.cli.files import print_json, stdout, working
+from lancet_jax.cli.files import Json, print_json, stdout, working
 from lancet_jax.equivalence import Verification, verify
 from lancet_jax.errors import LancetWarning, UnsupportedError
 from lancet_jax.jit import jit
@@ -30,7 +30,7 @@ def demo(
     layers: int = 4,
     text: Path | None = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("lancet-demo"),
-    json: bool = False,
+    json: Json = False,
 ) -> int:
     """Train a small Flax MoE model on real text, check every bit, and compile GPT2-S-MoE for GPUs.
 

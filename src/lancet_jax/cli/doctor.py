@@ -3,11 +3,11 @@
 from rich import box
 from rich.table import Table
 
-from lancet_jax.cli.files import print_json, stdout, working
+from lancet_jax.cli.files import Json, print_json, stdout, working
 from lancet_jax.seams import Finding, examine
 
 
-def doctor(*, json: bool = False) -> int:
+def doctor(*, json: Json = False) -> int:
     """Show versions, which hooks into JAX and XLA work here, and how to mend what does not.
 
     Parameters

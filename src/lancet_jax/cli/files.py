@@ -4,9 +4,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -15,6 +17,9 @@ from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.ir.dumps import load
 from hlo_passes.ir.graph import Graph
+
+type Json = Annotated[bool, Parameter(negative="")]
+"""The flag that every command has."""
 
 
 def read(path: Path, target: str | None) -> tuple[AnyModule, Graph, TargetCosts]:
@@ -31,20 +36,21 @@ def read(path: Path, target: str | None) -> tuple[AnyModule, Graph, TargetCosts]
     with working(f"reading {path}"):
         module = load(path)
         graph = module.snapshot()
+    graph = replace(graph, devices=max(graph.devices, *_named_devices(graph)))
     if costs is None:
-        count = max(graph.devices, *(max(map(max, g), default=0) + 1 for g in _groups(graph)), 1)
-        nodes = -(-count // 8)
-        costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-count // nodes)}"))
+        nodes = -(-graph.devices // 8)
+        costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-graph.devices // nodes)}"))
     return module, graph, costs.for_graph(graph)
 
 
-def _groups(graph: Graph) -> Iterator[tuple[tuple[int, ...], ...]]:
-    yield ()
+def _named_devices(graph: Graph) -> Iterator[int]:
+    """Yield how many devices each exchange speaks of; a bare dump does not say it elsewhere."""
+    yield 1
     for inside, _ in graph.walk():
         for exchange in inside.exchanges:
             collective = inside.ops[exchange].collective
             if collective is not None and collective.groups:
-                yield collective.groups
+                yield 1 + max(map(max, collective.groups))
 
 
 def stdout() -> Console:

@@ -14,10 +14,10 @@ from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.problem import Lane, Problem
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.timeline import Timeline
-from lancet_jax.cli.files import print_json, read, stdout, working
+from lancet_jax.cli.files import Json, print_json, read, stdout, working
 
 
-def inspect(file: Path, *, target: str | None = None, json: bool = False) -> None:
+def inspect(file: Path, *, target: str | None = None, json: Json = False) -> None:
     """Show the exchanges of a module file: bytes, time, exposed time, and what could hide them.
 
     Parameters

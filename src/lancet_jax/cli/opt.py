@@ -16,7 +16,7 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.verify import verify_reordering
-from lancet_jax.cli.files import print_json, read, working
+from lancet_jax.cli.files import Json, print_json, read, working
 
 
 def opt(
@@ -26,7 +26,7 @@ def opt(
     target: str | None = None,
     pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
     plan: Path | None = None,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Rewrite a module file; without --output the module is printed.
 

@@ -13,7 +13,7 @@ from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import at_post_scheduler
-from lancet_jax.cli.files import print_json, read, stdout, working
+from lancet_jax.cli.files import Json, print_json, read, stdout, working
 from lancet_jax.report.report import Report
 from lancet_jax.report.text import show
 
@@ -24,7 +24,7 @@ def plan(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     target: str | None = None,
     pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Plan a module file and show what the plan is predicted to hide.
 
