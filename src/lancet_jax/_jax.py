@@ -15,7 +15,6 @@ import importlib
 import importlib.util
 import io
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -295,7 +294,7 @@ def ptxas_directory() -> Path | None:
 
 def has_cuda_toolkit() -> bool:
     """Whether a CUDA toolkit with ptxas is where XLA looks for one by itself."""
-    return Path("/usr/local/cuda/bin/ptxas").exists() or shutil.which("ptxas") is not None
+    return Path("/usr/local/cuda/bin/ptxas").exists()
 
 
 def _find_spec(package: str) -> Any:
