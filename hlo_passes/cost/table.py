@@ -13,7 +13,7 @@ import msgspec
 from hlo_passes.cost.curve import Curve
 from hlo_passes.cost.model import Source
 from hlo_passes.errors import InputError
-from hlo_passes.files import write_atomically
+from hlo_passes.files import read_file, write_atomically
 from hlo_passes.ir.collectives import KINDS
 
 SCHEMA = 1
@@ -164,11 +164,7 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Raises:
             InputError: if the file cannot be read or holds no table.
         """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(str(path), error.strerror or str(error), "name a table file") from None
-        return CostTable.from_json(data, str(path))
+        return CostTable.from_json(read_file(path, "name a table file"), str(path))
 
 
 def _once(seen: set[tuple[object, ...]], key: tuple[object, ...], place: str) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hlo_passes.errors import InputError
+from hlo_passes.files import read_file
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.ir.wire import LENGTH, fields
@@ -23,10 +24,7 @@ def load(path: str | Path) -> Module | ScheduledModule:
             where that is known.
     """
     where = str(path)
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(where, error.strerror or str(error), "name a readable file") from None
+    data = read_file(path, "name a readable file")
     if not data.strip():
         raise InputError(where, "the file is empty", _REMEDY)
     if data.startswith(_BYTECODE):

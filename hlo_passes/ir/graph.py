@@ -4,7 +4,7 @@ Every decision is made on a `Graph`, whether it was read from StableHLO or from 
 never on the module itself: the bindings are slow to walk and unsafe to keep handles into.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,6 +17,15 @@ FREE_KINDS = frozenset({
     "replica_id", "create_token",
 })  # fmt: skip
 """Kinds that take no time on a device: names for memory, or values folded into their users."""
+
+
+def successors(preds: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Turn "must come before it" around: for every op, the ops that come after it, ascending."""
+    after: list[list[int]] = [[] for _ in preds]
+    for op, befores in enumerate(preds):
+        for before in befores:
+            after[before].append(op)
+    return tuple(map(tuple, after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +146,7 @@ class Graph:
     @cached_property
     def succs(self) -> tuple[tuple[int, ...], ...]:
         """For every op, the ops that must come after it, ascending."""
-        after: list[list[int]] = [[] for _ in self.ops]
-        for op, befores in enumerate(self.preds):
-            for before in befores:
-                after[before].append(op)
-        return tuple(map(tuple, after))
+        return successors(self.preds)
 
     @cached_property
     def users(self) -> tuple[tuple[int, ...], ...]:

@@ -8,8 +8,7 @@ lower bound on the other.
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -20,6 +19,9 @@ from hlo_passes.plan.windows import Windows
 
 _FLOW_UNITS = 1 << 29
 """Resolution of the flow: scipy's capacities are 32-bit integers."""
+
+_SINKS = 256
+"""Above this number of exchanges neighbours are taken for one, which can only raise the flow."""
 
 
 def exposed_bound(problem: Problem) -> float:
@@ -54,9 +56,9 @@ def exchange_bounds(problem: Problem) -> dict[int, float]:
     """
     beside: dict[int, float] = dict.fromkeys(problem.exchanges, 0.0)
     windows = Windows.of(problem)
-    for bits, us in _groups(problem, windows).items():
+    for bits, lengths in _beside(problem, windows).items():
         for i in _ones(bits):
-            beside[windows.exchanges[i]] += us
+            beside[windows.exchanges[i]] += sum(lengths)
     alone = {op: max(0.0, problem.us[op] - us) for op, us in beside.items()}
     return alone | {op: problem.us[op] for op in sorted(problem.blocking)}
 
@@ -69,28 +71,32 @@ def hideable_us(problem: Problem) -> float:
     piece, so of exchanges with compute between them it covers at most one.
     """
     windows = Windows.of(problem)
-    groups = _groups(problem, windows, _most(problem, windows))
-    total = sum(groups.values()) + sum(problem.us[op] for op in windows.exchanges)
-    if not groups or total == 0.0:
-        return 0.0
-    unit = total / _FLOW_UNITS
-    source, sink = 0, 1
-    heads, tails, room = [], [], []
-
-    def arc(head: int, tail: int, us: float) -> None:
-        heads.append(head)
-        tails.append(tail)
-        room.append(math.ceil(us / unit))  # upwards: it has to stay an upper bound
-
+    groups = _coverage(problem, windows)
+    width = -(-len(windows.exchanges) // _SINKS)
+    sinks: defaultdict[int, float] = defaultdict(float)
     for i, op in enumerate(windows.exchanges):
-        arc(2 + i, sink, problem.us[op])
-    for node, (bits, us) in enumerate(groups.items(), 2 + len(windows.exchanges)):
-        arc(source, node, us)
-        for i in _ones(bits):
-            arc(node, 2 + i, us)
-    size = 2 + len(windows.exchanges) + len(groups)
-    network = csr_array((np.array(room, np.int32), (heads, tails)), shape=(size, size))
-    return maximum_flow(network, source, sink).flow_value * unit
+        sinks[i // max(width, 1)] += problem.us[op]
+    reach = [{i // width for i in _ones(bits)} for bits in groups]
+    return _max_flow(list(groups.values()), reach, sinks)
+
+
+def _max_flow(
+    sources: Sequence[float], reach: Sequence[Collection[int]], sinks: Mapping[int, float]
+) -> float:
+    """Return how much can flow from sources to the sinks that each may reach, rounded upwards."""
+    unit = (sum(sources) + sum(sinks.values())) / _FLOW_UNITS
+    if unit == 0.0:
+        return 0.0
+    start, end, first = 0, 1, 2 + len(sinks)
+    arcs = [(2 + sink, end, us) for sink, us in sinks.items()]
+    for node, (us, into) in enumerate(zip(sources, reach, strict=True), first):
+        arcs.append((start, node, us))
+        arcs += [(node, 2 + sink, us) for sink in sorted(into)]
+    tails, heads, room = zip(*arcs, strict=True)
+    capacity = np.ceil(np.array(room) / unit).astype(np.int32)
+    size = first + len(sources)
+    network = csr_array((capacity, (tails, heads)), shape=(size, size))
+    return maximum_flow(network, start, end).flow_value * unit
 
 
 def one_machine_bound(problem: Problem, lanes: Sequence[Lane]) -> float:
@@ -119,48 +125,45 @@ def one_machine_bound(problem: Problem, lanes: Sequence[Lane]) -> float:
     return longest
 
 
-def _groups(
-    problem: Problem, windows: Windows, most: Callable[[int], float] = lambda _: math.inf
-) -> dict[int, float]:
-    """Add up compute time by the exchanges that it may run beside; loops cover none.
-
-    Args:
-        problem: of which.
-        windows: its exchanges.
-        most: the us of the given exchanges that one op can cover.
-    """
-    groups: defaultdict[int, float] = defaultdict(float)
+def _beside(problem: Problem, windows: Windows) -> dict[int, list[float]]:
+    """Return lengths of compute ops by the exchanges they may run beside; loops cover none."""
+    groups: defaultdict[int, list[float]] = defaultdict(list)
     for op in range(problem.size):
         bits = windows.beside(op)
         if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0 and bits:
-            groups[bits] += min(problem.us[op], most(bits))
+            groups[bits].append(problem.us[op])
     return dict(groups)
 
 
-def _most(problem: Problem, windows: Windows) -> Callable[[int], float]:
-    """Return a function that says how many us of the given exchanges one op can cover at most.
+def _coverage(problem: Problem, windows: Windows) -> dict[int, float]:
+    """Return the exchange time in us that each group of ops beside the same exchanges can cover.
 
     If compute has to run between two exchanges, an op in flight beside the first ends before the
-    second starts. So of every chain of such exchanges one op covers one.
+    second starts. So of every chain of such exchanges one op covers at most one.
     """
     apart = _apart(problem, windows)
+    coverage = {}
+    for bits, lengths in _beside(problem, windows).items():
+        most = _most(problem, windows, apart, bits, max(lengths))
+        coverage[bits] = sum(min(us, most) for us in lengths)
+    return coverage
 
-    @cache
-    def most(bits: int) -> float:
-        ends: list[int] = []
-        longest: list[float] = []
-        for i in _ones(bits):
-            us = problem.us[windows.exchanges[i]]
-            chain = next((c for c, end in enumerate(ends) if apart[i] >> end & 1), len(ends))
-            if chain == len(ends):
-                ends.append(i)
-                longest.append(us)
-            else:
-                ends[chain] = i
-                longest[chain] = max(longest[chain], us)
-        return sum(longest)
 
-    return most
+def _most(
+    problem: Problem, windows: Windows, apart: Sequence[int], bits: int, enough: float
+) -> float:
+    """Return the us of the exchanges `bits` that one op can cover, or anything over `enough`."""
+    ends = 0
+    longest: dict[int, float] = {}
+    for i in _ones(bits):
+        us = problem.us[windows.exchanges[i]]
+        chain = apart[i] & ends
+        last = chain.bit_length() - 1
+        longest[i] = max(longest.pop(last, 0.0), us)
+        ends = (ends ^ (1 << last if chain else 0)) | 1 << i
+        if us >= enough or sum(longest.values()) >= enough:
+            break
+    return sum(longest.values())
 
 
 def _apart(problem: Problem, windows: Windows) -> list[int]:
@@ -173,11 +176,9 @@ def _apart(problem: Problem, windows: Windows) -> list[int]:
     return [through[op] for op in windows.exchanges]
 
 
-def _ones(bits: int) -> list[int]:
-    """Return the places of the set bits, ascending."""
-    places = []
+def _ones(bits: int) -> Iterator[int]:
+    """Yield the places of the set bits, ascending."""
     while bits:
         low = bits & -bits
-        places.append(low.bit_length() - 1)
+        yield low.bit_length() - 1
         bits ^= low
-    return places

@@ -2,15 +2,13 @@
 
 import math
 from bisect import bisect_left, insort
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
+from hlo_passes.plan.budget import Budget, Facts
 from hlo_passes.plan.issue import Issuer
 from hlo_passes.plan.memory import Ledger
-from hlo_passes.plan.problem import Lane, Problem
-from hlo_passes.plan.windows import Windows
+from hlo_passes.plan.problem import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,48 +30,6 @@ class Policy:
     sum_delay: float = 0.0
     ranked: bool = False
     fit: bool = False
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What every pass over one problem needs and none changes."""
-
-    problem: Problem
-    windows: Windows
-
-    @staticmethod
-    def of(problem: Problem) -> "Facts":
-        """Work them out."""
-        return Facts(problem, Windows.of(problem))
-
-    @cached_property
-    def wanted(self) -> tuple[int, ...]:
-        """Per op, bits of the urgent exchanges that it could hide; 0 for what hides nothing."""
-        windows, problem = self.windows, self.problem
-        return tuple(
-            windows.beside(op) & windows.urgent
-            if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0
-            else 0
-            for op in range(problem.size)
-        )
-
-    @cached_property
-    def leads_to(self) -> tuple[int, ...]:
-        """Per op, the bit of the first urgent exchange that waits for it, itself included."""
-        ahead = (after & self.windows.urgent for after in self.windows.after)
-        return tuple(bits & -bits for bits in ahead)
-
-    def priority(self, sum_weight: float) -> tuple[float, ...]:
-        """Per op, the longest path from its start to the end in us, gradient sums weighted."""
-        problem = self.problem
-        if sum_weight == 1.0:
-            return problem.tail_us
-        tail = [0.0] * problem.size
-        for op in reversed(range(problem.size)):
-            sums = problem.lane[op] is Lane.EXCHANGE and not problem.urgent[op]
-            us = problem.us[op] * (sum_weight if sums else 1.0)
-            tail[op] = us + max((tail[s] for s in problem.succs[op]), default=0.0)
-        return tuple(tail)
 
 
 def dispatch(
@@ -101,7 +57,7 @@ def dispatch(
 
 
 _LOOK = 16
-"""How many ops are tried for one that fits into memory before program order decides."""
+"""How far into a queue a choice looks: for a better fit, into memory, a gap or a wait."""
 
 
 class _Dispatch:
@@ -136,7 +92,7 @@ class _Dispatch:
         self.sums: list[tuple[float, int]] = []
         self.parked: list[int] = []
         self.when = [0.0] * problem.size
-        self.budget = _Budget(facts)
+        self.budget = Budget(facts)
 
     def run(self) -> tuple[int, ...]:
         """Issue everything."""
@@ -212,7 +168,7 @@ class _Dispatch:
         if not (self.policy.fit and self.waiting):
             return kept
         wait = self.waiting[0][0] - self.compute
-        fitting = [op for _, op in self.kept if self._fits(op)]
+        fitting = [op for _, op in self.kept[:_LOOK] if self._fits(op)] or [kept]
         return min(fitting, key=lambda op: (abs(self.us[op] - wait), op))
 
     def _next_exchange(self, op: int | None) -> int | None:
@@ -226,9 +182,9 @@ class _Dispatch:
         bar = self.priority[op] if op is not None and holds_both else -math.inf
         candidates = [(True, self.urgent), (False, self.sums)]
         if self.policy.ranked:
-            candidates = [(True, sorted(self.urgent + self.sums))]
+            candidates = [(True, sorted(self.urgent[:_LOOK] + self.sums[:_LOOK]))]
         for goes, queue in candidates:
-            for _, exchange in queue:
+            for _, exchange in queue[:_LOOK]:
                 if self.priority[exchange] <= bar:
                     break
                 if (goes or self._in_gap(exchange)) and self._fits(exchange):
@@ -313,67 +269,3 @@ class _Dispatch:
             self.first += 1
         while self.parked and self.parked[0] < self.first + self.reach:
             self._queue(self.parked.pop(0))
-
-
-class _Budget:
-    """What the urgent exchanges still to come need, and what there is for them.
-
-    Attributes:
-        pending: bits of the urgent exchanges not yet issued.
-        flying: bit of the exchange issued last.
-    """
-
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
-        self.pending = facts.windows.urgent
-        self.flying = 0
-        self._supply: defaultdict[int, float] = defaultdict(float)
-        self._work: defaultdict[int, float] = defaultdict(float)
-        for op, bits in enumerate(facts.wanted):
-            if bits:
-                self._supply[bits] += facts.problem.us[op]
-            if facts.problem.lane[op] in (Lane.COMPUTE, Lane.BOTH):
-                self._work[facts.leads_to[op]] += facts.problem.us[op]
-        self._weigh()
-
-    def issue(self, op: int) -> bool:
-        """Enter an op; return whether it was an urgent exchange."""
-        facts, us = self.facts, self.facts.problem.us[op]
-        bits = facts.wanted[op]
-        if bits:
-            self._supply[bits] -= us
-            self._usable -= us if bits & self.pending else 0.0
-        if facts.problem.lane[op] is not Lane.EXCHANGE:
-            self._work[facts.leads_to[op]] -= us
-            return False
-        self.flying = facts.windows.own(op)
-        if not self.flying & self.pending:
-            return False
-        self.pending &= ~self.flying
-        self._weigh()
-        return True
-
-    def spare(self, save: float) -> float:
-        """Return the us of compute beyond `save` times what the pending exchanges need."""
-        return self._usable - save * self._needed
-
-    def next_urgent(self) -> int | None:
-        """Return the first pending urgent exchange in program order."""
-        low = self.pending & -self.pending
-        return self.facts.windows.exchanges[low.bit_length() - 1] if low else None
-
-    def work_before(self, exchange: int) -> float:
-        """Return the us of compute that the next urgent exchange still waits for."""
-        return self._work[self.facts.windows.own(exchange)]
-
-    def _weigh(self) -> None:
-        """Add up supply and demand after the pending exchanges have changed."""
-        self._usable = self._needed = 0.0
-        served = 0
-        for bits, us in self._supply.items():
-            if bits & self.pending:
-                self._usable += us
-                served |= bits
-        for i, op in enumerate(self.facts.windows.exchanges):
-            if served & self.pending & 1 << i:
-                self._needed += self.facts.problem.us[op]

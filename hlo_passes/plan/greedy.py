@@ -7,12 +7,13 @@ last.
 """
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from hlo_passes.plan.gaps import place_sums
 from hlo_passes.plan.issue import Issuer
 from hlo_passes.plan.problem import Lane, Problem
-from hlo_passes.plan.simulate import Run, execute
 from hlo_passes.plan.windows import Windows, is_wait
 
 
@@ -98,12 +99,12 @@ class _Pool:
         self.us = us
         self.used = used
         free = {f for f in allowed if f not in used}
-        self.waits = {f: {p for p in preds[f] if p in free} for f in free}
-        self.unlocks: dict[int, list[int]] = {f: [] for f in free}
-        for filler in sorted(free):
+        self.waits = {f: waits for f in free if (waits := {p for p in preds[f] if p in free})}
+        self.unlocks: defaultdict[int, list[int]] = defaultdict(list)
+        for filler in sorted(self.waits):
             for p in self.waits[filler]:
                 self.unlocks[p].append(filler)
-        self.ready = sorted((us[f], f) for f in free if not self.waits[f])
+        self.ready = sorted((us[f], f) for f in free if f not in self.waits)
 
     def nearest(self, rest: float) -> int | None:
         """Return the ready filler whose length is nearest to `rest`."""
@@ -123,6 +124,7 @@ class _Pool:
         for after in self.unlocks[filler]:
             self.waits[after].discard(filler)
             if not self.waits[after]:
+                del self.waits[after]
                 insort(self.ready, (self.us[after], after))
 
     def force(self, fillers: Iterable[int]) -> list[int]:
@@ -131,9 +133,8 @@ class _Pool:
         stack = [f for f in fillers if f not in self.used][::-1]
         while stack:
             filler = stack[-1]
-            missing = sorted(self.waits[filler], reverse=True) if filler not in self.used else []
-            if missing:
-                stack += missing
+            if filler in self.waits:
+                stack += sorted(self.waits[filler], reverse=True)
                 continue
             stack.pop()
             if filler not in self.used:
@@ -153,14 +154,14 @@ def greedy_order(problem: Problem, *, guard_2x: bool = False, last_chance: bool 
     windows = Windows.of(problem)
     assignment = _assignment(problem, windows, guard_2x, last_chance)
     spine = _spine(problem, windows, assignment)
-    placed = _place_sums(problem, windows, spine)
+    placed = place_sums(problem, spine)
     return Greedy(_with_late(problem, windows, placed), assignment)
 
 
 def _assignment(
     problem: Problem, windows: Windows, guard_2x: bool, last_chance: bool
 ) -> dict[int, tuple[int, ...]]:
-    """Find the fillers of every urgent exchange; optimizer updates are none (paper.md 1.2)."""
+    """Find the fillers of every urgent exchange; optimizer updates are none."""
     fillers = [
         op
         for op in range(problem.size)
@@ -234,67 +235,7 @@ def _spine(
     return tuple(issuer.order)
 
 
-def _place_sums(problem: Problem, windows: Windows, spine: tuple[int, ...]) -> list[int]:
-    """Insert the gradient sums so that by prediction none delays an urgent exchange (paper.md 1.2).
-
-    Every gap between two urgent exchanges takes, again and again, the longest sum that is ready and
-    fits. What fits nowhere follows the last urgent exchange.
-    """
-    run = execute(problem, spine)
-    place = {op: i for i, op in enumerate(spine)}
-    sums = [
-        op
-        for op in problem.exchanges
-        if not problem.urgent[op] and all(p in place for p in problem.preds[op])
-    ]
-    anchors = [op for op in spine if problem.lane[op] is Lane.EXCHANGE]
-    after: dict[int, list[int]] = {}
-    free_us, least = 0.0, -1
-    for anchor in anchors:
-        while (found := _best_fit(problem, run, sums, place, free_us, anchor)) is not None:
-            sums.remove(found)
-            free_us = max(free_us, _ready_us(problem, run, found)) + problem.us[found]
-            least = max(least, _last_pred(problem, place, found))
-            after.setdefault(least, []).append(found)
-        free_us = run.start_us[anchor] + problem.us[anchor]
-        least = place[anchor]
-    for left in sorted(sums, key=lambda op: (_ready_us(problem, run, op), op)):
-        least = max(least, _last_pred(problem, place, left))
-        after.setdefault(least, []).append(left)
-    return after.get(-1, []) + [
-        op for i, head in enumerate(spine) for op in (head, *after.get(i, ()))
-    ]
-
-
-def _best_fit(
-    problem: Problem,
-    run: Run,
-    sums: list[int],
-    place: dict[int, int],
-    free_us: float,
-    anchor: int,
-) -> int | None:
-    """Return the longest sum that can run between `free_us` and the anchor; the first on a tie."""
-    fit = [
-        op
-        for op in sums
-        if _last_pred(problem, place, op) < place[anchor]
-        and max(free_us, _ready_us(problem, run, op)) + problem.us[op] <= run.start_us[anchor]
-    ]
-    return max(fit, key=lambda op: (problem.us[op], -op), default=None)
-
-
-def _last_pred(problem: Problem, place: dict[int, int], op: int) -> int:
-    """Return the place of the last op that `op` has to follow."""
-    return max((place[p] for p in problem.preds[op]), default=-1)
-
-
-def _ready_us(problem: Problem, run: Run, op: int) -> float:
-    """Return when the last op that `op` has to follow has finished."""
-    return max((run.start_us[p] + problem.us[p] for p in problem.preds[op]), default=0.0)
-
-
-def _with_late(problem: Problem, windows: Windows, placed: list[int]) -> tuple[int, ...]:
+def _with_late(problem: Problem, windows: Windows, placed: Sequence[int]) -> tuple[int, ...]:
     """Append what waits for gradient sums: in the order in which the sums come in."""
     rank = {op: i for i, op in enumerate(placed)}
     waits_for = [-1] * problem.size

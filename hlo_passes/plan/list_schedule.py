@@ -8,7 +8,8 @@ of policies, each a fast pass over the step, and one judge (`execute`) weigh tha
 from collections.abc import Iterator
 
 from hlo_passes.plan.bound import makespan_bound
-from hlo_passes.plan.dispatch import Facts, Policy, dispatch
+from hlo_passes.plan.budget import Facts
+from hlo_passes.plan.dispatch import Policy, dispatch
 from hlo_passes.plan.improve import improve
 from hlo_passes.plan.problem import Problem
 from hlo_passes.plan.simulate import execute
@@ -28,7 +29,7 @@ POLICIES = (
     Policy(sum_weight=1.0, save=0.0, ranked=True),
     Policy(sum_weight=4.0, save=1.0),
 )
-"""What is tried: few enough to be fast, and among them the best of 144 for almost every step."""
+"""What is tried: few enough to be fast, and among them the best of 192 for almost every step."""
 
 _REACHES = (4, 16, 64)
 """Where an order needs too much memory, ops may run ahead by this fraction of the step."""
@@ -40,10 +41,7 @@ _SEARCHED = 1000
 """Above this number of ops the local search would try too few moves to find any."""
 
 _IMPROVED = 3
-"""How many of the shortest orders the local search starts from, at least."""
-
-_IMPROVED_OPS = 1000
-"""Small problems: as many as have this many ops in all."""
+"""How many of the shortest orders the local search starts from."""
 
 
 def list_order(
@@ -71,11 +69,11 @@ def list_order(
         return execute(problem, order, contention).makespan_us
 
     enough = makespan_bound(problem) * (1 + _ENOUGH)
-    tried: dict[tuple[int, ...], float] = {}
+    tried = {stock: length(stock)}
     for order in _fitting(problem, memory_limit):
         tried[order] = length(order)
         if tried[order] <= enough:
-            return order
+            return min(tried, key=tried.__getitem__)
     best = sorted(tried, key=tried.__getitem__)
     if problem.size <= _SEARCHED:
         best[:_IMPROVED] = [

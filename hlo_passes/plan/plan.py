@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from hlo_passes.errors import InputError, PlanError
-from hlo_passes.files import write_atomically
+from hlo_passes.files import read_file, write_atomically
 
 SCHEMA = 1
 
@@ -144,11 +144,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InputError: if the file cannot be read or holds no plan.
         """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(str(path), error.strerror or str(error), "name a plan file") from None
-        return Plan.from_json(data, str(path))
+        return Plan.from_json(read_file(path, "name a plan file"), str(path))
 
     def check(self, fingerprint: str) -> None:
         """Raise unless the plan was made for the module with this fingerprint.

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from hlo_passes.analysis.liveness import Buffers, buffers_of
 from hlo_passes.cost.model import CostModel, Source
-from hlo_passes.ir.graph import Graph, Op
+from hlo_passes.ir.graph import Graph, Op, successors
 
 
 class Lane(IntEnum):
@@ -55,11 +55,7 @@ class Problem:
     @cached_property
     def succs(self) -> tuple[tuple[int, ...], ...]:
         """Per op, ops that wait for it, ascending."""
-        after: list[list[int]] = [[] for _ in self.preds]
-        for op, befores in enumerate(self.preds):
-            for before in befores:
-                after[before].append(op)
-        return tuple(map(tuple, after))
+        return successors(self.preds)
 
     @cached_property
     def tail_us(self) -> tuple[float, ...]:
