@@ -79,7 +79,7 @@ def test_free_ops_with_memory_wait_for_their_reader():
 
 
 @given(problems, st.sampled_from([0.0, 0.3]))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_legal_and_never_longer_than_program_order(problem, contention):
     order = list_order(problem, contention=contention)
     assert problem.is_order(order)
@@ -96,7 +96,7 @@ def test_every_single_pass_is_legal(problem, policy, reach, slack):
 
 
 @given(problems, st.sampled_from([0.5, 0.9, 1.0, 1.05, 1.5]))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_the_memory_limit_is_kept_or_nothing_is_changed(problem, share):
     stock = tuple(range(problem.size))
     limit = int(problem.buffers.peak(stock) * share)
@@ -118,7 +118,7 @@ def test_a_memory_limit_costs_no_more_than_it_has_to():
 
 
 @given(problems)
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 def test_the_same_problem_gets_the_same_order(problem):
     assert list_order(problem) == list_order(replace(problem))
 
@@ -174,7 +174,7 @@ def test_a_pass_costs_about_as_much_per_op_on_large_steps(make):
 
 @pytest.mark.slow
 @given(st.builds(backward_like, st.randoms(use_true_random=False), st.integers(1, 12)))
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 def test_backward_passes_of_many_shapes(problem):
     order = list_order(problem, memory_limit=problem.buffers.peak(range(problem.size)))
     assert problem.is_order(order)
