@@ -2,8 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from hlo_passes.ir.graph import Graph
+
+class Ordered(Protocol):
+    """Ops in a legal order with what must come before and after each, and the exchanges."""
+
+    @property
+    def preds(self) -> tuple[tuple[int, ...], ...]: ...  # noqa: D102
+    @property
+    def succs(self) -> tuple[tuple[int, ...], ...]: ...  # noqa: D102
+    @property
+    def exchanges(self) -> tuple[int, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -23,20 +33,21 @@ class Reach:
     after: tuple[int, ...]
 
     @staticmethod
-    def of(graph: Graph, chosen: Iterable[int] | None = None) -> "Reach":
-        """Compute reachability to and from `chosen` (op ids)."""
-        ids = graph.exchanges if chosen is None else tuple(chosen)
+    def of(ordered: Ordered, chosen: Iterable[int] | None = None) -> "Reach":
+        """Compute reachability to and from `chosen` (op ids) in a graph or scheduling problem."""
+        ids = ordered.exchanges if chosen is None else tuple(chosen)
         bit = {op: 1 << i for i, op in enumerate(ids)}
-        count = len(graph.ops)
+        preds, succs = ordered.preds, ordered.succs
+        count = len(preds)
         before, after = [0] * count, [0] * count
         for op in range(count):
             bits = bit.get(op, 0)
-            for p in graph.preds[op]:
+            for p in preds[op]:
                 bits |= before[p]
             before[op] = bits
         for op in reversed(range(count)):
             bits = bit.get(op, 0)
-            for s in graph.succs[op]:
+            for s in succs[op]:
                 bits |= after[s]
             after[op] = bits
         return Reach(bit, tuple(before), tuple(after))

@@ -4,9 +4,9 @@ Every decision is made on a `Graph`, whether it was read from StableHLO or from 
 never on the module itself: the bindings are slow to walk and unsafe to keep handles into.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.types import TensorType
@@ -19,7 +19,8 @@ FREE_KINDS = frozenset({
 """Kinds that take no time on a device: names for memory, or values folded into their users."""
 
 
-def successors(preds: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+@lru_cache(maxsize=8)
+def successors(preds: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
     """Turn "must come before it" around: for every op, the ops that come after it, ascending."""
     after: list[list[int]] = [[] for _ in preds]
     for op, befores in enumerate(preds):

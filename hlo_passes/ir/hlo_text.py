@@ -179,7 +179,9 @@ def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
     if opcode is None:
         where = f"{path}:{line}"
         raise InputError(where, f"cannot read instruction {match['name']}", "dump it again")
-    end = _close(rest, opcode.end() - 1)
+    end = rest.find(")", opcode.end())
+    if "(" in rest[opcode.end() : end] or end < 0:
+        end = _close(rest, opcode.end() - 1)
     inside = rest[opcode.end() : end]
     literal = opcode[1] in ("constant", "parameter", "iota")
     return Instruction(

@@ -47,7 +47,7 @@ _IMPROVED = 3
 _TINY = 100
 """Up to this number of ops a local search costs next to nothing."""
 
-_EFFORT = 40_000
+_EFFORT = 20_000
 """How many ops may be dispatched in all before the policies that are left are left out."""
 
 _LEAST = 3
@@ -95,15 +95,21 @@ def list_order(
 
 
 def _fitting(problem: Problem, memory_limit: int | None) -> Iterator[tuple[int, ...]]:
-    """Yield one order per policy, the least restrained that fits; none where none does."""
+    """Yield one order per policy, the least restrained that fits; none where none does.
+
+    What was too free for one policy is not tried with the next.
+    """
     facts = Facts.of(problem)
+    reaches = [None, *(problem.size // part for part in _REACHES)]
     effort = 0
     for number, policy in enumerate(POLICIES):
         if number >= _LEAST and effort >= _EFFORT:
             return
-        for reach in (None, *(problem.size // part for part in _REACHES)):
+        for reach in reaches.copy():
             effort += problem.size
             order = dispatch(facts, policy, memory_limit=memory_limit, reach=reach)
             if memory_limit is None or problem.buffers.peak(order) <= memory_limit:
                 yield order
                 break
+            if len(reaches) > 1:
+                reaches.remove(reach)

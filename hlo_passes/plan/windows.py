@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hlo_passes.analysis.reach import Reach
 from hlo_passes.plan.problem import Lane, Problem
 
 
@@ -26,20 +27,9 @@ class Windows:
     @staticmethod
     def of(problem: Problem) -> "Windows":
         """Follow every path of the problem from and to its exchanges."""
-        bit = {op: 1 << i for i, op in enumerate(problem.exchanges)}
-        before, after = [0] * problem.size, [0] * problem.size
-        for op in range(problem.size):
-            bits = bit.get(op, 0)
-            for p in problem.preds[op]:
-                bits |= before[p]
-            before[op] = bits
-        for op in reversed(range(problem.size)):
-            bits = bit.get(op, 0)
-            for s in problem.succs[op]:
-                bits |= after[s]
-            after[op] = bits
-        urgent = sum(bits for op, bits in bit.items() if problem.urgent[op])
-        return Windows(problem.exchanges, tuple(before), tuple(after), urgent)
+        reach = Reach.of(problem)
+        urgent = sum(bits for op, bits in reach.bit.items() if problem.urgent[op])
+        return Windows(problem.exchanges, reach.before, reach.after, urgent)
 
     @property
     def all(self) -> int:
