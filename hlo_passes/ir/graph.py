@@ -5,7 +5,7 @@ never on the module itself: the bindings are slow to walk and unsafe to keep han
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from hlo_passes.ir.collectives import Collective
@@ -132,7 +132,6 @@ class Graph:
     ordered: tuple[tuple[int, int], ...] = ()
     devices: int = 1
     scheduled: bool = False
-    notes: tuple[str, ...] = field(default=())
 
     @cached_property
     def preds(self) -> tuple[tuple[int, ...], ...]:
@@ -167,11 +166,6 @@ class Graph:
     def done_of(self) -> dict[int, int]:
         """From the start of a split exchange to its done."""
         return {op.start: op.id for op in self.ops if op.is_done}
-
-    @cached_property
-    def by_key(self) -> dict[str, int]:
-        """From an op's key to its id."""
-        return {op.key: op.id for op in self.ops}
 
     def walk(self, trips: int = 1) -> Iterator[tuple["Graph", int]]:
         """Yield this graph and every graph inside it, with how often each runs per step."""
