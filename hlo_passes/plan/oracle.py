@@ -62,7 +62,7 @@ def optimal_makespan(
         order = program.order(found.x)
         best = min(best, order, key=lambda o: execute(problem, o).makespan_us)
     length = execute(problem, best).makespan_us
-    proven = found.status == _SOLVED and length <= found.fun * (1 + _NOISE)
+    proven = found.status == _SOLVED and length <= found.fun * (1 + _PROOF)
     return Optimum(length, best, proven)
 
 
@@ -190,6 +190,9 @@ def _ancestors(problem: Problem) -> list[int]:
 
 _SOLVED, _OUT_OF_TIME = 0, 1
 """Of scipy's status codes."""
+
+_PROOF = 1e-3
+"""What an order may be above the solver's objective, whose big-M rows are off by a little too."""
 
 _NOISE = 1e-5
 """Share of the step by which the solver's times may be off."""
