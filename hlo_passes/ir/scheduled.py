@@ -129,12 +129,7 @@ def _computations(proto: bytes) -> Iterator[tuple[int, tuple[str, bytes]]]:
     """Yield the id of every computation with its name and its message."""
     for number, _, value, _, _ in fields(proto):
         if number == _COMPUTATIONS and isinstance(value, bytes):
-            name, computation_id = "", 0
-            for inner, _, item, _, _ in fields(value):
-                if inner == 1 and isinstance(item, bytes):
-                    name = item.decode()
-                elif inner == 5 and isinstance(item, int):
-                    computation_id = item
+            computation_id, name = _identity(value, 5)
             yield computation_id, (name, value)
 
 
@@ -142,14 +137,18 @@ def _instructions(computation: bytes) -> Iterator[tuple[int, str]]:
     """Yield (id, name) of every instruction of a computation."""
     for number, _, value, _, _ in fields(computation):
         if number == 2 and isinstance(value, bytes):
-            name, instruction_id = "", 0
-            for inner, _, item, _, _ in fields(value):
-                if inner == 1 and isinstance(item, bytes):
-                    name = item.decode()
-                elif inner == 35 and isinstance(item, int):
-                    instruction_id = item
-                    break
-            yield instruction_id, name
+            yield _identity(value, 35)
+
+
+def _identity(data: bytes, id_field: int) -> tuple[int, str]:
+    """Return (id, name) of a message whose name is field 1; serialized fields ascend."""
+    name = ""
+    for number, _, value, _, _ in fields(data):
+        if number == 1 and isinstance(value, bytes):
+            name = value.decode()
+        elif number == id_field and isinstance(value, int):
+            return value, name
+    return 0, name
 
 
 def _sequences(proto: bytes) -> Iterator[tuple[int, list[int]]]:
