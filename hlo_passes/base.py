@@ -41,10 +41,14 @@ class Context:
     Attributes:
         costs: prices for the target.
         fingerprint: of the module that the graph was read from.
+        module: that module, for passes that try an edit on a copy before they decide.
+        ragged: whether the backend can send rows of different number to every peer.
     """
 
     costs: CostModel
     fingerprint: str = ""
+    module: Module | None = None
+    ragged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,22 @@ from hlo_passes.base import Pass, Pipeline, parse_pass, split_passes
 from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.split_exchange import SplitExchange
+from hlo_passes.split_region import SplitRegion
 
-PASSES: tuple[type[Pass], ...] = (ScheduleDw, PinOrder)
+PASSES: tuple[type[Pass], ...] = (ScheduleDw, SplitExchange, SplitRegion, PinOrder)
 """Every pass that can be named."""
 
-PRESETS = {"off": "", "dw": "schedule-dw"}
-"""Pipelines by name: `off` leaves a step alone, `dw` reorders it."""
+PRESETS = {
+    "off": "",
+    "dw": "schedule-dw",
+    "exchange": "split-exchange,schedule-dw",
+    "lancet": "split-region{direction=forward},schedule-dw",
+    "full": "split-region,schedule-dw",
+}
+"""Pipelines by name: `off` leaves a step alone, `dw` reorders it, `exchange` also cuts exchanges
+and experts along capacity, `lancet` the forward pass along its tokens, `full` the whole step.
+"""
 
 DEFAULT = "dw"
 

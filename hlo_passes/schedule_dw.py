@@ -33,10 +33,10 @@ from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.greedy import greedy_order
 from hlo_passes.plan.list_schedule import list_order
-from hlo_passes.plan.plan import Move, Plan, Prediction, Refusal
+from hlo_passes.plan.plan import Move, Plan, Refusal
 from hlo_passes.plan.problem import Problem
 from hlo_passes.plan.simulate import Simulator, execute
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.plan.timeline import Timeline, prediction_of
 
 type Strategy = Literal["best", "greedy", "list"]
 
@@ -124,8 +124,8 @@ def plan_of(graph: Graph, before: Timeline, after: Timeline) -> Plan:
         target=before.target,
         moves=_moves(before, after),
         refusals=_refusals(graph, after),
-        before=_prediction(before),
-        after=_prediction(after),
+        before=prediction_of(before),
+        after=prediction_of(after),
     )
 
 
@@ -167,14 +167,3 @@ def _why_exposed(exposed_us: float, us: float) -> str:
     if exposed_us > 0.99 * us:
         return "exposed: all other work needs the exchange or feeds it; only splitting would help"
     return "partly exposed: there is not enough independent work to fill its window"
-
-
-def _prediction(timeline: Timeline) -> Prediction:
-    return Prediction(
-        step_us=round(timeline.makespan_us, 3),
-        compute_us=round(timeline.compute_us, 3),
-        exchange_us=round(timeline.exchange_us, 3),
-        exposed_us=round(timeline.exposed_us, 3),
-        exposed_all_to_all_us=round(timeline.exposed_all_to_all_us, 3),
-        peak_bytes=timeline.peak_bytes,
-    )

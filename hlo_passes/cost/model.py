@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from hlo_passes.ir.collectives import Collective
-from hlo_passes.ir.graph import Op
+from hlo_passes.ir.graph import Graph, Op
 
 
 class Source(StrEnum):
@@ -45,6 +45,10 @@ class CostModel(Protocol):
     @property
     def contention(self) -> float:
         """Fraction by which an exchange in flight slows compute beside it."""
+        ...
+
+    def for_graph(self, graph: Graph) -> "CostModel":
+        """Return this model with knowledge of one graph, for prices that need its neighbours."""
         ...
 
     def compute(self, op: Op) -> Cost:

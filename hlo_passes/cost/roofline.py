@@ -92,10 +92,13 @@ class TargetCosts:
         return Cost(self._roofline_us(op.kind, work), Source.ROOFLINE)
 
     def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
-        """Price one exchange of `fraction` of its bytes, nothing else on its links."""
+        """Price one exchange of `fraction` of the bytes that it sends, nothing else on its links.
+
+        Of a ragged exchange of padded rows only the filled ones are sent: `Collective.fill`.
+        """
         topology = self.target.topology
         size = collective.group_size or topology.devices
-        bytes = collective.bytes * fraction
+        bytes = collective.bytes * collective.fill * fraction
         if size < 2 or bytes <= 0:
             return Cost(0.0, Source.NONE)
         nodes = topology.nodes_of(collective.groups)

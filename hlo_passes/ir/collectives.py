@@ -31,6 +31,8 @@ class Collective:
         channel: channel id, -1 where the module has none.
         dims: the split and the concat dimension of an all-to-all, else the one that is gathered
             or scattered.
+        fill: share of `bytes` that is expected to be sent; below 1 for a ragged exchange of padded
+            rows.
     """
 
     kind: str
@@ -38,6 +40,7 @@ class Collective:
     bytes: int
     channel: int = -1
     dims: tuple[int, ...] = ()
+    fill: float = 1.0
 
     @cached_property
     def group_size(self) -> int:
@@ -59,6 +62,9 @@ KINDS = frozenset({
     "all_to_all", "ragged_all_to_all", "all_reduce", "all_gather", "reduce_scatter",
     "collective_permute", "collective_broadcast",
 })  # fmt: skip
+
+FILL = "lancet_fill"
+"""Frontend attribute of an exchange that says its `Collective.fill`; XLA carries it along."""
 
 _MESH = re.compile(
     r"^@?mesh\w*\[(?P<axes>[^\]]*)\](?:,\s*device_ids=\((?P<ids>.*)\))?\s*\{(?P<over>[^}]*)\}$"
@@ -147,6 +153,18 @@ def parse_hlo_groups(text: str) -> tuple[tuple[int, ...], ...]:
         names = tuple(_axis_name(part) for part in match["over"].split(",") if part.strip())
         return groups_from_mesh(axes, names, _mesh_ids(match["ids"]))
     raise ValueError(f"replica groups in a spelling that is not known: {text!r}")
+
+
+def parse_fill(text: str) -> float:
+    """Read the value of the attribute `FILL`; an op that has none, "", sends all that it holds.
+
+    Raises:
+        ValueError: if `text` is no number from 0 to 1.
+    """
+    fill = float(text or 1)
+    if not 0 <= fill <= 1:
+        raise ValueError(f"{FILL}={text!r} is no share from 0 to 1")
+    return fill
 
 
 def _axis_name(text: str) -> str:

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import pairwise
 
 from hlo_passes.ir.aliases import buffer_order
-from hlo_passes.ir.collectives import KINDS, Collective, parse_hlo_groups
+from hlo_passes.ir.collectives import FILL, KINDS, Collective, parse_fill, parse_hlo_groups
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
 from hlo_passes.ir.keys import KeyMaker
@@ -30,6 +30,7 @@ _GROUPS = re.compile(
     r"|\{(?:\{[\d,\s]*\},?\s*)*\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)"
 )
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
+_FILL = re.compile(rf'\b{FILL}="([^"]*)"')
 _DIMS = re.compile(r"dimensions=\{([\d,]*)\}")
 _ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
 _LIMIT_US = 1e7
@@ -170,6 +171,9 @@ class _Builder:
             return tuple(operands[n] for n in sorted(taken) if n < len(operands))
         if kind in UPDATING or kind in ("while", "sort"):
             return operands[:1]
+        if kind.removesuffix("_start") == "ragged_all_to_all":
+            # Rows arrive in the memory of the second operand, though XLA does not print that.
+            return operands[1:2]
         if kind == "fusion":
             return tuple(operands[n] for n in self._updated_parameters(ins) if n < len(operands))
         return ()
@@ -227,8 +231,14 @@ def _collective(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -
     else:
         rows = parse_hlo_groups(groups[1]) if groups else ()
     dims = _DIMS.search(ins.attributes)
+    fill = _FILL.search(ins.attributes)
     return Collective(
-        base, rows, size, int(channel[1]) if channel else -1, _ints(dims[1]) if dims else ()
+        base,
+        rows,
+        size,
+        int(channel[1]) if channel else -1,
+        _ints(dims[1]) if dims else (),
+        parse_fill(fill[1] if fill else ""),
     )
 
 

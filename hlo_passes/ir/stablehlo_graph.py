@@ -8,7 +8,7 @@ from itertools import pairwise
 from jax.extend.mlir.dialects import sdy, stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.ir.collectives import KINDS, Collective, groups_from_mesh
+from hlo_passes.ir.collectives import FILL, KINDS, Collective, groups_from_mesh, parse_fill
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.keys import KeyMaker
 from hlo_passes.ir.types import TensorType
@@ -23,6 +23,9 @@ _RUNS_REGIONS = {
 }
 """Kinds whose regions are programs of their own, and which of them count; None is all."""
 
+type _Attributes = ir.OpAttributeMap | ir.DictAttr
+
+_FRONTEND = "mhlo.frontend_attributes"
 _TERMINATORS = ("return", "func.return")
 _EFFECTS = ("custom_call", "infeed", "outfeed", "send", "recv", "rng", "rng_bit_generator")
 
@@ -64,7 +67,7 @@ class _Snapshot:
             op = view.operation
             operands = [value_of(v) for v in op.operands]
             if len(op.regions):
-                operands += [value_of(v) for v in _captured(op)]
+                operands += [value_of(v) for v in captured(op)]
             results = range(len(values), len(values) + len(op.results))
             for k, result in enumerate(op.results):
                 known[result] = results[k]
@@ -89,7 +92,7 @@ class _Snapshot:
         where: str,
     ) -> Op:
         kind = op.name.rpartition(".")[2]
-        path, source = _place(op.location)
+        path, source = place_of(op.location)
         full = "/".join(filter(None, (scope, path)))
         types = tuple(t for v in operands[: len(op.operands)] for t in values[v].leaves)
         made = tuple(t for v in results for t in values[v].leaves)
@@ -150,17 +153,20 @@ class _Snapshot:
         dims = tuple(
             ir.IntegerAttr(op.attributes[name]).value for name in names if name in op.attributes
         )
+        facts = _exchange_attributes(op)
         channel = -1
-        if "channel_handle" in op.attributes:
-            channel = stablehlo.ChannelHandle(op.attributes["channel_handle"]).handle
-        return Collective(kind, self._groups(op), size, channel, dims)
+        if "channel_handle" in facts:
+            channel = stablehlo.ChannelHandle(facts["channel_handle"]).handle
+        elif "channel_id" in facts:
+            channel = ir.IntegerAttr(facts["channel_id"]).value
+        return Collective(kind, self._groups(facts), size, channel, dims, _fill(op))
 
-    def _groups(self, op: ir.Operation) -> tuple[tuple[int, ...], ...]:
+    def _groups(self, facts: _Attributes) -> tuple[tuple[int, ...], ...]:
         """Read who takes part, as a table of ids or as mesh axes."""
         for name in ("replica_groups", "source_target_pairs"):
-            if name not in op.attributes:
+            if name not in facts:
                 continue
-            attribute = op.attributes[name]
+            attribute = facts[name]
             if isinstance(attribute, ir.DenseIntElementsAttr):
                 columns = ir.ShapedType(attribute.type).shape[-1]
                 flat = [int(x) for x in attribute]
@@ -171,6 +177,23 @@ class _Snapshot:
             axes, ids = self.meshes[str(by_axes.mesh).lstrip("@").strip('"')]
             return groups_from_mesh(axes, tuple(map(_axis, by_axes.axes)), ids)
         return ()
+
+
+def _exchange_attributes(op: ir.Operation) -> _Attributes:
+    """Return the attributes that say who exchanges: a custom call has them in a dictionary."""
+    if "backend_config" in op.attributes:
+        config = op.attributes["backend_config"]
+        if isinstance(config, ir.DictAttr):
+            return config
+    return op.attributes
+
+
+def _fill(op: ir.Operation) -> float:
+    """Read the share of its bytes that an exchange is expected to send."""
+    if _FRONTEND not in op.attributes:
+        return 1.0
+    given = ir.DictAttr(op.attributes[_FRONTEND])
+    return parse_fill(ir.StringAttr(given[FILL]).value if FILL in given else "")
 
 
 def _axis(attribute: ir.Attribute) -> str:
@@ -218,7 +241,7 @@ def _work(
     )
 
 
-def _captured(op: ir.Operation) -> list[ir.Value]:
+def captured(op: ir.Operation) -> list[ir.Value]:
     """Values from outside that the regions of an op read."""
     inside: set[ir.Value] = set()
     read: dict[ir.Value, None] = {}
@@ -262,12 +285,12 @@ def _scope_of(owner: ir.Operation) -> str:
     parts = []
     op = owner
     while op is not None and op.name not in ("func.func", "builtin.module"):
-        parts.append(_place(op.location)[0])
+        parts.append(place_of(op.location)[0])
         op = op.parent
     return "/".join(filter(None, reversed(parts)))
 
 
-def _place(location: ir.Location) -> tuple[str, str]:
+def place_of(location: ir.Location) -> tuple[str, str]:
     """Return (scope path, `file:line`) of a location."""
     path = ""
     inner = location

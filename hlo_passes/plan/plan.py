@@ -6,6 +6,7 @@ same module, target and options give the same bytes.
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -45,6 +46,30 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     starts: tuple[int, ...] = ()
 
 
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of a block that is cut into parts.
+
+    Attributes:
+        block: name of the block, as graphs are named (`main`, `main/while.3/1`).
+        first, last: places of its first and last op in that block, both included.
+        k: number of parts.
+        along: `tokens` (rows are sent as they come) or `capacity` (buffers are cut).
+        seeds: for `capacity`, what is cut: (place of an exchange, dim of its operand, outer
+            blocks of that dim).
+        only: places of the ops that are cut, where not all between `first` and `last` are.
+        ragged: whether only filled rows are sent.
+    """
+
+    block: str
+    first: int
+    last: int
+    k: int
+    along: Literal["tokens", "capacity"] = "tokens"
+    seeds: tuple[tuple[int, int, int], ...] = ()
+    only: tuple[int, ...] = ()
+    ragged: bool = False
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was left as it was.
 
@@ -82,6 +107,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         orders: per computation, the op at every place of the new order, as its place in the old
             one. A computation that keeps its order is absent.
         pins: what barriers tie, where the order is not enforced after XLA's scheduler.
+        splits: what is cut into parts.
+        race: what other pipelines were predicted to give, by name.
         moves: the ops that moved beside an exchange, with reasons.
         refusals: what was left alone, with reasons.
         before, after: predictions for the old and the new order.
@@ -95,6 +122,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str = "stock"
     orders: dict[str, tuple[int, ...]] = {}
     pins: tuple[Pin, ...] = ()
+    splits: tuple[Split, ...] = ()
+    race: dict[str, Prediction] = {}
     moves: tuple[Move, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     before: Prediction | None = None
@@ -104,7 +133,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def changes(self) -> bool:
         """Whether anything is to be changed."""
-        return bool(self.orders or self.pins)
+        return bool(self.orders or self.pins or self.splits)
 
     def to_json(self) -> bytes:
         """Return the plan as JSON with sorted keys: equal plans have equal bytes."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from hlo_passes.plan.plan import Prediction
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -99,3 +101,15 @@ class Timeline:
     def exposed_all_to_all_us(self) -> float:
         """The part of `exposed_us` that all-to-alls cause."""
         return sum(w.exposed_us * w.times for w in self.windows if w.is_all_to_all)
+
+
+def prediction_of(timeline: Timeline) -> Prediction:
+    """Return the figures of a simulated step."""
+    return Prediction(
+        step_us=round(timeline.makespan_us, 3),
+        compute_us=round(timeline.compute_us, 3),
+        exchange_us=round(timeline.exchange_us, 3),
+        exposed_us=round(timeline.exposed_us, 3),
+        exposed_all_to_all_us=round(timeline.exposed_all_to_all_us, 3),
+        peak_bytes=timeline.peak_bytes,
+    )

@@ -118,9 +118,14 @@ class StepRewriter:
         costs = self.costs(devices)
         now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
         if now:
-            ours, plans = run_on_stablehlo(Module.copy_of(module), now, costs)
-            outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
-            outcome.notes.append("the order is pinned by barriers in StableHLO")
+            ragged = devices[0].platform == "gpu"
+            ours, plans = run_on_stablehlo(Module.copy_of(module), now, costs, ragged=ragged)
+            outcome.cuts = tuple(plan for plan in plans if plan.splits)
+            outcome.notes += [note for plan in plans for note in _notes_of(plan)]
+            options |= split_options(devices, bool(outcome.cuts))
+            if schedule is None:
+                outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
+                outcome.notes.append("the order is pinned by barriers in StableHLO")
             clone = ours.ir
         else:
             clone = _jax.clone(module)
@@ -249,7 +254,7 @@ def reorder(
 
 
 def run_on_stablehlo(
-    module: Module, passes: Sequence[Pass], costs: TargetCosts
+    module: Module, passes: Sequence[Pass], costs: TargetCosts, *, ragged: bool = False
 ) -> tuple[Module, tuple[Plan, ...]]:
     """Run passes on StableHLO, each on what the one before left.
 
@@ -259,12 +264,41 @@ def run_on_stablehlo(
     plans = []
     for step in passes:
         graph = module.snapshot()
-        context = Context(costs=costs.for_graph(graph), fingerprint=module.fingerprint)
+        context = Context(
+            costs=costs.for_graph(graph),
+            fingerprint=module.fingerprint,
+            module=module,
+            ragged=ragged,
+        )
         plans.append(step.plan(graph, context))
         rewritten = step.apply(module, plans[-1]).module
         assert isinstance(rewritten, Module)
         module = rewritten
     return module, tuple(plans)
+
+
+def _notes_of(plan: Plan) -> Iterator[str]:
+    """Say what a splitting pass did, and what it left whole."""
+    if plan.splits:
+        yield f"{', '.join(plan.passes)}: cut into {plan.splits[0].k} parts"
+    for refusal in plan.refusals:
+        if any(spec.startswith("split-") for spec in plan.passes):
+            yield f"{refusal.op} {refusal.reason} {refusal.source}".strip()
+
+
+def split_options(devices: Sequence[Any], is_split: bool) -> dict[str, Any]:
+    """XLA options that keep XLA:GPU from undoing a split.
+
+    Its dot-merger would put the products of several parts that share a weight into one, which then
+    waits for all exchanges; and a module with ragged exchanges is scheduled with no lookahead
+    unless asked to.
+    """
+    if devices[0].platform != "gpu" or not is_split:
+        return {}
+    return {
+        "xla_gpu_dot_merger_threshold_mb": 0,
+        "xla_gpu_enable_latency_hiding_scheduler": True,
+    }
 
 
 def compile_only_options(devices: Sequence[Any]) -> dict[str, Any]:

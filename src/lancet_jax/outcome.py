@@ -21,6 +21,7 @@ class Outcome:
     Attributes:
         devices: how many devices the module is for.
         plan: what was decided; None if nothing was planned.
+        cuts: plans of the passes that cut the step into parts.
         graph, costs: what it was decided on.
         pins: exchanges that barriers tie to what stands beside them.
         seconds: time spent in Python, planning and editing.
@@ -30,6 +31,7 @@ class Outcome:
 
     devices: int = 0
     plan: Plan | None = None
+    cuts: tuple[Plan, ...] = ()
     graph: Graph | None = None
     costs: CostModel | None = None
     pins: int = 0

@@ -169,6 +169,16 @@ def test_what_xla_has_no_time_for_is_priced_by_links():
     assert ragged == COSTS.exchange(a2a(16 * MIB))
 
 
+def test_a_ragged_exchange_is_priced_by_what_it_sends():
+    ragged = Collective("ragged_all_to_all", (), 64 * MIB, fill=0.25)
+    assert COSTS.exchange(ragged) == COSTS.exchange(a2a(16 * MIB))
+    assert COSTS.exchange(ragged, 0.5) == COSTS.exchange(a2a(8 * MIB))
+    by_links = TargetCosts(target=parse_target("h100:2x8"))
+    assert by_links.exchange(ragged) == by_links.exchange(a2a(16 * MIB))
+    nothing = Collective("ragged_all_to_all", (), 64 * MIB, fill=0.0)
+    assert COSTS.exchange(nothing).us == 0
+
+
 def test_measured_exchanges_win():
     times = ExchangeTimes(kind="all_to_all", group_size=8, points=((MIB, 10.0), (3 * MIB, 30.0)))
     costs = TargetCosts(target=H100, measured=measured(exchanges=(times,)))

@@ -1,0 +1,337 @@
+"""Where tokens are put into buffers that an all-to-all sends away, and fetched from those it brings.
+
+A *put* is a scatter of token rows into an empty buffer, followed by an all-to-all: the dispatch of
+a MoE layer, and the gradient of a combine. A *fetch* is an all-to-all followed by a gather of token
+rows: the combine, and the gradient of a dispatch. Both are found by dataflow, whatever the layer
+looks like. A part of the tokens owns some rows of the buffer; as the indices say which, its rows
+can be sent alone, and land where the whole exchange would have put them.
+"""
+
+import math
+from dataclasses import dataclass
+
+from jax.extend.mlir.dialects import stablehlo
+from jaxlib.mlir import ir
+
+from hlo_passes.analysis.cuts import ints, shape_of
+from hlo_passes.analysis.numbering import number_values
+from hlo_passes.ir.body import Body
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How a buffer is addressed: `peers` blocks of `block` rows, each of `width` elements.
+
+    Attributes:
+        dims: sizes of the buffer's index dims.
+        columns: per index dim, which column of the index vectors addresses it.
+        width: dims of one row.
+        peers: devices that take part in the exchange.
+        block: rows that go to, or come from, one peer.
+        index_dim: dim of the indices that holds the index vector.
+    """
+
+    dims: tuple[int, ...]
+    columns: tuple[int, ...]
+    width: tuple[int, ...]
+    peers: int
+    index_dim: int
+
+    @property
+    def count(self) -> int:
+        """Rows of the whole buffer."""
+        return math.prod(self.dims)
+
+    @property
+    def block(self) -> int:
+        """Rows that go to, or come from, one peer."""
+        return self.count // self.peers
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One put or fetch, as places of ops in their block.
+
+    Attributes:
+        access: the scatter or the gather.
+        exchange: the all-to-all.
+        between: reshapes and conversions between the two.
+        rows: how the buffer is addressed.
+        distinct: whether no two tokens of a device share a row, those beyond the buffer aside.
+        clamps: for a fetch, whether what is read beyond the buffer matters.
+    """
+
+    access: int
+    exchange: int
+    between: tuple[int, ...]
+    rows: Rows
+    distinct: bool
+    clamps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """All puts and fetches of a block, and what kept other exchanges from being one.
+
+    Attributes:
+        puts, fetches: in program order.
+        refusals: per exchange that is neither, (its place, why).
+        numbers: value numbers of the block.
+    """
+
+    puts: tuple[Site, ...]
+    fetches: tuple[Site, ...]
+    refusals: tuple[tuple[int, str], ...]
+    numbers: dict[ir.Value, int]
+
+
+class _NoSite(Exception):
+    """Why an exchange is neither a put nor a fetch."""
+
+
+def find_sites(body: Body) -> Sites:
+    """Find the puts and fetches of a block."""
+    numbers = number_values(body)
+    distinct = _distinct_indices(body, numbers)
+    puts, fetches, refusals = [], [], []
+    for i in range(len(body.ops)):
+        if body.kind(i) != "all_to_all" or len(body.ops[i].operands) != 1:
+            continue
+        reasons = []
+        for found, look in ((puts, _put), (fetches, _fetch)):
+            try:
+                found.append(look(body, i, numbers, distinct))
+            except _NoSite as reason:
+                reasons.append(str(reason))
+        if len(reasons) == 2:
+            refusals.append((i, "; ".join(reasons)))
+    return Sites(tuple(puts), tuple(fetches), tuple(refusals), numbers)
+
+
+def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: set[int]) -> Site:
+    between: list[int] = []
+    value = body.ops[i].operands[0]
+    while True:
+        if body.only_user(value) < 0:
+            raise _NoSite("no dispatch: its buffer is read by others too")
+        place, kind = body.made_by(value)
+        if kind not in ("reshape", "convert"):
+            break
+        between.append(place)
+        value = body.ops[place].operands[0]
+    if kind != "scatter":
+        raise _NoSite(f"no dispatch: its rows are not written by index (made by {kind or 'input'})")
+    op = body.ops[place]
+    if len(op.operands) != 3 or not is_zero(body, op.operands[0]):
+        raise _NoSite("no dispatch: the buffer that rows are written to is not empty")
+    if merge_of(op) not in ("add", "set"):
+        raise _NoSite("no dispatch: rows are neither added nor written")
+    numbers_of = stablehlo.ScatterDimensionNumbers(op.attributes["scatter_dimension_numbers"])
+    if numbers_of.input_batching_dims:
+        raise _NoSite("no dispatch: its indices are batched")
+    updates = shape_of(op.operands[2])
+    window = tuple(numbers_of.update_window_dims)
+    if window != tuple(range(len(updates) - len(window), len(updates))):
+        raise _NoSite("no dispatch: tokens do not lead in what is written")
+    rows = _rows(
+        shape_of(op.results[0]),
+        tuple(numbers_of.inserted_window_dims),
+        tuple(numbers_of.scattered_dims_to_operand_dims),
+        tuple(updates[d] for d in window),
+        numbers_of.index_vector_dim,
+        _peers(body.ops[i]),
+    )
+    _check_leading(shape_of(body.ops[i].operands[0]), "split_dimension", body.ops[i], rows)
+    is_distinct = numbers[op.operands[1]] in distinct
+    if not is_distinct and any(body.kind(b) == "convert" for b in between):
+        raise _NoSite("no dispatch: rows may be added up before they are converted")
+    return Site(place, i, tuple(reversed(between)), rows, is_distinct)
+
+
+def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: set[int]) -> Site:
+    between: list[int] = []
+    value = body.ops[i].results[0]
+    while True:
+        place = body.only_user(value)
+        if place < 0:
+            raise _NoSite("no combine: what it brings is read by more than one op")
+        if body.kind(place) not in ("reshape", "convert"):
+            break
+        between.append(place)
+        value = body.ops[place].results[0]
+    op = body.ops[place]
+    if body.kind(place) != "gather" or op.operands[0] != value:
+        raise _NoSite(f"no combine: its rows are not read by index (read by {body.kind(place)})")
+    numbers_of = stablehlo.GatherDimensionNumbers(op.attributes["dimension_numbers"])
+    if numbers_of.operand_batching_dims:
+        raise _NoSite("no combine: its indices are batched")
+    sizes, made = ints(op, "slice_sizes"), shape_of(op.results[0])
+    offset = tuple(numbers_of.offset_dims)
+    if offset != tuple(range(len(made) - len(offset), len(made))):
+        raise _NoSite("no combine: tokens do not lead in what is read")
+    buffer = shape_of(op.operands[0])
+    collapsed = tuple(numbers_of.collapsed_slice_dims)
+    rows = _rows(
+        buffer,
+        collapsed,
+        tuple(numbers_of.start_index_map),
+        tuple(sizes[d] for d in range(len(buffer)) if d not in collapsed),
+        numbers_of.index_vector_dim,
+        _peers(body.ops[i]),
+    )
+    _check_leading(shape_of(body.ops[i].results[0]), "concat_dimension", body.ops[i], rows)
+    clamps = not is_masked(body, place, numbers)
+    is_distinct = numbers[op.operands[1]] in distinct and not clamps
+    return Site(place, i, tuple(between), rows, is_distinct, clamps)
+
+
+def _rows(
+    buffer: tuple[int, ...],
+    indexed: tuple[int, ...],
+    columns_to_dims: tuple[int, ...],
+    width: tuple[int, ...],
+    index_dim: int,
+    peers: int,
+) -> Rows:
+    """Check that index vectors address whole rows, and return how."""
+    count = len(indexed)
+    if sorted(indexed) != list(range(count)) or sorted(columns_to_dims) != list(range(count)):
+        raise _NoSite("the indices do not address the leading dims of the buffer")
+    if not count or width != buffer[count:]:
+        raise _NoSite("the indices do not address whole rows of the buffer")
+    columns = tuple(columns_to_dims.index(d) for d in range(count))
+    return Rows(buffer[:count], columns, width, peers, index_dim)
+
+
+def _peers(exchange: ir.Operation) -> int:
+    return ir.IntegerAttr(exchange.attributes["split_count"]).value
+
+
+def _check_leading(shape: tuple[int, ...], name: str, exchange: ir.Operation, rows: Rows) -> None:
+    """Check that the blocks of the peers follow each other in memory, and hold whole rows."""
+    dim = ir.IntegerAttr(exchange.attributes[name]).value
+    if any(size != 1 for size in shape[:dim]) or rows.count % rows.peers:
+        raise _NoSite("the rows of one peer are not behind each other in the buffer")
+
+
+def merge_of(scatter: ir.Operation) -> str:
+    """Return what a scatter does with a row that is there: `add`, `set`, or "" for others."""
+    block = scatter.regions[0].blocks[0]
+    ops = [view.operation for view in block.operations]
+    if len(ops) == 1 and list(ops[0].operands) == [block.arguments[1]]:
+        return "set"
+    if len(ops) == 2 and ops[0].name == "stablehlo.add":
+        return "add" if set(ops[0].operands) == set(block.arguments) else ""
+    return ""
+
+
+def is_zero(body: Body, value: ir.Value) -> bool:
+    """Whether a value is zero everywhere, whatever the input."""
+    place, kind = body.made_by(value)
+    if place < 0:
+        return False
+    op = body.ops[place]
+    if kind == "constant":
+        attribute = op.attributes["value"]
+        if not isinstance(attribute, ir.DenseElementsAttr) or not attribute.is_splat:
+            return False
+        number = attribute.get_splat_value()
+        return isinstance(number, ir.FloatAttr | ir.IntegerAttr) and number.value == 0
+    if kind in ("broadcast_in_dim", "reshape", "convert", "transpose", "optimization_barrier"):
+        return is_zero(body, op.operands[op.results[:].index(value) if len(op.results) > 1 else 0])
+    if kind == "select":
+        return is_zero(body, op.operands[1]) and is_zero(body, op.operands[2])
+    return False
+
+
+def is_masked(body: Body, gather: int, numbers: dict[ir.Value, int]) -> bool:
+    """Whether what a gather reads beyond its buffer is replaced afterwards, as `mode="fill"` does.
+
+    All readers have to be selects between it and something else, by a mask that is false for every
+    index vector of the gather that points outside.
+    """
+    op = body.ops[gather]
+    users = body.users.get(op.results[0], [])
+    return bool(users) and all(
+        body.kind(user) == "select"
+        and body.ops[user].operands[1] == op.results[0]
+        and body.ops[user].operands[2] != op.results[0]
+        and _means_inside(body, body.ops[user].operands[0], op, numbers)
+        for user in users
+    )
+
+
+def _means_inside(
+    body: Body, mask: ir.Value, gather: ir.Operation, numbers: dict[ir.Value, int]
+) -> bool:
+    """Whether a mask is all(0 <= index <= limit) over the index vectors of a gather."""
+    place, kind = body.made_by(mask)
+    numbers_of = stablehlo.GatherDimensionNumbers(gather.attributes["dimension_numbers"])
+    batch = len(shape_of(gather.results[0])) - len(numbers_of.offset_dims)
+    if kind != "broadcast_in_dim":
+        return False
+    if ints(body.ops[place], "broadcast_dimensions") != tuple(range(batch)):
+        return False
+    place, kind = body.made_by(body.ops[place].operands[0])
+    if kind != "reduce" or ints(body.ops[place], "dimensions") != (numbers_of.index_vector_dim,):
+        return False
+    both, kind = body.made_by(body.ops[place].operands[0])
+    if kind != "and":
+        return False
+    found = {_bound(body, side, gather, numbers) for side in body.ops[both].operands}
+    return found == {"GE", "LE"}
+
+
+def _bound(
+    body: Body, value: ir.Value, gather: ir.Operation, numbers: dict[ir.Value, int]
+) -> str | None:
+    """Return GE or LE if a value says that indices are at least 0, or within the buffer."""
+    place, kind = body.made_by(value)
+    if kind != "compare":
+        return None
+    op = body.ops[place]
+    if numbers[op.operands[0]] != numbers[gather.operands[1]]:
+        return None
+    direction = str(op.attributes["comparison_direction"])
+    if "GE" in direction:
+        return "GE" if is_zero(body, op.operands[1]) else None
+    if "LE" not in direction:
+        return None
+    limits = _constant_vector(body, op.operands[1])
+    numbers_of = stablehlo.GatherDimensionNumbers(gather.attributes["dimension_numbers"])
+    dims, sizes = shape_of(gather.operands[0]), ints(gather, "slice_sizes")
+    wanted = [dims[d] - sizes[d] for d in numbers_of.start_index_map]
+    return "LE" if limits is not None and all(
+        limit <= want for limit, want in zip(limits, wanted, strict=True)
+    ) else None  # fmt: skip
+
+
+def _constant_vector(body: Body, value: ir.Value) -> list[int] | None:
+    """Return the vector that broadcasts repeat along the last dim, if it is a constant."""
+    while True:
+        place, kind = body.made_by(value)
+        if kind == "constant":
+            attribute = body.ops[place].attributes["value"]
+            if not isinstance(attribute, ir.DenseIntElementsAttr):
+                return None
+            shape = shape_of(value)
+            return [int(x) for x in attribute] if len(shape) == 1 else None
+        if kind != "broadcast_in_dim":
+            return None
+        op = body.ops[place]
+        source, made = shape_of(op.operands[0]), shape_of(value)
+        last = ints(op, "broadcast_dimensions")[-1:]
+        if last != (len(made) - 1,) or source[-1] != made[-1]:
+            return None
+        value = op.operands[0]
+
+
+def _distinct_indices(body: Body, numbers: dict[ir.Value, int]) -> set[int]:
+    """Return the numbers of index tensors that the program itself declares distinct."""
+    return {
+        numbers[op.operands[1]]
+        for i, op in enumerate(body.ops)
+        if body.kind(i) == "scatter"
+        and "unique_indices" in op.attributes
+        and ir.BoolAttr(op.attributes["unique_indices"]).value
+    }

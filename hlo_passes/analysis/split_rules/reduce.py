@@ -1,0 +1,160 @@
+"""Reductions and prefix sums."""
+
+from collections.abc import Sequence
+
+from jaxlib.mlir import ir
+
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, ints, shape_of
+from hlo_passes.analysis.split_rules.pointwise import splat_of
+from hlo_passes.analysis.split_rules.rule import (
+    Factor,
+    Part,
+    Rule,
+    Rules,
+    by_factors,
+    clone_part,
+    clone_with,
+)
+from hlo_passes.ir.build import binary, broadcast, slice_of
+
+_SAME_NUMBER = ("stablehlo.broadcast_in_dim", "stablehlo.convert", "stablehlo.reshape")
+
+_MERGES = ("add", "maximum", "minimum", "multiply", "and", "or")
+
+
+def reducer(op: ir.Operation) -> str | None:
+    """Return the kind of the one op that an op's region applies to its two arguments, or None."""
+    block = op.regions[0].blocks[0]
+    inside = [view.operation for view in block.operations]
+    if len(inside) != 2 or set(inside[0].operands) != set(block.arguments):
+        return None
+    if list(inside[1].operands) != list(inside[0].results):
+        return None
+    kind = inside[0].name.rpartition(".")[2]
+    return kind if kind in _MERGES else None
+
+
+def _cut_reduce(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
+    """Cut along a dim that stays, or sum over one that goes."""
+    count = len(op.results)
+    gone = set(ints(op, "dimensions"))
+    rank = len(shape_of(op.operands[0]))
+    kept = [d for d in range(rank) if d not in gone]
+    nothing = (None,) * count
+    factors = [Factor((d,) * count + nothing, (i,) * count) for i, d in enumerate(kept)]
+    merge = reducer(op)
+    if spot.side == "operand" and cut.dim in gone and merge is not None:
+        _refuse_counted_start(op, merge)
+    if merge is not None and count == 1:
+        factors += [Factor((d, None), (None,)) for d in sorted(gone)]
+    elif spot.side == "operand" and cut.dim in gone:
+        raise NoSplit("reduces the cut dim with more than one op: its parts cannot be put together")
+    return by_factors(factors, spot, cut, merge or "add")
+
+
+def _refuse_counted_start(op: ir.Operation, merge: str) -> None:
+    """Every part starts from the start value: once more must change nothing."""
+    if not starts_from_nothing(op, merge):
+        raise NoSplit(f"{merge}s up the cut dim from a start that every part would count again; "
+                      "start from a constant that changes nothing")  # fmt: skip
+
+
+def starts_from_nothing(op: ir.Operation, merge: str) -> bool:
+    """Whether a reduction of one tensor may start several times and still be the same."""
+    neutral = {"add": 0, "multiply": 1}.get(merge)
+    if neutral is None:
+        return True
+    start = _maker(op.operands[1])
+    while start is not None and start.name in _SAME_NUMBER:
+        start = _maker(start.operands[0])
+    if start is None or start.name != "stablehlo.constant":
+        return False
+    number = splat_of(start)
+    return isinstance(number, ir.IntegerAttr | ir.FloatAttr | ir.BoolAttr) and (
+        number.value == neutral
+    )
+
+
+def _maker(value: ir.Value) -> ir.Operation | None:
+    return None if isinstance(value, ir.BlockArgument) else value.owner.operation
+
+
+def _cut_window(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
+    """Cut along a dim that the window does not slide over, or carry a prefix sum."""
+    if len(op.results) != 1:
+        raise NoSplit("a window over several tensors")
+    window = ints(op, "window_dimensions")
+    shape = shape_of(op.operands[0])
+    if shape != shape_of(op.results[0]) or _has_steps(op):
+        raise NoSplit("a window that changes the shape")
+    if window[cut.dim] == 1 and _padding(op)[cut.dim] != (0, 0):
+        raise NoSplit(f"a window that moves the cut dim {cut.dim}; pad and slice it instead")
+    if window[cut.dim] != 1:
+        if not is_prefix(op, cut.dim):
+            raise NoSplit(f"a window over the cut dim {cut.dim} that is no prefix sum")
+        if cut.outer != 1:
+            raise NoSplit("a prefix sum over a dim that is cut block by block: its order is not "
+                          "the order of the parts")  # fmt: skip
+        return OpSplit((cut, None), (cut,), carries=True)
+    factors = [Factor((d, None), (d,)) for d in range(len(shape))]
+    return by_factors(factors, spot, cut)
+
+
+def is_prefix(op: ir.Operation, dim: int) -> bool:
+    """Whether a `reduce_window` is an inclusive prefix sum along `dim`, as `jnp.cumsum` makes."""
+    size = shape_of(op.operands[0])[dim]
+    window = ints(op, "window_dimensions")
+    others = all(w == 1 for d, w in enumerate(window) if d != dim)
+    ends_here = window[dim] == size and _padding(op)[dim] == (size - 1, 0)
+    return others and ends_here and reducer(op) == "add" and starts_from_nothing(op, "add")
+
+
+def _has_steps(op: ir.Operation) -> bool:
+    names = ("window_strides", "base_dilations", "window_dilations")
+    return any(step != 1 for name in names for step in ints(op, name))
+
+
+def _padding(op: ir.Operation) -> list[tuple[int, int]]:
+    if "padding" not in op.attributes:
+        return [(0, 0)] * len(ints(op, "window_dimensions"))
+    flat = [int(x) for x in ir.DenseIntElementsAttr(op.attributes["padding"])]
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _part_window(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> list[ir.Value]:
+    """Build a prefix sum that goes on where the parts before it ended."""
+    if not part.split.carries:
+        return clone_part(op, operands, part)
+    (counted,) = clone_with(_shorter)(op, operands, part)
+    if part.carry is None:
+        return [counted]
+    return [binary("add", counted, broadcast(part.carry, counted.type))]
+
+
+def carry_of(op: ir.Operation, made: ir.Value) -> ir.Value:
+    """Return what the next part of a prefix sum starts from: the last slice of this one."""
+    (dim,) = [d for d, w in enumerate(ints(op, "window_dimensions")) if w != 1]
+    size = shape_of(made)[dim]
+    return slice_of(made, dim, size - 1, size)
+
+
+def _shorter(op: ir.Operation, part: Part) -> dict[str, ir.Attribute]:
+    (cut,) = part.split.results
+    assert isinstance(cut, Cut)
+    window, padding = list(ints(op, "window_dimensions")), _padding(op)
+    window[cut.dim] //= part.k
+    padding[cut.dim] = (window[cut.dim] - 1, 0)
+    flat = [str(list(pair)) for pair in padding]
+    kind = f"tensor<{len(padding)}x2xi64>"
+    return {
+        "window_dimensions": ir.DenseI64ArrayAttr.get(window),
+        "padding": ir.Attribute.parse(f"dense<[{', '.join(flat)}]> : {kind}"),
+    }
+
+
+RULES: Rules = {
+    "reduce": Rule(_cut_reduce, clone_part),
+    "reduce_window": Rule(_cut_window, _part_window),
+}
+
+__all__ = ["RULES", "Sum", "carry_of", "is_prefix", "reducer"]

@@ -1,0 +1,234 @@
+"""Small StableHLO builders: each makes one op, or a few, at the current insertion point."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jax.extend.mlir.dialects import stablehlo
+from jaxlib.mlir import ir
+
+
+def op_of(
+    name: str,
+    operands: Sequence[ir.Value],
+    results: Sequence[ir.Type],
+    attributes: dict[str, ir.Attribute] | None = None,
+) -> list[ir.Value]:
+    """Make `stablehlo.<name>` and return its results."""
+    new = ir.Operation.create(
+        f"stablehlo.{name}",
+        results=list(results),
+        operands=list(operands),
+        attributes=attributes or {},
+    )
+    return list(new.results)
+
+
+def tensor(value: ir.Value) -> ir.RankedTensorType:
+    """Return a value's tensor type."""
+    return ir.RankedTensorType(value.type)
+
+
+def shape(value: ir.Value) -> tuple[int, ...]:
+    """Return a tensor's dims."""
+    return tuple(tensor(value).shape)
+
+
+def type_like(kind: ir.Type, dims: Sequence[int]) -> ir.RankedTensorType:
+    """Return a tensor type with the same elements and other dims."""
+    return ir.RankedTensorType.get(list(dims), ir.RankedTensorType(kind).element_type)
+
+
+def int_type(dims: Sequence[int]) -> ir.RankedTensorType:
+    """Return a tensor type of int32."""
+    return ir.RankedTensorType.get(list(dims), ir.IntegerType.get_signless(32))
+
+
+def splat(kind: ir.Type, value: float) -> ir.Value:
+    """Make a constant that holds one number everywhere."""
+    element = ir.RankedTensorType(kind).element_type
+    is_float = isinstance(element, ir.FloatType)
+    number = ir.FloatAttr.get(element, value) if is_float else _integer(element, value)
+    attribute = ir.DenseElementsAttr.get_splat(kind, number)
+    return op_of("constant", [], [kind], {"value": attribute})[0]
+
+
+def _integer(element: ir.Type, value: float) -> ir.Attribute:
+    return ir.IntegerAttr.get(element, int(value))
+
+
+def table(numbers: Sequence[int]) -> ir.Value:
+    """Make an int32 vector."""
+    attribute = ir.DenseElementsAttr.get(np.asarray(numbers, np.int32))
+    return op_of("constant", [], [attribute.type], {"value": attribute})[0]
+
+
+def iota(dims: Sequence[int], dim: int) -> ir.Value:
+    """Count along a dim, int32."""
+    attribute = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)
+    return op_of("iota", [], [int_type(dims)], {"iota_dimension": attribute})[0]
+
+
+def binary(kind: str, left: ir.Value, right: ir.Value) -> ir.Value:
+    """Combine two equally shaped tensors: `add`, `multiply`, `minimum`, ..."""
+    return op_of(kind, [left, right], [left.type])[0]
+
+
+def compare(left: ir.Value, direction: str, right: ir.Value) -> ir.Value:
+    """Compare two tensors: `EQ`, `LT`, `GE`, ..."""
+    return stablehlo.compare(left, right, stablehlo.ComparisonDirectionAttr.get(direction))
+
+
+def select(condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
+    """Take `yes` where the condition holds, else `no`."""
+    return op_of("select", [condition, yes, no], [yes.type])[0]
+
+
+def convert(value: ir.Value, element: ir.Type) -> ir.Value:
+    """Change the element type, if it is another."""
+    if tensor(value).element_type == element:
+        return value
+    return op_of("convert", [value], [ir.RankedTensorType.get(shape(value), element)])[0]
+
+
+def reshape(value: ir.Value, dims: Sequence[int]) -> ir.Value:
+    """Give a tensor other dims, if they are others."""
+    if shape(value) == tuple(dims):
+        return value
+    return op_of("reshape", [value], [type_like(value.type, dims)])[0]
+
+
+def transpose(value: ir.Value, permutation: Sequence[int]) -> ir.Value:
+    """Permute dims, if they move."""
+    if list(permutation) == list(range(len(permutation))):
+        return value
+    dims = [shape(value)[d] for d in permutation]
+    attribute = ir.DenseI64ArrayAttr.get(list(permutation))
+    return op_of("transpose", [value], [type_like(value.type, dims)],
+                 {"permutation": attribute})[0]  # fmt: skip
+
+
+def broadcast(value: ir.Value, kind: ir.Type, dims: Sequence[int] | None = None) -> ir.Value:
+    """Repeat a tensor: its dims, by default all in place, become `dims` of the type `kind`."""
+    placed = list(dims) if dims is not None else list(range(len(shape(value))))
+    attribute = ir.DenseI64ArrayAttr.get(placed)
+    return op_of("broadcast_in_dim", [value], [kind], {"broadcast_dimensions": attribute})[0]
+
+
+def slice_of(value: ir.Value, dim: int, start: int, limit: int) -> ir.Value:
+    """Take indices start <= i < limit of a dim."""
+    dims = shape(value)
+    starts, limits = [0] * len(dims), list(dims)
+    starts[dim], limits[dim] = start, limit
+    made = [b - a for a, b in zip(starts, limits, strict=True)]
+    attributes = {
+        "start_indices": ir.DenseI64ArrayAttr.get(starts),
+        "limit_indices": ir.DenseI64ArrayAttr.get(limits),
+        "strides": ir.DenseI64ArrayAttr.get([1] * len(dims)),
+    }
+    return op_of("slice", [value], [type_like(value.type, made)], attributes)[0]
+
+
+def concatenate(values: Sequence[ir.Value], dim: int) -> ir.Value:
+    """Put tensors behind each other along a dim."""
+    if len(values) == 1:
+        return values[0]
+    dims = list(shape(values[0]))
+    dims[dim] = sum(shape(v)[dim] for v in values)
+    attribute = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)
+    return op_of("concatenate", values, [type_like(values[0].type, dims)],
+                 {"dimension": attribute})[0]  # fmt: skip
+
+
+def barrier_of(values: Sequence[ir.Value]) -> list[ir.Value]:
+    """Make names for values that are there only once all of them are."""
+    return op_of("optimization_barrier", values, [v.type for v in values])
+
+
+def all_to_all(value: ir.Value, like: ir.Operation) -> ir.Value:
+    """Swap blocks of the leading dim between the devices that `like` (an all-to-all) connects."""
+    i64 = ir.IntegerType.get_signless(64)
+    attributes = {
+        name: like.attributes[name]
+        for name in ("channel_handle", "replica_groups", "split_count")
+        if name in like.attributes
+    }
+    attributes["split_dimension"] = ir.IntegerAttr.get(i64, 0)
+    attributes["concat_dimension"] = ir.IntegerAttr.get(i64, 0)
+    return op_of("all_to_all", [value], [value.type], attributes)[0]
+
+
+def prefix_sum(value: ir.Value, dim: int) -> ir.Value:
+    """Sum up along a dim, each element included, as `jnp.cumsum` lowers."""
+    dims = shape(value)
+    window = [dims[d] if d == dim else 1 for d in range(len(dims))]
+    padding = np.zeros((len(dims), 2), np.int64)
+    padding[dim, 0] = dims[dim] - 1
+    new = stablehlo.ReduceWindowOp(
+        [value.type],
+        [value],
+        [splat(type_like(value.type, ()), 0)],
+        ir.DenseI64ArrayAttr.get(window),
+        padding=ir.DenseIntElementsAttr.get(padding),
+    )
+    _combine(new.regions[0], type_like(value.type, ()), "add")
+    return new.results[0]
+
+
+def total(value: ir.Value, dim: int) -> ir.Value:
+    """Sum over a dim."""
+    dims = [size for d, size in enumerate(shape(value)) if d != dim]
+    kind = type_like(value.type, dims)
+    zero = splat(type_like(value.type, ()), 0)
+    new = stablehlo.ReduceOp([kind], [value], [zero], ir.DenseI64ArrayAttr.get([dim]))
+    _combine(new.regions[0], type_like(value.type, ()), "add")
+    return new.results[0]
+
+
+def scatter_rows(
+    buffer: ir.Value, rows: ir.Value, places: ir.Value, merge: str, *, distinct: bool
+) -> ir.Value:
+    """Write, or add, rows `[N, ...]` to places int32 `[N]` of a buffer `[R, ...]`.
+
+    Args:
+        buffer: what the rows go into.
+        rows: what is written.
+        places: rows of the buffer; those beyond it are dropped.
+        merge: `set` or `add`.
+        distinct: whether no two places within the buffer are equal.
+    """
+    count = len(shape(buffer))
+    numbers = stablehlo.ScatterDimensionNumbers.get(
+        list(range(1, count)), [0], [], [], [0], 1
+    )
+    new = stablehlo.ScatterOp(
+        [buffer.type], [buffer], reshape(places, (*shape(places), 1)), [rows], numbers,
+        unique_indices=ir.BoolAttr.get(distinct),
+    )  # fmt: skip
+    _combine(new.regions[0], type_like(buffer.type, ()), merge)
+    return new.results[0]
+
+
+def gather_rows(buffer: ir.Value, places: ir.Value) -> ir.Value:
+    """Read rows `[N, ...]` at places int32 `[N]` of a buffer `[R, ...]`; places are clamped."""
+    dims = shape(buffer)
+    numbers = stablehlo.GatherDimensionNumbers.get(
+        list(range(1, len(dims))), [0], [], [], [0], 1
+    )
+    kind = type_like(buffer.type, (shape(places)[0], *dims[1:]))
+    sizes = ir.DenseI64ArrayAttr.get([1, *dims[1:]])
+    new = ir.Operation.create(
+        "stablehlo.gather",
+        results=[kind],
+        operands=[buffer, reshape(places, (*shape(places), 1))],
+        attributes={"dimension_numbers": numbers, "slice_sizes": sizes},
+    )
+    return new.results[0]
+
+
+def _combine(region: ir.Region, kind: ir.Type, merge: str) -> None:
+    """Fill a region with one binary op on its two arguments, or with its second argument."""
+    location = ir.Location.current
+    block = region.blocks.append(kind, kind, arg_locs=[location, location])
+    with ir.InsertionPoint(block):
+        left, right = block.arguments
+        stablehlo.return_([right if merge == "set" else binary(merge, left, right)])

@@ -1,0 +1,1 @@
+"""The edits that cut a program into parts."""

@@ -1,0 +1,178 @@
+"""Rewrites a block so that its cut ops run once for every part."""
+
+from collections.abc import Sequence
+
+from jaxlib.mlir import ir
+
+from hlo_passes.analysis.cuts import Cut, OpSplit, Sum
+from hlo_passes.analysis.moe_sites import Site
+from hlo_passes.analysis.split_rules.catalogue import rule_of
+from hlo_passes.analysis.split_rules.reduce import carry_of
+from hlo_passes.analysis.split_rules.rule import Part
+from hlo_passes.analysis.split_states import BARRIER, States
+from hlo_passes.ir.body import Body
+from hlo_passes.ir.build import barrier_of, binary, convert, tensor
+from hlo_passes.rewrite.pieces import Pieces
+from hlo_passes.rewrite.rows import RowExchange
+
+_NARROW = ("bf16", "f16")
+
+
+def cut_block(
+    body: Body,
+    states: States,
+    puts: Sequence[Site] = (),
+    fetches: Sequence[Site] = (),
+    rows: RowExchange | None = None,
+) -> None:
+    """Cut a block into parts. The body's handles are gone afterwards.
+
+    Args:
+        body: the block.
+        states: which ops are cut, and how.
+        puts, fetches: exchanges whose rows are sent part by part.
+        rows: how rows are sent; needed if there are any.
+    """
+    _Cutter(body, states, puts, fetches, rows).run()
+
+
+class _Cutter:
+    def __init__(
+        self,
+        body: Body,
+        states: States,
+        puts: Sequence[Site],
+        fetches: Sequence[Site],
+        rows: RowExchange | None,
+    ) -> None:
+        self.body, self.states, self.rows = body, states, rows
+        self.pieces = Pieces(states.k)
+        self.puts = {site.exchange: site for site in puts}
+        self.fetches = {site.access: site for site in fetches}
+        self.replaced = {
+            i
+            for site in (*puts, *fetches)
+            for i in (site.access, site.exchange, *site.between)
+        }
+
+    def run(self) -> None:
+        for place, op in enumerate(self.body.ops):
+            with ir.InsertionPoint(op), op.location:
+                self._build(place, op)
+        for place in reversed(range(len(self.body.ops))):
+            if place in self.replaced or place in self.states.splits:
+                self.body.ops[place].erase()
+
+    def _build(self, place: int, op: ir.Operation) -> None:
+        if place in self.puts:
+            assert self.rows is not None
+            self.rows.put(self.puts[place], self.body, self.pieces)
+        elif place in self.fetches:
+            assert self.rows is not None
+            self.rows.fetch(self.fetches[place], self.body, self.pieces)
+        elif place in self.replaced:
+            return
+        elif place in self.states.splits:
+            self._split(op, self.states.splits[place])
+        else:
+            self._keep(place, op)
+
+    def _keep(self, place: int, op: ir.Operation) -> None:
+        """Let a whole op read whole values."""
+        for i, value in enumerate(op.operands):
+            new = self.pieces.whole(value)
+            if new != value:
+                op.operands[i] = new
+        for value in self.body.reads[place][len(op.operands) :]:
+            new = self.pieces.whole(value)
+            if new != value:
+                _replace_inside(op, value, new)
+
+    def _split(self, op: ir.Operation, split: OpSplit) -> None:
+        if op.name.endswith(BARRIER):
+            self._split_barrier(op, split)
+        elif any(isinstance(state, Sum) for state in split.results):
+            self._accumulate(op, split)
+        else:
+            self._split_plain(op, split)
+
+    def _operands(self, op: ir.Operation, split: OpSplit, index: int) -> list[ir.Value]:
+        return [
+            self.pieces.whole(value) if state is None else self.pieces.parts(value, state)[index]
+            for value, state in zip(op.operands, split.operands, strict=True)
+        ]
+
+    def _split_plain(self, op: ir.Operation, split: OpSplit) -> None:
+        rule = rule_of(op)
+        assert rule is not None
+        made: list[list[ir.Value]] = []
+        carry = None
+        for index in range(self.states.k):
+            part = Part(index, self.states.k, split, carry)
+            made.append(rule.part(op, self._operands(op, split, index), part))
+            if split.carries:
+                carry = carry_of(op, made[-1][0])
+        for r, state in enumerate(split.results):
+            if isinstance(state, Cut):
+                self.pieces.give_parts(op.results[r], state, [values[r] for values in made])
+            else:
+                self.pieces.give_whole(op.results[r], made[0][r])
+
+    def _accumulate(self, op: ir.Operation, split: OpSplit) -> None:
+        """Add the parts up as they come: part i goes on from the total of those before it.
+
+        Totals of 16-bit matrix products are kept in 32 bits and rounded once, as the uncut
+        product does.
+        """
+        rule = rule_of(op)
+        assert rule is not None
+        (state,) = split.results
+        assert isinstance(state, Sum)
+        total: ir.Value | None = None
+        for index in range(self.states.k):
+            operands = self._operands(op, split, index)
+            if total is not None and op.name == "stablehlo.scatter":
+                operands[0] = total
+            (made,) = rule.part(op, operands, Part(index, self.states.k, split))
+            if op.name == "stablehlo.dot_general":
+                _widen(made)
+            if total is not None and op.name != "stablehlo.scatter":
+                made = binary(state.merge, total, made)
+            total = made
+        assert total is not None
+        self.pieces.give_whole(op.results[0], convert(total, tensor(op.results[0]).element_type))
+
+    def _split_barrier(self, op: ir.Operation, split: OpSplit) -> None:
+        """Give every part a barrier of its own, and one to what is whole."""
+        cut = [i for i, state in enumerate(split.operands) if state is not None]
+        rest = [i for i, state in enumerate(split.operands) if state is None]
+        columns = [
+            barrier_of([self._operands(op, split, index)[i] for i in cut])
+            for index in range(self.states.k)
+        ]
+        for at, i in enumerate(cut):
+            state = split.results[i]
+            assert isinstance(state, Cut)
+            self.pieces.give_parts(op.results[i], state, [column[at] for column in columns])
+        if rest:
+            whole = barrier_of([self.pieces.whole(op.operands[i]) for i in rest])
+            for i, value in zip(rest, whole, strict=True):
+                self.pieces.give_whole(op.results[i], value)
+
+
+def _widen(product: ir.Value) -> None:
+    """Let a product of 16-bit numbers give 32-bit ones."""
+    if str(tensor(product).element_type) in _NARROW:
+        product.set_type(ir.RankedTensorType.get(tensor(product).shape, ir.F32Type.get()))
+
+
+def _replace_inside(op: ir.Operation, old: ir.Value, new: ir.Value) -> None:
+    """Replace a captured value in the regions of an op."""
+
+    def visit(inner: ir.Operation) -> ir.WalkResult:
+        for i, value in enumerate(inner.operands):
+            if value == old:
+                inner.operands[i] = new
+        return ir.WalkResult.ADVANCE
+
+    op.walk(visit)

@@ -1,0 +1,103 @@
+"""Applies planned splits to a module."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from jaxlib.mlir import ir
+
+from hlo_passes.analysis.blocks import walk_blocks
+from hlo_passes.analysis.cuts import Cut
+from hlo_passes.analysis.moe_sites import Site, Sites, find_sites
+from hlo_passes.analysis.split_states import States, is_generator, spread_cuts
+from hlo_passes.errors import PlanError
+from hlo_passes.ir.body import Body
+from hlo_passes.ir.module import Module
+from hlo_passes.plan.plan import Split
+from hlo_passes.rewrite.cutter import cut_block
+from hlo_passes.rewrite.rows import TOKENS, Groups, RowExchange
+
+
+@dataclass(frozen=True)
+class TokenCut:
+    """How a block can be cut along its tokens.
+
+    Attributes:
+        states: of the ops within reach.
+        puts, fetches: exchanges whose rows can be sent part by part.
+    """
+
+    states: States
+    puts: tuple[Site, ...]
+    fetches: tuple[Site, ...]
+
+
+def cut_tokens(body: Body, sites: Sites, k: int, ops: Collection[int]) -> TokenCut:
+    """Work out how the given ops of a block are cut along the tokens of its puts and fetches."""
+    puts = tuple(site for site in sites.puts if _is_usable(body, site, k, ops))
+    fetches = tuple(site for site in sites.fetches if _is_usable(body, site, k, ops))
+    fixed = {i for s in (*puts, *fetches) for i in (s.access, s.exchange, *s.between)}
+    states = spread_cuts(body, _seeds(body, puts, fetches), k, fixed)
+    return TokenCut(states.limited_to(ops), puts, fetches)
+
+
+def _seeds(
+    body: Body, puts: Sequence[Site], fetches: Sequence[Site]
+) -> Iterator[tuple[ir.Value, Cut]]:
+    for site in puts:
+        op = body.ops[site.access]
+        yield from ((op.operands[2], TOKENS), (op.operands[1], TOKENS))
+    for site in fetches:
+        op = body.ops[site.access]
+        yield from ((op.results[0], TOKENS), (op.operands[1], TOKENS))
+
+
+def _is_usable(body: Body, site: Site, k: int, ops: Collection[int]) -> bool:
+    """Whether a site lies in the region, and its tokens come in k equal parts."""
+    shape = tuple(ir.RankedTensorType(body.ops[site.access].operands[1].type).shape)
+    inside = all(i in ops for i in (site.access, site.exchange, *site.between))
+    return inside and len(shape) > 0 and shape[0] % k == 0 and site.rows.index_dim != 0
+
+
+def cut_module(module: Module, splits: Sequence[Split]) -> Module:
+    """Return a copy of a module that is cut as planned.
+
+    Raises:
+        PlanError: if a split names a block or an op that the module does not have.
+    """
+    clone = module.copy()
+    groups = {g.name: g for g, _ in clone.snapshot().walk()} if splits else {}
+    blocks = dict(walk_blocks(clone.body))
+    for name, block in blocks.items():
+        for split in splits:
+            if split.block == name:
+                exchanges = {
+                    op.id: op.collective.groups or (tuple(range(clone.devices)),)
+                    for op in groups[name].ops
+                    if op.collective is not None
+                }
+                with clone.ir.context:
+                    _cut(block, split, exchanges)
+    missing = [split.block for split in splits if split.block not in blocks]
+    if missing:
+        raise PlanError(missing[0], "the plan cuts a block that this module does not have",
+                        "plan this module again")  # fmt: skip
+    clone.verify()
+    return clone
+
+
+def _cut(block: ir.Block, split: Split, groups: dict[int, Groups]) -> None:
+    body = Body(block)
+    if split.last >= len(body.ops):
+        raise PlanError(split.block, "the plan's places do not fit this block",
+                        "plan this module again")  # fmt: skip
+    ops = frozenset(range(split.first, split.last + 1))
+    if split.along == "capacity":
+        seeds = [(body.ops[at].operands[0], Cut(dim, outer)) for at, dim, outer in split.seeds]
+        others = frozenset(range(len(body.ops))) - set(split.only)
+        fixed = {i for i in others if not is_generator(body, i)}
+        cut_block(body, spread_cuts(body, seeds, split.k, fixed))
+        return
+    sites = find_sites(body)
+    found = cut_tokens(body, sites, split.k, ops)
+    rows = RowExchange(sites.numbers, split.ragged, groups)
+    cut_block(body, found.states, found.puts, found.fetches, rows)

@@ -1,0 +1,275 @@
+"""Sends the token rows of one part, instead of the whole buffer of an all-to-all.
+
+Every device packs the rows that its part of the tokens owns by destination, with as much room for
+each peer as there can be rows for it, and tells the peers where the rows belong (a *put*) or which
+rows it wants (a *fetch*). What arrives is written to the places where the whole all-to-all would
+have put it, so that the buffer holds, after the last part, the same bits. With ragged exchanges
+only the rows are sent; without, the room around them too, which is for backends that lack them.
+
+A message of one int32 a row goes ahead. It is the same for the dispatch and the combine of a layer
+and for their gradients, and is sent once for all of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jax.extend.mlir.dialects import stablehlo
+from jaxlib.mlir import ir
+
+from hlo_passes.analysis.cuts import Cut, integer, shape_of
+from hlo_passes.analysis.moe_sites import Rows, Site, merge_of
+from hlo_passes.ir import build
+from hlo_passes.ir.body import Body
+from hlo_passes.ir.collectives import FILL
+from hlo_passes.rewrite.pieces import Pieces
+
+type Groups = Sequence[Sequence[int]]
+
+TOKENS = Cut(0)
+"""How the tokens of a put or fetch are cut: they lead, and parts are contiguous."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the rows of one part go.
+
+    Attributes:
+        room: rows that fit in the block of one peer.
+        places: per row of the part, its place among `peers * room` packed ones, int32 `[N]`;
+            `peers * room` for a row that goes nowhere.
+        asked: per peer and packed row, which row of its block it is, int32 `[peers, room]`;
+            the number of rows of a block where there is none. From the peers' point of view.
+        sent: rows that go to each peer, `[peers]`.
+        wanted: rows that come from each peer, `[peers]`.
+        here: where the peers keep the rows from this device, `[peers]`.
+    """
+
+    room: int
+    places: ir.Value
+    asked: ir.Value
+    sent: ir.Value
+    wanted: ir.Value
+    here: ir.Value
+
+
+@dataclass
+class RowExchange:
+    """Builds puts and fetches.
+
+    Attributes:
+        numbers: value numbers of the block, by which equal index tensors are known.
+        ragged: whether only filled rows are sent.
+        groups: the devices that an all-to-all connects, for ragged exchanges.
+    """
+
+    numbers: dict[ir.Value, int]
+    ragged: bool = False
+    groups: dict[int, Groups] = field(default_factory=dict)
+    _addresses: dict[object, Address] = field(default_factory=dict)
+
+    def put(self, site: Site, body: Body, pieces: Pieces) -> None:
+        """Build a dispatch in parts, at the insertion point."""
+        scatter, exchange, rows = body.ops[site.access], body.ops[site.exchange], site.rows
+        element = build.tensor(exchange.results[0]).element_type
+        updates = pieces.parts(scatter.operands[2], TOKENS)
+        kind = ir.RankedTensorType.get([rows.count, *rows.width], element)
+        arrived = build.splat(kind, 0)
+        for index, update in enumerate(updates):
+            address = self._address(site, body, pieces, index)
+            count = build.shape(address.places)[0]
+            own = build.convert(build.reshape(update, (count, *rows.width)), element)
+            packed = self._empty(rows, address, element)
+            packed = build.scatter_rows(packed, own, address.places, "set", distinct=True)
+            came = self._send(packed, site, exchange, address, address.sent, address.wanted)
+            arrived = build.scatter_rows(
+                arrived, came, _targets(address, rows), merge_of(scatter), distinct=site.distinct
+            )
+        pieces.give_whole(exchange.results[0], _received(arrived, exchange))
+
+    def fetch(self, site: Site, body: Body, pieces: Pieces) -> None:
+        """Build a combine in parts, at the insertion point."""
+        gather, exchange, rows = body.ops[site.access], body.ops[site.exchange], site.rows
+        made = gather.results[0]
+        element = build.tensor(made).element_type
+        offered = _offered(pieces.whole(exchange.operands[0]), exchange, rows)
+        parts = []
+        for index in range(pieces.k):
+            address = self._address(site, body, pieces, index)
+            wanted = build.gather_rows(offered, _sources(address, rows))
+            came = self._send(wanted, site, exchange, address, address.wanted, address.sent)
+            own = build.convert(build.gather_rows(came, address.places), element)
+            parts.append(build.reshape(own, TOKENS.part_of(shape_of(made), pieces.k)))
+        pieces.give_parts(made, TOKENS, parts)
+
+    def _empty(self, rows: Rows, address: Address, element: ir.Type) -> ir.Value:
+        dims = [rows.peers * address.room, *rows.width]
+        return build.splat(ir.RankedTensorType.get(dims, element), 0)
+
+    def _address(self, site: Site, body: Body, pieces: Pieces, index: int) -> Address:
+        """Return where a part's rows go; built once for all sites with the same indices."""
+        indices = body.ops[site.access].operands[1]
+        part = pieces.parts(indices, TOKENS)[index]
+        rows, exchange = site.rows, body.ops[site.exchange]
+        count = _vectors(part, rows)
+        room = min(count, rows.block) if site.distinct else count
+        groups = str(exchange.attributes["replica_groups"])
+        key = (self.numbers[indices], rows, room, site.clamps, groups, index)
+        if key not in self._addresses:
+            self._addresses[key] = _build_address(part, rows, room, site.clamps, exchange)
+        return self._addresses[key]
+
+    def _send(
+        self,
+        packed: ir.Value,
+        site: Site,
+        exchange: ir.Operation,
+        address: Address,
+        sent: ir.Value,
+        wanted: ir.Value,
+    ) -> ir.Value:
+        """Swap packed rows `[peers * room, ...]` between the peers."""
+        if not self.ragged:
+            return build.all_to_all(packed, exchange)
+        peers, room = site.rows.peers, address.room
+        offsets = build.table([peer * room for peer in range(peers)])
+        zeros = build.splat(packed.type, 0)
+        fill = min(1.0, build.shape(address.places)[0] / (peers * room))
+        operands = [packed, zeros, offsets, sent, address.here, wanted]
+        return _ragged(operands, exchange, self.groups[site.exchange], fill)
+
+
+def _vectors(indices: ir.Value, rows: Rows) -> int:
+    """Return how many index vectors there are."""
+    count = 1
+    for d, size in enumerate(build.shape(indices)):
+        count *= 1 if d == rows.index_dim else size
+    return count
+
+
+def _build_address(
+    indices: ir.Value, rows: Rows, room: int, clamps: bool, exchange: ir.Operation
+) -> Address:
+    """Rank the rows of a part among those for the same peer, and tell the peers."""
+    flat, inside = _flat_rows(indices, rows, clamps)
+    count = build.shape(flat)[0]
+    block = build.splat(flat.type, rows.block)
+    peer = build.op_of("divide", [flat, block], [flat.type])[0]
+    within = build.op_of("remainder", [flat, block], [flat.type])[0]
+    table = build.int_type((count, rows.peers))
+    is_for = build.compare(build.broadcast(peer, table, [0]), "EQ", build.iota((count, rows.peers), 1))
+    hot = build.convert(is_for, table.element_type)
+    hot = build.binary("multiply", hot, build.broadcast(_as_int(inside), table, [0]))
+    upto = build.prefix_sum(hot, 0)
+    rank = build.total(build.binary("multiply", upto, hot), 1)
+    rank = build.binary("subtract", rank, build.splat(rank.type, 1))
+    place = build.binary("add", build.binary("multiply", peer, build.splat(flat.type, room)), rank)
+    nowhere = build.splat(flat.type, rows.peers * room)
+    fits = build.compare(rank, "LT", build.splat(rank.type, room))
+    fits = build.binary("and", fits, inside)
+    places = build.select(fits, place, nowhere)
+    message = build.splat(build.int_type((rows.peers * room,)), rows.block)
+    message = build.scatter_rows(message, within, places, "set", distinct=True)
+    message = build.reshape(message, (rows.peers, room))
+    own = build.table([peer * room for peer in range(rows.peers)])
+    message = build.concatenate([message, build.reshape(own, (rows.peers, 1))], 1)
+    heard = build.all_to_all(message, exchange)
+    asked = build.slice_of(heard, 1, 0, room)
+    real = build.compare(asked, "LT", build.splat(asked.type, rows.block))
+    return Address(
+        room=room,
+        places=places,
+        asked=asked,
+        sent=build.total(hot, 0),
+        wanted=build.total(_as_int(real), 1),
+        here=build.reshape(build.slice_of(heard, 1, room, room + 1), (rows.peers,)),
+    )
+
+
+def _flat_rows(indices: ir.Value, rows: Rows, clamps: bool) -> tuple[ir.Value, ir.Value]:
+    """Return the row that every index vector names, int32 `[N]`, and whether there is one."""
+    count = _vectors(indices, rows)
+    dims = build.shape(indices)
+    has_vector = rows.index_dim < len(dims)
+    integers = build.convert(indices, ir.IntegerType.get_signless(32))
+    kind = build.int_type((count,))
+    flat, inside = build.splat(kind, 0), None
+    for size, column in zip(rows.dims, rows.columns, strict=True):
+        index = build.slice_of(integers, rows.index_dim, column, column + 1) if has_vector else (
+            integers
+        )  # fmt: skip
+        index = build.reshape(index, (count,))
+        low, high = build.splat(kind, 0), build.splat(kind, size - 1)
+        bounded = build.binary("minimum", build.binary("maximum", index, low), high)
+        flat = build.binary("multiply", flat, build.splat(kind, size))
+        flat = build.binary("add", flat, bounded)
+        here = build.compare(bounded if clamps else index, "EQ", bounded)
+        inside = here if inside is None else build.binary("and", inside, here)
+    assert inside is not None
+    return flat, inside
+
+
+def _as_int(flag: ir.Value) -> ir.Value:
+    return build.convert(flag, ir.IntegerType.get_signless(32))
+
+
+def _block_starts(address: Address, rows: Rows) -> ir.Value:
+    """Return, per peer and packed row, the first row of the peer's block, `[peers, room]`."""
+    dims = (rows.peers, address.room)
+    counted = build.iota(dims, 0)
+    return build.binary("multiply", counted, build.splat(counted.type, rows.block))
+
+
+def _targets(address: Address, rows: Rows) -> ir.Value:
+    """Return the rows of the whole buffer that arriving rows belong to; beyond it for none."""
+    place = build.binary("add", _block_starts(address, rows), address.asked)
+    real = build.compare(address.asked, "LT", build.splat(address.asked.type, rows.block))
+    beyond = build.splat(place.type, rows.count)
+    return build.reshape(build.select(real, place, beyond), (rows.peers * address.room,))
+
+
+def _sources(address: Address, rows: Rows) -> ir.Value:
+    """Return the rows of the offered buffer that the peers asked for; any for none."""
+    last = build.splat(address.asked.type, rows.block - 1)
+    bounded = build.binary("minimum", address.asked, last)
+    place = build.binary("add", _block_starts(address, rows), bounded)
+    return build.reshape(place, (rows.peers * address.room,))
+
+
+def _received(arrived: ir.Value, exchange: ir.Operation) -> ir.Value:
+    """Turn rows `[peers * block, ...]` into what the all-to-all gives."""
+    operand, peers = shape_of(exchange.operands[0]), integer(exchange, "split_count")
+    split, concat = integer(exchange, "split_dimension"), integer(exchange, "concat_dimension")
+    dims = [size // peers if d == split else size for d, size in enumerate(operand)]
+    blocks = build.reshape(arrived, (peers, *dims))
+    order = [*range(1, concat + 1), 0, *range(concat + 1, len(dims) + 1)]
+    return build.reshape(build.transpose(blocks, order), shape_of(exchange.results[0]))
+
+
+def _offered(whole: ir.Value, exchange: ir.Operation, rows: Rows) -> ir.Value:
+    """Turn what an all-to-all is given into rows `[peers * block, ...]`, by destination."""
+    dims, peers = build.shape(whole), integer(exchange, "split_count")
+    split = integer(exchange, "split_dimension")
+    blocks = build.reshape(whole, (*dims[:split], peers, dims[split] // peers, *dims[split + 1 :]))
+    order = [split, *(d for d in range(len(dims) + 1) if d != split)]
+    return build.reshape(build.transpose(blocks, order), (rows.count, *rows.width))
+
+
+def _ragged(
+    operands: Sequence[ir.Value], exchange: ir.Operation, groups: Groups, fill: float
+) -> ir.Value:
+    """Send filled rows only. XLA keeps the op's scope and line if its tables are of int64."""
+    i64 = ir.IntegerType.get_signless(64)
+    channel = stablehlo.ChannelHandle(exchange.attributes["channel_handle"]).handle
+    table = build.np.asarray(groups, dtype=build.np.int64)
+    config = {
+        "replica_groups": ir.DenseIntElementsAttr.get(table, type=i64),
+        "channel_id": ir.IntegerAttr.get(i64, channel),
+    }
+    attributes = {
+        "call_target_name": ir.StringAttr.get("ragged_all_to_all"),
+        "api_version": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
+        "backend_config": ir.DictAttr.get(config),
+        "mhlo.frontend_attributes": ir.DictAttr.get({FILL: ir.StringAttr.get(f"{fill:.6g}")}),
+    }
+    wide = [*operands[:2], *(build.convert(value, i64) for value in operands[2:])]
+    return build.op_of("custom_call", wide, [operands[1].type], attributes)[0]
