@@ -105,10 +105,12 @@ class _Assignment:
                 return shared
         if op.is_done:
             return self.of[op.operands[0]][-len(leaves) :]
-        taken = tuple(b for v in op.overwrites for b in self.of[v])[: len(leaves)]
-        if not taken and op.kind.endswith("_start"):
+        taken = tuple(b for v in op.overwrites for b in self.of[v])
+        if op.kind.endswith("_start"):
+            # The start's tuple names the operands, which stay alive until the done, then results.
             held = tuple(b for v in op.operands for b in self.of[v])
-            taken = held if len(leaves) > len(held) else ()
+            taken = held + taken if len(leaves) > len(held) else taken
+        taken = taken[: len(leaves)]
         return taken + tuple(self._new(leaf.bytes) for leaf in leaves[len(taken) :])
 
     def _element(self, op: Op, count: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, shape_of
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.ir.body import Body
 
@@ -28,18 +28,20 @@ class States:
         splits: per op that is cut, by its place, the states of all that it reads and makes.
         cuts: per value that is made in parts, or of which parts are taken, its cut.
         refusals: per op that stays whole although something it touches is cut, why.
+        sums: ops that stay whole because they add up over the cut dim.
     """
 
     k: int
     splits: dict[int, OpSplit]
     cuts: dict[ir.Value, Cut]
     refusals: dict[int, str]
+    sums: frozenset[int] = frozenset()
 
     def limited_to(self, ops: Collection[int]) -> "States":
         """Return the same states with all other ops whole."""
         kept = {i: split for i, split in self.splits.items() if i in ops}
         refused = {i: why for i, why in self.refusals.items() if i in ops}
-        return States(self.k, kept, self.cuts, refused)
+        return States(self.k, kept, self.cuts, refused, self.sums)
 
 
 def spread_cuts(
@@ -57,7 +59,8 @@ def spread_cuts(
     for value, cut in seeds:
         spread.mark(value, cut)
     spread.run()
-    return States(k, spread.settled(), spread.cuts, spread.refusals)
+    settled = spread.settled()
+    return States(k, settled, spread.cuts, spread.refusals, frozenset(spread.sums))
 
 
 @dataclass
@@ -69,6 +72,7 @@ class _Spread:
     cuts: dict[ir.Value, Cut] = field(default_factory=dict)
     refusals: dict[int, str] = field(default_factory=dict)
     queue: deque[ir.Value] = field(default_factory=deque)
+    sums: set[int] = field(default_factory=set)
 
     def mark(self, value: ir.Value, cut: Cut) -> None:
         """Note that a value is wanted in parts, and look at its neighbours later."""
@@ -143,11 +147,13 @@ class _Spread:
 
     def _is_settled(self, place: int, split: OpSplit) -> bool:
         op = self.body.ops[place]
+        if _is_sum(split) and self.body.kind(place) != "dot_general":
+            # A reduction over joined rows adds in the old order, and small ones are slow on GPUs.
+            self.sums.add(place)
+            return False
         for value, state in zip(op.operands, split.operands, strict=True):
             maker, _ = self.body.made_by(value)
             if state is None and value in self.cuts and self._is_made_in_parts(maker, value):
-                if self.body.kind(place) == "scatter":
-                    continue
                 self.refusals[place] = "one of its operands is cut, and every part needs all of it"
                 return False
         return True
@@ -157,6 +163,10 @@ class _Spread:
             return False
         results = list(self.body.ops[maker].results)
         return isinstance(self.splits[maker].results[results.index(value)], Cut)
+
+
+def _is_sum(split: OpSplit) -> bool:
+    return any(isinstance(state, Sum) for state in split.results)
 
 
 def is_generator(body: Body, i: int) -> bool:

@@ -38,10 +38,12 @@ def buffer_order(graph: Graph, header: str) -> Iterator[tuple[int, int]]:
 
 
 def _before(readers: "_Readers", value: int, writer: int) -> Iterator[tuple[int, int]]:
-    """Yield every op before `writer` that reads the memory of `value`."""
+    """Yield every op before `writer` that reads the memory of `value`, or waits for who does."""
     for reader in readers.of(value):
-        if reader < writer:
-            yield reader, writer
+        # A split exchange reads, and a ragged one writes, until its done half is through.
+        for op in (reader, readers.graph.done_of.get(reader, reader)):
+            if op < writer:
+                yield op, writer
 
 
 class _Readers:

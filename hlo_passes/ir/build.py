@@ -174,6 +174,27 @@ def prefix_sum(value: ir.Value, dim: int) -> ir.Value:
     return new.results[0]
 
 
+def scan_sum(value: ir.Value, dim: int) -> ir.Value:
+    """Sum up along a dim as `jnp.cumsum` lowers for CUDA, where a window would be quadratic."""
+    start = type_like(value.type, [n for d, n in enumerate(shape(value)) if d != dim])
+    attributes = {
+        "dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim),
+        "is_associative": ir.BoolAttr.get(True),
+        "is_reverse": ir.BoolAttr.get(False),
+        "operandSegmentSizes": ir.DenseI32ArrayAttr.get([1, 1]),
+        "resultSegmentSizes": ir.DenseI32ArrayAttr.get([1, 1]),
+    }
+    new = ir.Operation.create(
+        "chlo.scan", [value.type, start], [value, splat(start, 0)], attributes, regions=1
+    )
+    location = ir.Location.current
+    block = new.regions[0].blocks.append(start, start, arg_locs=[location, location])
+    with ir.InsertionPoint(block):
+        added = binary("add", *block.arguments)
+        stablehlo.return_([added, added])
+    return new.results[0]
+
+
 def total(value: ir.Value, dim: int) -> ir.Value:
     """Sum over a dim."""
     dims = [size for d, size in enumerate(shape(value)) if d != dim]

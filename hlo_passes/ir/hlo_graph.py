@@ -108,7 +108,7 @@ class _Builder:
             bytes=0.0 if half or is_loop else work.bytes,
             matmul=work.matmul and not half,
             dtype=work.dtype,
-            xla_us=_xla_cost(ins),
+            xla_us=None if _widens(ins, work) else _xla_cost(ins),
             collective=_collective(ins, kind, types) if half != "done" else None,
             start=operands[0] if half == "done" and operands else -1,
             blocking='"is_sync":true' in ins.attributes,
@@ -304,6 +304,15 @@ def _side_effects(ops: tuple[Op, ...]) -> Iterable[tuple[int, int]]:
     """Yield a chain through every op whose effect the outside sees."""
     effects = [op.id for op in ops if op.side_effect]
     yield from pairwise(effects)
+
+
+def _widens(ins: Instruction, work: Work) -> bool:
+    """Whether a product of 16-bit numbers gives 32-bit ones.
+
+    XLA's estimator takes the vector rate for these, fifty times what the tensor cores need.
+    """
+    made = ins.leaves[0].dtype if ins.leaves else ""
+    return work.matmul and work.dtype in ("bf16", "f16") and made == "f32"
 
 
 def _has_side_effect(ins: Instruction) -> bool:

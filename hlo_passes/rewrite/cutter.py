@@ -78,11 +78,14 @@ class _Cutter:
             self._keep(place, op)
 
     def _keep(self, place: int, op: ir.Operation) -> None:
-        """Let a whole op read whole values."""
+        """Let a whole op read whole values.
+
+        XLA would turn a sum over joined parts into sums of parts; a barrier keeps it from that.
+        """
         for i, value in enumerate(op.operands):
             new = self.pieces.whole(value)
             if new != value:
-                op.operands[i] = new
+                op.operands[i] = barrier_of([new])[0] if place in self.states.sums else new
         for value in self.body.reads[place][len(op.operands) :]:
             new = self.pieces.whole(value)
             if new != value:
@@ -111,34 +114,27 @@ class _Cutter:
             part = Part(index, self.states.k, split, carry)
             made.append(rule.part(op, self._operands(op, split, index), part))
             if split.carries:
-                carry = carry_of(op, made[-1][0])
+                carry = carry_of(op, made[-1])
         for r, state in enumerate(split.results):
             if isinstance(state, Cut):
                 self.pieces.give_parts(op.results[r], state, [values[r] for values in made])
             else:
-                self.pieces.give_whole(op.results[r], made[0][r])
+                self.pieces.give_whole(op.results[r], made[-1][r])
 
     def _accumulate(self, op: ir.Operation, split: OpSplit) -> None:
-        """Add the parts up as they come: part i goes on from the total of those before it.
+        """Add products up as they come: part i goes on from the total of those before it.
 
-        Totals of 16-bit matrix products are kept in 32 bits and rounded once, as the uncut
-        product does.
+        Totals of 16-bit products are kept in 32 bits and rounded once, as the uncut product's are.
         """
         rule = rule_of(op)
-        assert rule is not None
         (state,) = split.results
-        assert isinstance(state, Sum)
+        assert rule is not None and isinstance(state, Sum)
         total: ir.Value | None = None
         for index in range(self.states.k):
-            operands = self._operands(op, split, index)
-            if total is not None and op.name == "stablehlo.scatter":
-                operands[0] = total
-            (made,) = rule.part(op, operands, Part(index, self.states.k, split))
-            if op.name == "stablehlo.dot_general":
-                _widen(made)
-            if total is not None and op.name != "stablehlo.scatter":
-                made = binary(state.merge, total, made)
-            total = made
+            part = Part(index, self.states.k, split)
+            (made,) = rule.part(op, self._operands(op, split, index), part)
+            _widen(made)
+            total = made if total is None else binary(state.merge, total, made)
         assert total is not None
         self.pieces.give_whole(op.results[0], convert(total, tensor(op.results[0]).element_type))
 

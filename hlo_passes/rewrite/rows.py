@@ -10,7 +10,7 @@ A message of one int32 a row goes ahead. It is the same for the dispatch and the
 and for their gradients, and is sent once for all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jax.extend.mlir.dialects import stablehlo
@@ -115,7 +115,10 @@ class RowExchange:
         groups = str(exchange.attributes["replica_groups"])
         key = (self.numbers[indices], rows, room, site.clamps, groups, index)
         if key not in self._addresses:
-            self._addresses[key] = _build_address(part, rows, room, site.clamps, exchange)
+            sum_up = build.scan_sum if self.ragged else build.prefix_sum
+            self._addresses[key] = _build_address(
+                part, rows, room, site.clamps, exchange, sum_up
+            )
         return self._addresses[key]
 
     def _send(
@@ -147,7 +150,12 @@ def _vectors(indices: ir.Value, rows: Rows) -> int:
 
 
 def _build_address(
-    indices: ir.Value, rows: Rows, room: int, clamps: bool, exchange: ir.Operation
+    indices: ir.Value,
+    rows: Rows,
+    room: int,
+    clamps: bool,
+    exchange: ir.Operation,
+    sum_up: Callable[[ir.Value, int], ir.Value],
 ) -> Address:
     """Rank the rows of a part among those for the same peer, and tell the peers."""
     flat, inside = _flat_rows(indices, rows, clamps)
@@ -159,7 +167,7 @@ def _build_address(
     is_for = build.compare(build.broadcast(peer, table, [0]), "EQ", build.iota((count, rows.peers), 1))
     hot = build.convert(is_for, table.element_type)
     hot = build.binary("multiply", hot, build.broadcast(_as_int(inside), table, [0]))
-    upto = build.prefix_sum(hot, 0)
+    upto = sum_up(hot, 0)
     rank = build.total(build.binary("multiply", upto, hot), 1)
     rank = build.binary("subtract", rank, build.splat(rank.type, 1))
     place = build.binary("add", build.binary("multiply", peer, build.splat(flat.type, room)), rank)

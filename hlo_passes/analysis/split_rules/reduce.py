@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, ints, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, integer, ints, shape_of
 from hlo_passes.analysis.split_rules.pointwise import splat_of
 from hlo_passes.analysis.split_rules.rule import (
     Factor,
@@ -15,10 +15,11 @@ from hlo_passes.analysis.split_rules.rule import (
     clone_part,
     clone_with,
 )
-from hlo_passes.ir.build import binary, broadcast, slice_of
+from hlo_passes.ir.build import binary, broadcast, reshape, slice_of
 
 _SAME_NUMBER = ("stablehlo.broadcast_in_dim", "stablehlo.convert", "stablehlo.reshape")
 
+_SCAN = "chlo.scan"
 _MERGES = ("add", "maximum", "minimum", "multiply", "and", "or")
 
 
@@ -131,11 +132,60 @@ def _part_window(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> 
     return [binary("add", counted, broadcast(part.carry, counted.type))]
 
 
-def carry_of(op: ir.Operation, made: ir.Value) -> ir.Value:
+def carry_of(op: ir.Operation, made: Sequence[ir.Value]) -> ir.Value:
     """Return what the next part of a prefix sum starts from: the last slice of this one."""
-    (dim,) = [d for d, w in enumerate(ints(op, "window_dimensions")) if w != 1]
-    size = shape_of(made)[dim]
-    return slice_of(made, dim, size - 1, size)
+    if op.name == _SCAN:
+        dim = integer(op, "dimension")
+    else:
+        (dim,) = [d for d, w in enumerate(ints(op, "window_dimensions")) if w != 1]
+    size = shape_of(made[0])[dim]
+    return slice_of(made[0], dim, size - 1, size)
+
+
+def _cut_scan(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
+    """Cut along another dim, or go on from part to part: a scan hands out where it ended."""
+    if len(op.operands) != 2 or len(op.results) != 2:
+        raise NoSplit("a scan of several tensors")
+    along = integer(op, "dimension")
+    whole = spot.index == 0
+    if whole and cut.dim == along:
+        if cut.outer != 1 or ir.BoolAttr(op.attributes["is_reverse"]).value:
+            raise NoSplit("a scan whose order is not the order of the parts")
+        if not _adds(op):
+            raise NoSplit("a scan over the cut dim that is no prefix sum")
+        return OpSplit((cut, None), (cut, None), carries=True)
+    rank = len(shape_of(op.operands[0]))
+    factors = [
+        Factor((d, d - (d > along)), (d, d - (d > along))) for d in range(rank) if d != along
+    ]
+    return by_factors(factors, spot, cut)
+
+
+def _part_scan(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> list[ir.Value]:
+    """Build one part of a scan.
+
+    The total of the parts before is added to what it counts, and its end is read off there: XLA
+    makes a loop over single elements of a scan that starts elsewhere, or hands out its end.
+    """
+    if not part.split.carries:
+        return clone_part(op, operands, part)
+    counted = clone_part(op, operands, part)[0]
+    if part.carry is not None:
+        counted = binary("add", counted, broadcast(part.carry, counted.type))
+    end = carry_of(op, [counted])
+    return [counted, reshape(end, shape_of(op.results[1]))]
+
+
+def _adds(op: ir.Operation) -> bool:
+    """Whether a scan hands out, and goes on with, the sum of its two arguments."""
+    block = op.regions[0].blocks[0]
+    inside = [view.operation for view in block.operations]
+    return (
+        len(inside) == 2
+        and inside[0].name == "stablehlo.add"
+        and set(inside[0].operands) == set(block.arguments)
+        and all(value == inside[0].results[0] for value in inside[1].operands)
+    )
 
 
 def _shorter(op: ir.Operation, part: Part) -> dict[str, ir.Attribute]:
@@ -155,6 +205,7 @@ def _shorter(op: ir.Operation, part: Part) -> dict[str, ir.Attribute]:
 RULES: Rules = {
     "reduce": Rule(_cut_reduce, clone_part),
     "reduce_window": Rule(_cut_window, _part_window),
+    "scan": Rule(_cut_scan, _part_scan),
 }
 
 __all__ = ["RULES", "Sum", "carry_of", "is_prefix", "reducer"]
