@@ -74,9 +74,7 @@ class SplitExchange(Pass):
         plan = best_trial(
             graph, context, trials, forced=self.k is not None, memory_limit=self.memory_limit
         )
-        return replace(
-            plan, passes=(self.spec,), refusals=(*plan.refusals, *(refusals or [()])[0])
-        )
+        return replace(plan, passes=(self.spec,), refusals=(*plan.refusals, *(refusals or [()])[0]))
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
         """Cut the module as planned.
@@ -91,9 +89,7 @@ class SplitExchange(Pass):
         return PassResult(cut_module(module, plan.splits), True)
 
 
-def _splits(
-    module: Module, graph: Graph, k: int
-) -> tuple[tuple[Split, ...], tuple[Refusal, ...]]:
+def _splits(module: Module, graph: Graph, k: int) -> tuple[tuple[Split, ...], tuple[Refusal, ...]]:
     """Return the pairs that are cut into k parts, and why others are not."""
     splits: list[Split] = []
     refusals: list[Refusal] = []
@@ -111,7 +107,9 @@ def _splits(
             for at, (_, cut) in found.items():
                 if cut is None:
                     op = graphs[name].ops[at]
-                    reason = f"stays whole: no dim can be cut into {k} parts up to the next exchange"
+                    reason = (
+                        f"stays whole: no dim can be cut into {k} parts up to the next exchange"
+                    )
                     refusals.append(Refusal(op=op.key, reason=reason, source=op.source))
     return tuple(splits), tuple(refusals)
 
@@ -142,24 +140,22 @@ def _next_exchange(body: Body) -> list[frozenset[int]]:
     return found
 
 
-def _between(
-    body: Body, first: int, second: int, after: list[frozenset[int]]
-) -> tuple[int, ...]:
+def _between(body: Body, first: int, second: int, after: list[frozenset[int]]) -> tuple[int, ...]:
     """Return the ops on paths from one all-to-all to the next, both included; () for none."""
     if second not in after[first]:
         return ()
     reached = {first}
     for i in range(first + 1, second):
-        if body.kind(i) != "all_to_all" and second in after[i] and any(
-            body.maker.get(v, -1) in reached for v in body.ops[i].operands
+        if (
+            body.kind(i) != "all_to_all"
+            and second in after[i]
+            and any(body.maker.get(v, -1) in reached for v in body.ops[i].operands)
         ):
             reached.add(i)
     return (*sorted(reached), second)
 
 
-def _best_cut(
-    body: Body, first: int, second: int, between: tuple[int, ...], k: int
-) -> Cut | None:
+def _best_cut(body: Body, first: int, second: int, between: tuple[int, ...], k: int) -> Cut | None:
     """Return a cut of the first exchange's operand that reaches through to the second's result."""
     operand, peers = body.ops[first].operands[0], integer(body.ops[first], "split_count")
     shape = shape_of(operand)

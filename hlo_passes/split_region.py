@@ -127,7 +127,9 @@ class SplitRegion(Pass):
         if self.direction == "both":
             return range(len(graph.ops))
         roles = roles_of(graph)
-        return range(1 + max((i for i, role in enumerate(roles) if role is Role.FORWARD), default=0))
+        return range(
+            1 + max((i for i, role in enumerate(roles) if role is Role.FORWARD), default=0)
+        )
 
     def _look(self, body: Body, graph: Graph, k: int, ops: range) -> Iterator[Refusal]:
         """Yield why exchanges stay whole, and why ops do that the cut reaches."""

@@ -1,9 +1,9 @@
 """The states that a value can be in once a program is cut into parts.
 
 A value is *whole* (None) if every part uses the same one, *cut* if part i holds slice i of one of
-its dims, and a *sum* if the parts have to be added up to it. A prefix op over the cut dim *carries*:
-part i starts from where part i-1 ended. What an exchange makes of tokens that are sent part by part
-is in `moe_sites`.
+its dims, and a *sum* if the parts have to be added up to it. A prefix op over the cut dim
+*carries*: part i starts from where part i-1 ended. What an exchange makes of tokens that are sent
+part by part is in `moe_sites`.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where tokens are put into buffers that an all-to-all sends away, and fetched from those it brings.
+"""Where tokens are put into buffers that are sent away, and fetched from those that came.
 
 A *put* is a scatter of token rows into an empty buffer, followed by an all-to-all: the dispatch of
 a MoE layer, and the gradient of a combine. A *fetch* is an all-to-all followed by a gather of token

@@ -63,7 +63,12 @@ def _regions(op: ir.Operation) -> tuple[str, ...] | None:
     """Spell small regions that read nothing from outside; None for others."""
     if not len(op.regions):
         return ()
-    ops = [view.operation for region in op.regions for block in region.blocks for view in block.operations]
+    ops = [
+        view.operation
+        for region in op.regions
+        for block in region.blocks
+        for view in block.operations
+    ]
     if len(ops) > _SMALL or any(len(region.blocks) != 1 for region in op.regions):
         return None
     inside = {v for region in op.regions for block in region.blocks for v in block.arguments}

@@ -31,9 +31,7 @@ class Body:
     @cached_property
     def reads(self) -> list[list[ir.Value]]:
         """Per op, the values that it reads, captured ones of its regions last."""
-        return [
-            [*op.operands, *(captured(op) if len(op.regions) else ())] for op in self.ops
-        ]
+        return [[*op.operands, *(captured(op) if len(op.regions) else ())] for op in self.ops]
 
     @cached_property
     def users(self) -> dict[ir.Value, list[int]]:

@@ -218,9 +218,7 @@ def scatter_rows(
         distinct: whether no two places within the buffer are equal.
     """
     count = len(shape(buffer))
-    numbers = stablehlo.ScatterDimensionNumbers.get(
-        list(range(1, count)), [0], [], [], [0], 1
-    )
+    numbers = stablehlo.ScatterDimensionNumbers.get(list(range(1, count)), [0], [], [], [0], 1)
     new = stablehlo.ScatterOp(
         [buffer.type], [buffer], reshape(places, (*shape(places), 1)), [rows], numbers,
         unique_indices=ir.BoolAttr.get(distinct),
@@ -232,9 +230,7 @@ def scatter_rows(
 def gather_rows(buffer: ir.Value, places: ir.Value) -> ir.Value:
     """Read rows `[N, ...]` at places int32 `[N]` of a buffer `[R, ...]`; places are clamped."""
     dims = shape(buffer)
-    numbers = stablehlo.GatherDimensionNumbers.get(
-        list(range(1, len(dims))), [0], [], [], [0], 1
-    )
+    numbers = stablehlo.GatherDimensionNumbers.get(list(range(1, len(dims))), [0], [], [], [0], 1)
     kind = type_like(buffer.type, (shape(places)[0], *dims[1:]))
     sizes = ir.DenseI64ArrayAttr.get([1, *dims[1:]])
     new = ir.Operation.create(

@@ -50,9 +50,7 @@ class _Cutter:
         self.puts = {site.exchange: site for site in puts}
         self.fetches = {site.access: site for site in fetches}
         self.replaced = {
-            i
-            for site in (*puts, *fetches)
-            for i in (site.access, site.exchange, *site.between)
+            i for site in (*puts, *fetches) for i in (site.access, site.exchange, *site.between)
         }
 
     def run(self) -> None:
@@ -128,7 +126,8 @@ class _Cutter:
         """
         rule = rule_of(op)
         (state,) = split.results
-        assert rule is not None and isinstance(state, Sum)
+        assert rule is not None
+        assert isinstance(state, Sum)
         total: ir.Value | None = None
         for index in range(self.states.k):
             part = Part(index, self.states.k, split)

@@ -70,7 +70,7 @@ def cut_module(module: Module, splits: Sequence[Split]) -> Module:
     for name, block in blocks.items():
         for split in splits:
             if split.block == name:
-                exchanges = {
+                exchanges: dict[int, Groups] = {
                     op.id: op.collective.groups or (tuple(range(clone.devices)),)
                     for op in groups[name].ops
                     if op.collective is not None

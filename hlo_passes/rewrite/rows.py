@@ -116,9 +116,7 @@ class RowExchange:
         key = (self.numbers[indices], rows, room, site.clamps, groups, index)
         if key not in self._addresses:
             sum_up = build.scan_sum if self.ragged else build.prefix_sum
-            self._addresses[key] = _build_address(
-                part, rows, room, site.clamps, exchange, sum_up
-            )
+            self._addresses[key] = _build_address(part, rows, room, site.clamps, exchange, sum_up)
         return self._addresses[key]
 
     def _send(
@@ -164,7 +162,9 @@ def _build_address(
     peer = build.op_of("divide", [flat, block], [flat.type])[0]
     within = build.op_of("remainder", [flat, block], [flat.type])[0]
     table = build.int_type((count, rows.peers))
-    is_for = build.compare(build.broadcast(peer, table, [0]), "EQ", build.iota((count, rows.peers), 1))
+    is_for = build.compare(
+        build.broadcast(peer, table, [0]), "EQ", build.iota((count, rows.peers), 1)
+    )
     hot = build.convert(is_for, table.element_type)
     hot = build.binary("multiply", hot, build.broadcast(_as_int(inside), table, [0]))
     upto = sum_up(hot, 0)

@@ -54,9 +54,7 @@ class Lowered:
 
         XLA fuses and partitions before it schedules; `Compiled.plan` is what was decided then.
         """
-        context = Context(
-            costs=self.costs, fingerprint=self.module.fingerprint, module=self.module
-        )
+        context = Context(costs=self.costs, fingerprint=self.module.fingerprint, module=self.module)
         plan = Plan(module=context.fingerprint, target=self.costs.name)
         for step in self._rewriter.passes.passes:
             plan = step.plan(self._graph, context)

@@ -105,7 +105,7 @@ def split_parts(op: ir.Operation, split: OpSplit, operands: Sequence, k: int) ->
             mine[0] = rows[-1][0]
         made = rule.part(op, mine, Part(i, k, split, carry))
         if split.carries:
-            carry = carry_of(op, made[0])
+            carry = carry_of(op, made)
         rows.append(made)
     return [list(column) for column in zip(*rows, strict=True)]
 

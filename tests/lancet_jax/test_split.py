@@ -1,0 +1,150 @@
+"""Cut steps against uncut ones, on 8 CPU devices: same routing, same drops, same numbers."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lancet_jax
+from lancet_jax import nn
+from tests.steps import CASES
+
+# A sum of n terms of size m may be off by 2 n u m when its order changes, u = 2^-24 in float32.
+# Sums here have at most 2048 terms, and the largest gradient is at least their root mean square:
+# 2e-6 of the largest element is well inside. 16-bit steps keep totals in 32 bits and round once
+# more where parts are joined: two units of the last of 8 bits.
+BOUND = {"float32": 2e-6, "bfloat16": 2**-6}
+OPTIMIZERS = {"sgd": nn.sgd_momentum(), "adamw": optax.adamw(1e-3, eps=1e-3)}
+
+
+def distance(a, b) -> float:
+    """Return the largest difference of two trees' leaves, as a share of the leaf's largest."""
+    worst = 0.0
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = (np.asarray(leaf, dtype=np.float64) for leaf in (x, y))
+        assert x.shape == y.shape
+        if x.size:
+            worst = max(worst, float(np.abs(x - y).max()) / max(float(np.abs(x).max()), 1e-30))
+    return worst
+
+
+def make(gate="switch", dispatch="scatter", dtype="float32", factor=1.0, batch=4, optimizer="sgd",
+         skewed=False):  # fmt: skip
+    config = dataclasses.replace(
+        nn.preset("tiny"), gate=gate, dispatch=dispatch, dtype=jnp.dtype(dtype),
+        capacity_factor=factor, batch_per_device=batch,
+    )  # fmt: skip
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("expert",))
+    update = OPTIMIZERS[optimizer]
+    state = nn.init_state(config, mesh, update, 0)
+    shape = nn.batch_shape(config, mesh)
+    tokens = next(iter(nn.batches(nn.sample_text(), *shape, 0)))
+    if skewed:
+        tokens = jax.tree.map(np.zeros_like, tokens)
+    return nn.make_train_step(config, mesh, update), (state, tokens)
+
+
+def run(train_step, arguments, pipeline):
+    """Return what plain jit and the cut step give, and what became of the latter."""
+    step = lancet_jax.jit(train_step, pipeline=pipeline, on_unsupported="raise")
+    expected = jax.jit(train_step)(*arguments)
+    return expected, step(*arguments), step.outcomes[-1]
+
+
+def check(expected, got, dtype="float32"):
+    assert np.array_equal(np.asarray(expected[1].dropped), np.asarray(got[1].dropped))
+    assert distance(expected, got) <= BOUND[dtype]
+
+
+@pytest.mark.parametrize(
+    ("gate", "k", "factor", "skewed"),
+    [
+        ("switch", 2, 1.0, False),
+        ("top_k", 4, 1.25, False),
+        ("batch_prioritised", 2, 0.5, False),
+        ("hash", 4, 0.5, True),
+    ],
+)
+def test_a_step_cut_along_its_tokens_is_the_same(gate, k, factor, skewed):
+    train_step, arguments = make(gate, factor=factor, skewed=skewed)
+    expected, got, outcome = run(train_step, arguments, f"split-region{{k={k}}},schedule-dw")
+    assert outcome.cuts
+    assert outcome.cuts[0].splits[0].k == k
+    check(expected, got)
+
+
+@pytest.mark.parametrize("name", ["scatter", "remat", "scan_layers", "two_axes", "accumulation"])
+def test_steps_of_others_cut_along_their_tokens_are_the_same(name):
+    case = CASES[name](jax.devices()[:8])
+    step = lancet_jax.jit(case.step, pipeline="split-region{k=2},schedule-dw",
+                          on_unsupported="raise", **case.jit_kwargs)  # fmt: skip
+    got = step(*case.args)
+    assert step.outcomes[-1].cuts
+    case = CASES[name](jax.devices()[:8])
+    assert distance(jax.jit(case.step, **case.jit_kwargs)(*case.args), got) <= BOUND["float32"]
+
+
+@pytest.mark.parametrize("name", ["scatter", "gshard_einsum", "expert_choice", "scan_layers"])
+def test_steps_of_others_with_cut_exchanges_are_the_same(name):
+    case = CASES[name](jax.devices()[:8])
+    step = lancet_jax.jit(case.step, pipeline="split-exchange{k=2},schedule-dw",
+                          on_unsupported="raise", **case.jit_kwargs)  # fmt: skip
+    got = step(*case.args)
+    assert step.outcomes[-1].cuts
+    case = CASES[name](jax.devices()[:8])
+    assert distance(jax.jit(case.step, **case.jit_kwargs)(*case.args), got) <= BOUND["float32"]
+
+
+@pytest.mark.parametrize("name", ["gshard_einsum", "expert_choice", "linen", "dense"])
+def test_a_step_that_cannot_be_cut_along_its_tokens_is_left_alone(name):
+    case = CASES[name](jax.devices()[:8])
+    lowered = lancet_jax.jit(
+        case.step, pipeline="split-region{k=2}", **case.jit_kwargs
+    ).lower(*case.args)  # fmt: skip
+    assert not lowered.plan.splits
+    if name in ("gshard_einsum", "expert_choice"):
+        assert any("nothing is cut" in refusal.reason for refusal in lowered.plan.refusals)
+
+
+def test_tokens_that_have_no_equal_parts_stay_whole_and_say_why():
+    train_step, arguments = make(batch=3)
+    lowered = lancet_jax.jit(train_step, pipeline="split-region{k=5}").lower(*arguments)
+    assert not lowered.plan.splits
+    assert any("no 5 equal parts" in refusal.reason for refusal in lowered.plan.refusals)
+
+
+def test_attention_of_one_sequence_stays_whole_and_says_why():
+    train_step, arguments = make(batch=1)
+    lowered = lancet_jax.jit(train_step, pipeline="split-region{k=2}").lower(*arguments)
+    reasons = [refusal.reason for refusal in lowered.plan.refusals]
+    assert any("every part needs all of it" in reason for reason in reasons)
+    expected, got, _ = run(train_step, arguments, "split-region{k=2}")
+    check(expected, got)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("gate", "dispatch"), list(itertools.product(sorted(nn.GATES), sorted(nn.DISPATCHERS)))
+)
+def test_every_gate_and_dispatch_is_the_same(gate, dispatch, optimizer):
+    train_step, arguments = make(gate, dispatch, optimizer=optimizer)
+    for pipeline in ("split-region{k=4}", "split-exchange{k=2}"):
+        expected, got, _ = run(train_step, arguments, pipeline)
+        check(expected, got)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "factor", "k"),
+    list(itertools.product(("float32", "bfloat16"), (0.5, 1.0, 1.25), (2, 4, 8))),
+)
+def test_every_capacity_and_number_of_parts_is_the_same(dtype, factor, k):
+    train_step, arguments = make("top_k", dtype=dtype, factor=factor, batch=8)
+    expected, got, outcome = run(train_step, arguments, f"split-region{{k={k}}}")
+    assert outcome.cuts
+    check(expected, got, dtype)
