@@ -51,6 +51,7 @@ class TargetCosts:
     xla_exchanges: bool = True
     tf32: bool = True
     contention: float = 0.0
+    _devices: int = 0
     _facts: dict[Op, _Facts] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,9 +77,11 @@ class TargetCosts:
 
         With it, ops of a graph that XLA has not fused yet are charged for what is left to move
         after fusion, and the measured table is asked for ops by the types of their operands. An op
-        of another graph is priced as without it.
+        of another graph is priced as without it. Where the target has more devices than the graph
+        is for, an exchange of all the graph's devices is priced as one of all the target's: a step
+        lowered for 8 devices shows what it would do on 64.
         """
-        return replace(self, _facts=dict(_facts_of(graph)))
+        return replace(self, _facts=dict(_facts_of(graph)), _devices=graph.devices)
 
     def compute(self, op: Op) -> Cost:
         """Price one execution of a compute op that is no loop."""
@@ -97,20 +100,24 @@ class TargetCosts:
         Of a ragged exchange of padded rows only the filled ones are sent: `Collective.fill`.
         """
         topology = self.target.topology
-        size = collective.group_size or topology.devices
+        groups = collective.groups
+        if 1 < self._devices == collective.group_size < topology.devices:
+            groups = ()
+        size = len(groups[0]) if groups else topology.devices
         bytes = collective.bytes * collective.fill * fraction
         if size < 2 or bytes <= 0:
             return Cost(0.0, Source.NONE)
-        nodes = topology.nodes_of(collective.groups)
+        nodes = topology.nodes_of(groups)
         for table in (self.measured, self._xla_table):
             us = table.exchange_us(collective.kind, size, nodes, bytes) if table else None
             if table is not None and us is not None:
                 return Cost(us, table.cost_source)
-        return Cost(topology.time_us(collective.kind, bytes, collective.groups), Source.LINK)
+        return Cost(topology.time_us(collective.kind, bytes, groups), Source.LINK)
 
     @property
     def _xla_table(self) -> CostTable | None:
-        return xla_exchange_table(self.target.profile.name) if self.xla_exchanges else None
+        own = self.xla_exchanges and not self.target.links
+        return xla_exchange_table(self.target.profile.name) if own else None
 
     def _measured_us(self, op: Op, facts: _Facts) -> float | None:
         # What a fusion or a custom call does is not in the types of its operands.

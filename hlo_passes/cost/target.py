@@ -24,15 +24,18 @@ class Target:
     Attributes:
         profile: one device.
         topology: all of them, and their links.
+        links: name of the device whose links they have; "" for their own.
     """
 
     profile: DeviceProfile
     topology: Topology
+    links: str = ""
 
     @property
     def name(self) -> str:
-        """As a user writes it: `h100:1x8`, nodes x devices of a node."""
-        return f"{self.profile.name}:{self.topology.nodes}x{self.topology.per_node}"
+        """As a user writes it: `h100:1x8`, nodes x devices of a node, `h100@v100:8x8`."""
+        device = f"{self.profile.name}@{self.links}" if self.links else self.profile.name
+        return f"{device}:{self.topology.nodes}x{self.topology.per_node}"
 
     @staticmethod
     def of(profile: DeviceProfile, nodes: int, per_node: int) -> "Target":
@@ -58,9 +61,16 @@ class Target:
 def parse_target(text: str) -> Target:
     """Read `h100`, `h100:1x8` or `a100:8x8`: a device, nodes x devices of a node.
 
+    `h100@v100:8x8` are devices of one kind with the links of another: the what-if of a network.
+
     Raises:
         OptionError: if it is spelled otherwise, or the device is not known.
     """
+    device, at, rest = text.partition("@")
+    if at:
+        network = parse_target(rest)
+        profile = load_profile(device.strip().lower())
+        return Target(profile, network.topology, network.profile.name)
     match = _NAME.fullmatch(text.strip().lower())
     if match is None:
         raise OptionError(

@@ -1,0 +1,137 @@
+"""All five pipelines on one step, compiled for GPUs that are not there, and judged on networks.
+
+    python scripts/bench_splitting.py --models gpt2_s_moe --gates switch --json splitting.json
+
+Every step is compiled for `--compile` once per pipeline and planned for every network in `--judge`:
+the final schedule is read back, its compute priced by XLA's own cost model (products of 16-bit
+numbers with 32-bit results by the roofline, see `hlo_graph`), its exchanges by XLA's table or, on
+networks, by the link tiers; ragged exchanges by the rows that balanced routing fills. Nothing here
+is measured. `bound` is the longer of compute and exchange, which no schedule can beat.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import lancet_jax
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.target import parse_target
+from hlo_passes.plan.simulate import simulate
+from lancet_jax import nn
+
+PIPELINES = {
+    "off": "off",
+    "dw": "dw",
+    "exchange k=2": "split-exchange{k=2},schedule-dw",
+    "lancet k=2": "split-region{direction=forward,k=2},schedule-dw",
+    "full k=2": "split-region{k=2},schedule-dw",
+    "full k=4": "split-region{k=4},schedule-dw",
+}
+
+
+def main() -> None:
+    """Compile, judge, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--compile", default="h100:1x8")
+    parser.add_argument("--judge", default="h100:1x8,h100:8x8,h100@a100:8x8,h100@v100:8x8")
+    parser.add_argument("--models", default="gpt2_s_moe")
+    parser.add_argument("--gates", default="switch")
+    parser.add_argument("--steps", default="", help="steps of tests/steps.py, by name")
+    parser.add_argument("--pipelines", default=",".join(PIPELINES))
+    parser.add_argument("--layers", type=int, help="instead of the model's own")
+    parser.add_argument("--json", help="write the rows to this file")
+    args = parser.parse_args()
+    gpus = lancet_jax.aot.target(args.compile)
+    rows = []
+    for name, step, arguments, options in steps(args, gpus):
+        for pipeline in args.pipelines.split(","):
+            print(f"{name} {pipeline} ...", file=sys.stderr, flush=True)
+            for network in args.judge.split(","):
+                timed = compile_step(step, arguments, PIPELINES[pipeline], network, options)
+                rows.append({"step": name, "pipeline": pipeline, "network": network}
+                            | judge(timed, network))  # fmt: skip
+        show([row for row in rows if row["step"] == name])
+    if args.json:
+        data = {"jax": jax.__version__, "compiled": args.compile, "rows": rows}
+        with open(args.json, "w") as file:
+            json.dump(data, file, indent=1)
+
+
+def steps(args: Any, gpus: Any) -> Iterator[tuple[str, Callable[..., Any], Any, dict[str, Any]]]:
+    """Yield name, step, arguments and jit options of everything that is asked for."""
+    for model in filter(None, args.models.split(",")):
+        for gate in args.gates.split(","):
+            config = replace(nn.preset(model), gate=gate, dtype=jnp.bfloat16)
+            config = replace(config, layers=args.layers) if args.layers else config
+            mesh, optimizer = gpus.mesh(expert=len(gpus.devices)), nn.sgd_momentum()
+            arguments = (nn.abstract_state(config, mesh, optimizer),
+                         nn.abstract_batch(config, mesh))  # fmt: skip
+            train_step = nn.make_train_step(config, mesh, optimizer)
+            yield f"{model} {gate}", train_step, arguments, {"donate_argnums": 0}
+    for name in filter(None, args.steps.split(",")):
+        from tests.steps import CASES, Size
+
+        size = Size(batch=64, seq=512, model=1024, hidden=4096, layers=4, dtype=jnp.bfloat16)
+        case = CASES[name](gpus.devices, size, abstract=True)
+        yield name, case.step, case.args, case.jit_kwargs
+
+
+def compile_step(
+    step: Any, arguments: Any, pipeline: str, network: str, options: dict[str, Any]
+) -> Any:
+    """Compile a step with a pipeline, planned for a network; return it and the seconds."""
+    wrapped = lancet_jax.jit(step, pipeline=pipeline, target=network, **options)
+    lowered = wrapped.lower(*arguments)
+    started = time.perf_counter()
+    compiled = lowered.compile(compiler_options={"xla_gpu_collect_cost_model_stats": True})
+    return compiled, time.perf_counter() - started
+
+
+def judge(timed: Any, network: str) -> dict[str, Any]:
+    """Replay a final schedule with the exchanges of a network and return its figures."""
+    compiled, seconds = timed
+    graph = compiled.scheduled.snapshot()
+    costs = TargetCosts(parse_target(network)).for_graph(graph)
+    timeline = simulate(graph, costs, source="compiled")
+    drift = compiled.report().drift
+    return {
+        "step_us": timeline.makespan_us,
+        "compute_us": timeline.compute_us,
+        "exchange_us": timeline.exchange_us,
+        "exposed_us": timeline.exposed_us,
+        "exposed_all_to_all_us": timeline.exposed_all_to_all_us,
+        "bound_us": max(timeline.compute_us, timeline.exchange_us),
+        "temp_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "python_s": compiled.outcome.seconds,
+        "compile_s": seconds,
+        "drift": drift.moved if drift else 0,
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print one step's table."""
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    for network in networks:
+        print(f"\n{rows[0]['step']}, exchanges of {network}")
+        print(f"  {'':14}{'step us':>10}{'x stock':>9}{'compute':>10}{'exchange':>10}"
+              f"{'exposed':>10}{'a2a exp.':>10}{'of stock':>9}{'temp MB':>9}{'drift':>6}")  # fmt: skip
+        chosen = [row for row in rows if row["network"] == network]
+        stock = chosen[0]
+        for row in chosen:
+            share = row["exposed_all_to_all_us"] / max(stock["exposed_all_to_all_us"], 1e-9)
+            print(f"  {row['pipeline']:14}{row['step_us']:>10,.0f}"
+                  f"{stock['step_us'] / row['step_us']:>9.3f}{row['compute_us']:>10,.0f}"
+                  f"{row['exchange_us']:>10,.0f}{row['exposed_us']:>10,.0f}"
+                  f"{row['exposed_all_to_all_us']:>10,.0f}{share:>9.0%}"
+                  f"{row['temp_bytes'] / 1e6:>9,.0f}{row['drift']:>6}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
