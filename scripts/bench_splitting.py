@@ -121,7 +121,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     for network in networks:
         print(f"\n{rows[0]['step']}, exchanges of {network}")
         print(f"  {'':14}{'step us':>10}{'x stock':>9}{'compute':>10}{'exchange':>10}"
-              f"{'exposed':>10}{'a2a exp.':>10}{'of stock':>9}{'temp MB':>9}{'drift':>6}")  # fmt: skip
+              f"{'exposed':>10}{'a2a':>10}{'of stock':>9}{'temp MB':>9}{'drift':>6}")  # fmt: skip
         chosen = [row for row in rows if row["network"] == network]
         stock = chosen[0]
         for row in chosen:

@@ -51,7 +51,7 @@ class TargetCosts:
     xla_exchanges: bool = True
     tf32: bool = True
     contention: float = 0.0
-    _devices: int = 0
+    _devices: int = field(default=0, repr=False, compare=False)
     _facts: dict[Op, _Facts] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,8 @@ from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import PASSES, PRESETS, parse_pipeline
 from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.split_exchange import SplitExchange
+from hlo_passes.split_region import SplitRegion
 
 
 def test_the_name_is_the_class_in_kebab_case():
@@ -45,6 +47,8 @@ def test_presets():
 def test_every_pass_states_what_it_may_do_to_numbers():
     assert {cls: cls.tier for cls in PASSES} == {
         ScheduleDw: Tier.EXACT,
+        SplitExchange: Tier.REASSOCIATES,
+        SplitRegion: Tier.REASSOCIATES,
         PinOrder: Tier.REASSOCIATES,
     }
 
