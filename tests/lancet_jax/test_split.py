@@ -1,7 +1,6 @@
 """Cut steps against uncut ones, on 8 CPU devices: same routing, same drops, same numbers."""
 
 import dataclasses
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,11 @@ from tests.steps import CASES
 
 # A sum of n terms of size m may be off by 2 n u m when its order changes, u = 2^-24 in float32.
 # Sums here have at most 2048 terms, and the largest gradient is at least their root mean square:
-# 2e-6 of the largest element is well inside. 16-bit steps keep totals in 32 bits and round once
-# more where parts are joined: two units of the last of 8 bits.
-BOUND = {"float32": 2e-6, "bfloat16": 2**-6}
+# 2e-6 of the largest element is well inside.
+BOUND = 2e-6
+# In 16 bits the uncut step itself is off by percents, and XLA rounds elsewhere in another program:
+# the cut step has to be as near to the float32 step as the uncut one, parameter by parameter.
+SLACK = 1.1
 OPTIMIZERS = {"sgd": nn.sgd_momentum(), "adamw": optax.adamw(1e-3, eps=1e-3)}
 
 
@@ -55,9 +56,19 @@ def run(train_step, arguments, pipeline):
     return expected, step(*arguments), step.outcomes[-1]
 
 
-def check(expected, got, dtype="float32"):
+def check(expected, got):
     assert np.array_equal(np.asarray(expected[1].dropped), np.asarray(got[1].dropped))
-    assert distance(expected, got) <= BOUND[dtype]
+    assert distance(expected, got) <= BOUND
+
+
+def errors(before, after, truth) -> list[float]:
+    """Return how far every parameter's update is from the true one, as a share of its norm."""
+    found = []
+    trees = (jax.tree.leaves(tree) for tree in (before, after[0].params, truth[0].params))
+    for leaves in zip(*trees, strict=True):
+        old, new, right = (np.asarray(leaf, dtype=np.float64) for leaf in leaves)
+        found.append(float(np.linalg.norm(new - right) / max(np.linalg.norm(right - old), 1e-30)))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -85,7 +96,7 @@ def test_steps_of_others_cut_along_their_tokens_are_the_same(name):
     got = step(*case.args)
     assert step.outcomes[-1].cuts
     case = CASES[name](jax.devices()[:8])
-    assert distance(jax.jit(case.step, **case.jit_kwargs)(*case.args), got) <= BOUND["float32"]
+    assert distance(jax.jit(case.step, **case.jit_kwargs)(*case.args), got) <= BOUND
 
 
 @pytest.mark.parametrize("name", ["scatter", "gshard_einsum", "expert_choice", "scan_layers"])
@@ -96,7 +107,7 @@ def test_steps_of_others_with_cut_exchanges_are_the_same(name):
     got = step(*case.args)
     assert step.outcomes[-1].cuts
     case = CASES[name](jax.devices()[:8])
-    assert distance(jax.jit(case.step, **case.jit_kwargs)(*case.args), got) <= BOUND["float32"]
+    assert distance(jax.jit(case.step, **case.jit_kwargs)(*case.args), got) <= BOUND
 
 
 @pytest.mark.parametrize("name", ["gshard_einsum", "expert_choice", "linen", "dense"])
@@ -127,11 +138,14 @@ def test_attention_of_one_sequence_stays_whole_and_says_why():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize(
-    ("gate", "dispatch"), list(itertools.product(sorted(nn.GATES), sorted(nn.DISPATCHERS)))
+    ("gate", "dispatch", "optimizer"),
+    [
+        *((gate, dispatch, "sgd") for gate in sorted(nn.GATES) for dispatch in nn.DISPATCHERS),
+        *((gate, "scatter", "adamw") for gate in sorted(nn.GATES)),
+    ],
 )
-def test_every_gate_and_dispatch_is_the_same(gate, dispatch, optimizer):
+def test_every_gate_dispatch_and_optimizer_is_the_same(gate, dispatch, optimizer):
     train_step, arguments = make(gate, dispatch, optimizer=optimizer)
     for pipeline in ("split-region{k=4}", "split-exchange{k=2}"):
         expected, got, _ = run(train_step, arguments, pipeline)
@@ -139,12 +153,24 @@ def test_every_gate_and_dispatch_is_the_same(gate, dispatch, optimizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dtype", "factor", "k"),
-    list(itertools.product(("float32", "bfloat16"), (0.5, 1.0, 1.25), (2, 4, 8))),
-)
-def test_every_capacity_and_number_of_parts_is_the_same(dtype, factor, k):
-    train_step, arguments = make("top_k", dtype=dtype, factor=factor, batch=8)
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.25])
+@pytest.mark.parametrize("k", [2, 4, 8])
+def test_every_capacity_and_number_of_parts_is_the_same(factor, k):
+    train_step, arguments = make("top_k", factor=factor, batch=8)
     expected, got, outcome = run(train_step, arguments, f"split-region{{k={k}}}")
     assert outcome.cuts
-    check(expected, got, dtype)
+    check(expected, got)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gate", "factor", "k"), [("top_k", 0.5, 2), ("switch", 1.25, 8)])
+def test_16_bit_steps_are_as_near_to_the_truth_cut_as_uncut(gate, factor, k):
+    exact_step, exact_arguments = make(gate, factor=factor, batch=8)
+    truth = jax.jit(exact_step)(*exact_arguments)
+    train_step, arguments = make(gate, dtype="bfloat16", factor=factor, batch=8)
+    expected, got, outcome = run(train_step, arguments, f"split-region{{k={k}}}")
+    assert outcome.cuts
+    assert np.array_equal(np.asarray(expected[1].dropped), np.asarray(got[1].dropped))
+    before = arguments[0].params
+    uncut, cut = errors(before, expected, truth), errors(before, got, truth)
+    assert all(b <= SLACK * a + 1e-4 for a, b in zip(uncut, cut, strict=True))
