@@ -4,9 +4,9 @@
 
 Every step is compiled for `--compile` once per pipeline and planned for every network in `--judge`:
 the final schedule is read back, its compute priced by XLA's own cost model (products of 16-bit
-numbers with 32-bit results by the roofline, see `hlo_graph`), its exchanges by XLA's table or, on
-networks, by the link tiers; ragged exchanges by the rows that balanced routing fills. Nothing here
-is measured. `bound` is the longer of compute and exchange, which no schedule can beat.
+numbers with 32-bit results, and other devices, by the roofline), its exchanges by XLA's table or,
+on networks, by the link tiers; ragged exchanges by the rows that balanced routing fills. Nothing
+here is measured. `bound` is the longer of compute and exchange, which no schedule can beat.
 """
 
 import argparse
@@ -40,11 +40,12 @@ def main() -> None:
     """Compile, judge, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compile", default="h100:1x8")
-    parser.add_argument("--judge", default="h100:1x8,h100:8x8,h100@a100:8x8,h100@v100:8x8")
+    parser.add_argument("--judge", default="h100:1x8,h100:8x8,a100:8x8,v100:8x8")
     parser.add_argument("--models", default="gpt2_s_moe")
     parser.add_argument("--gates", default="switch")
     parser.add_argument("--steps", default="", help="steps of tests/steps.py, by name")
     parser.add_argument("--pipelines", default=",".join(PIPELINES))
+    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--layers", type=int, help="instead of the model's own")
     parser.add_argument("--json", help="write the rows to this file")
     args = parser.parse_args()
@@ -56,7 +57,7 @@ def main() -> None:
             for network in args.judge.split(","):
                 timed = compile_step(step, arguments, PIPELINES[pipeline], network, options)
                 rows.append({"step": name, "pipeline": pipeline, "network": network}
-                            | judge(timed, network))  # fmt: skip
+                            | judge(timed, gpus.devices[0].device_kind, network))  # fmt: skip
         show([row for row in rows if row["step"] == name])
     if args.json:
         data = {"jax": jax.__version__, "compiled": args.compile, "rows": rows}
@@ -68,7 +69,7 @@ def steps(args: Any, gpus: Any) -> Iterator[tuple[str, Callable[..., Any], Any, 
     """Yield name, step, arguments and jit options of everything that is asked for."""
     for model in filter(None, args.models.split(",")):
         for gate in args.gates.split(","):
-            config = replace(nn.preset(model), gate=gate, dtype=jnp.bfloat16)
+            config = replace(nn.preset(model), gate=gate, dtype=jnp.dtype(args.dtype))
             config = replace(config, layers=args.layers) if args.layers else config
             mesh, optimizer = gpus.mesh(expert=len(gpus.devices)), nn.sgd_momentum()
             arguments = (nn.abstract_state(config, mesh, optimizer),
@@ -94,11 +95,13 @@ def compile_step(
     return compiled, time.perf_counter() - started
 
 
-def judge(timed: Any, network: str) -> dict[str, Any]:
+def judge(timed: Any, kind: str, network: str) -> dict[str, Any]:
     """Replay a final schedule with the exchanges of a network and return its figures."""
     compiled, seconds = timed
     graph = compiled.scheduled.snapshot()
-    costs = TargetCosts(parse_target(network)).for_graph(graph)
+    target = parse_target(network)
+    is_same = kind in target.profile.device_kinds
+    costs = TargetCosts(target, xla_compute=is_same).for_graph(graph)
     timeline = simulate(graph, costs, source="compiled")
     drift = compiled.report().drift
     return {

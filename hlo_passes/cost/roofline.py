@@ -42,6 +42,7 @@ class TargetCosts:
             the module was compiled for: say False if that is not the target.
         xla_exchanges: whether to take XLA's estimates of exchanges, where they ship.
         tf32: whether matrix products of f32 use TF32, as XLA does by default.
+        program_devices: devices that the priced programs are for; 0 where that is not known.
         contention: share by which an exchange in flight slows compute beside it.
     """
 
@@ -51,7 +52,7 @@ class TargetCosts:
     xla_exchanges: bool = True
     tf32: bool = True
     contention: float = 0.0
-    _devices: int = field(default=0, repr=False, compare=False)
+    program_devices: int = field(default=0, repr=False, compare=False)
     _facts: dict[Op, _Facts] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ class TargetCosts:
         is for, an exchange of all the graph's devices is priced as one of all the target's: a step
         lowered for 8 devices shows what it would do on 64.
         """
-        return replace(self, _facts=dict(_facts_of(graph)), _devices=graph.devices)
+        return replace(self, _facts=dict(_facts_of(graph)), program_devices=graph.devices)
 
     def compute(self, op: Op) -> Cost:
         """Price one execution of a compute op that is no loop."""
@@ -101,7 +102,7 @@ class TargetCosts:
         """
         topology = self.target.topology
         groups = collective.groups
-        if 1 < self._devices == collective.group_size < topology.devices:
+        if 1 < self.program_devices == collective.group_size < topology.devices:
             groups = ()
         size = len(groups[0]) if groups else topology.devices
         bytes = collective.bytes * collective.fill * fraction

@@ -81,7 +81,7 @@ class StepRewriter:
         """
         target = resolve_target(self.target, devices)
         is_same = devices[0].device_kind in target.profile.device_kinds
-        return TargetCosts(target=target, xla_compute=is_same)
+        return TargetCosts(target, xla_compute=is_same, program_devices=len(devices))
 
     # ------------------------------------------------------------------ around one compile
 

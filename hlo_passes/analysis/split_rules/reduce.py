@@ -143,22 +143,18 @@ def carry_of(op: ir.Operation, made: Sequence[ir.Value]) -> ir.Value:
 
 
 def _cut_scan(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
-    """Cut along another dim, or go on from part to part: a scan hands out where it ended."""
+    """Go on from part to part: a scan hands out where it ended."""
     if len(op.operands) != 2 or len(op.results) != 2:
         raise NoSplit("a scan of several tensors")
-    along = integer(op, "dimension")
-    whole = spot.index == 0
-    if whole and cut.dim == along:
-        if cut.outer != 1 or ir.BoolAttr(op.attributes["is_reverse"]).value:
-            raise NoSplit("a scan whose order is not the order of the parts")
-        if not _adds(op):
-            raise NoSplit("a scan over the cut dim that is no prefix sum")
-        return OpSplit((cut, None), (cut, None), carries=True)
-    rank = len(shape_of(op.operands[0]))
-    factors = [
-        Factor((d, d - (d > along)), (d, d - (d > along))) for d in range(rank) if d != along
-    ]
-    return by_factors(factors, spot, cut)
+    if spot.index or cut.dim != integer(op, "dimension"):
+        raise NoSplit("a scan beside the dim that it runs along: its region is for whole slices; "
+                      "cut that dim, or join the parts first")  # fmt: skip
+    if cut.outer != 1 or ir.BoolAttr(op.attributes["is_reverse"]).value:
+        raise NoSplit("a scan whose order is not the order of the parts")
+    if not _adds(op):
+        raise NoSplit("a scan over the cut dim that is no prefix sum")
+    _refuse_counted_start(op, "add")
+    return OpSplit((cut, None), (cut, None), carries=True)
 
 
 def _part_scan(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> list[ir.Value]:
@@ -167,8 +163,6 @@ def _part_scan(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> li
     The total of the parts before is added to what it counts, and its end is read off there: XLA
     makes a loop over single elements of a scan that starts elsewhere, or hands out its end.
     """
-    if not part.split.carries:
-        return clone_part(op, operands, part)
     counted = clone_part(op, operands, part)[0]
     if part.carry is not None:
         counted = binary("add", counted, broadcast(part.carry, counted.type))
