@@ -61,6 +61,27 @@ class Facts:
             tail[op] = us + max((tail[s] for s in problem.succs[op]), default=0.0)
         return tuple(tail)
 
+    @cached_property
+    def by_stage(self) -> tuple[float, ...]:
+        """Per op, a priority that puts first what the earliest exchange waits for.
+
+        Exchanges are ranked by the time from which they could start, then by program order, so
+        that of several equal parts one comes first and the others are its company; what no urgent
+        exchange waits for comes last, the longest path to the end first.
+        """
+        problem = self.problem
+        urgent = [op for op in problem.exchanges if problem.urgent[op]]
+        ranked = sorted(urgent, key=lambda op: (problem.head_us[op], op))
+        rank = {op: place for place, op in enumerate(ranked)}
+        first = [len(rank)] * problem.size
+        for op in reversed(range(problem.size)):
+            ahead = min((first[s] for s in problem.succs[op]), default=len(rank))
+            first[op] = min(rank.get(op, len(rank)), ahead)
+        step = 1.0 + max(problem.tail_us, default=0.0)
+        return tuple(
+            tail - place * step for tail, place in zip(problem.tail_us, first, strict=True)
+        )
+
 
 class Budget:
     """What the urgent exchanges still to come need, and the compute that there is for them.

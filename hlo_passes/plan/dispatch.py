@@ -22,6 +22,7 @@ class Policy:
         sum_delay: a gradient sum may be predicted to delay the next urgent exchange by this share
             of its own length.
         ranked: exchanges go by priority alone, urgent or not.
+        staged: what the earliest exchange waits for goes first, as in a pipeline of parts.
         fit: while the compute lane would wait, take the op that fits the wait best, not the first.
     """
 
@@ -30,6 +31,7 @@ class Policy:
     sum_delay: float = 0.0
     ranked: bool = False
     fit: bool = False
+    staged: bool = False
 
 
 def dispatch(
@@ -47,12 +49,13 @@ def dispatch(
     Args:
         facts: of the problem.
         policy: what to prefer.
-        priority: per op, the higher the sooner; the longest path to the end by default.
+        priority: per op, the higher the sooner; by default what the policy says.
         memory_limit: bytes; ops that would exceed it are put off while others are ready.
         reach: how many places ahead of the first op not yet issued an op may be taken from; any
             number by default. 1 is program order.
     """
-    chosen = facts.priority(policy.sum_weight) if priority is None else priority
+    own = facts.by_stage if policy.staged else facts.priority(policy.sum_weight)
+    chosen = own if priority is None else priority
     return _Dispatch(facts, policy, chosen, memory_limit, reach).run()
 
 
