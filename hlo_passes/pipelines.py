@@ -1,13 +1,14 @@
 """Named pipelines, and how a pipeline is written as text."""
 
 from hlo_passes.base import Pass, Pipeline, parse_pass, split_passes
+from hlo_passes.choose_split import ChooseSplit
 from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.split_exchange import SplitExchange
 from hlo_passes.split_region import SplitRegion
 
-PASSES: tuple[type[Pass], ...] = (ScheduleDw, SplitExchange, SplitRegion, PinOrder)
+PASSES: tuple[type[Pass], ...] = (ScheduleDw, SplitExchange, SplitRegion, ChooseSplit, PinOrder)
 """Every pass that can be named."""
 
 PRESETS = {
@@ -16,9 +17,11 @@ PRESETS = {
     "exchange": "split-exchange,schedule-dw",
     "lancet": "split-region{direction=forward},schedule-dw",
     "full": "split-region,schedule-dw",
+    "best": "choose-split,schedule-dw",
 }
 """Pipelines by name: `off` leaves a step alone, `dw` reorders it, `exchange` also cuts exchanges
-and experts along capacity, `lancet` the forward pass along its tokens, `full` the whole step.
+and experts along capacity, `lancet` the forward pass along its tokens, `full` the whole step;
+`best` lets them all compete.
 """
 
 DEFAULT = "dw"

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
 from hlo_passes.base import Context
 from hlo_passes.errors import PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.list_schedule import list_order
-from hlo_passes.plan.plan import Plan, Prediction, Refusal, Split
+from hlo_passes.plan.plan import Plan, Refusal, Split
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.timeline import Timeline, prediction_of
 
@@ -68,9 +66,10 @@ def best_trial(
     """
     before = ordered_timeline(graph, context)
     best, after = None, before
-    refusals = []
+    refusals, race = [], {}
     for trial in trials:
         timeline = ordered_timeline(trial.module.snapshot(), context)
+        race[f"k={trial.splits[0].k}"] = prediction_of(timeline)
         if memory_limit is not None and timeline.peak_bytes > memory_limit:
             reason = f"k={trial.splits[0].k} needs {timeline.peak_bytes} bytes of {memory_limit}"
             refusals.append(Refusal(op=graph.name, reason=reason))
@@ -83,12 +82,8 @@ def best_trial(
         target=context.costs.name,
         strategy=f"k={best.splits[0].k}" if best else "stock",
         splits=best.splits if best else (),
+        race=race,
         refusals=tuple(refusals),
         before=prediction_of(before),
         after=prediction_of(after),
     )
-
-
-def with_race(plan: Plan, race: dict[str, Prediction]) -> Plan:
-    """Return the plan with what its competitors were predicted to give."""
-    return replace(plan, race=race)

@@ -35,6 +35,9 @@ def rewritten(path: Path, pipeline: str, target: str) -> str:
         graph = module.snapshot()
         costs = TargetCosts(parse_target(target)).for_graph(graph)
         chosen = at_post_scheduler(step) if isinstance(module, ScheduledModule) else step
-        plan = chosen.plan(graph, Context(costs=costs, fingerprint=module.fingerprint))
+        whole = module if isinstance(module, Module) else None
+        ragged = not (target or "").startswith("cpu")
+        context = Context(costs=costs, fingerprint=module.fingerprint, module=whole, ragged=ragged)
+        plan = chosen.plan(graph, context)
         module = chosen.apply(module, plan).module
     return module.text() if isinstance(module, Module) else module.text

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from jaxlib.mlir import ir
 
 from hlo_passes.base import Context, Pass, Pipeline
+from hlo_passes.choose_split import describe_race
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import Target, parse_target, target_of_devices
 from hlo_passes.errors import LancetError
@@ -279,10 +280,12 @@ def run_on_stablehlo(
 
 def _notes_of(plan: Plan) -> Iterator[str]:
     """Say what a splitting pass did, and what it left whole."""
+    if plan.race:
+        yield describe_race(plan)
     if plan.splits:
         yield f"{', '.join(plan.passes)}: cut into {plan.splits[0].k} parts"
     for refusal in plan.refusals:
-        if any(spec.startswith("split-") for spec in plan.passes):
+        if not plan.orders and not plan.pins:
             yield f"{refusal.op} {refusal.reason} {refusal.source}".strip()
 
 

@@ -12,11 +12,12 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from hlo_passes.base import AnyModule
+from hlo_passes.base import AnyModule, Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.ir.dumps import load
 from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.module import Module
 
 type Json = Annotated[bool, Parameter(negative="")]
 """The flag that every command has."""
@@ -41,6 +42,19 @@ def read(path: Path, target: str | None) -> tuple[AnyModule, Graph, TargetCosts]
         nodes = -(-graph.devices // 8)
         costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-graph.devices // nodes)}"))
     return module, graph, costs.for_graph(graph)
+
+
+def context_of(module: AnyModule, costs: TargetCosts) -> Context:
+    """Return what a pass may know of a module file.
+
+    Rows are sent by ragged exchanges unless the target is a CPU, whose backend lacks them.
+    """
+    return Context(
+        costs=costs,
+        fingerprint=module.fingerprint,
+        module=module if isinstance(module, Module) else None,
+        ragged=costs.target.profile.name != "cpu",
+    )
 
 
 def _named_devices(graph: Graph) -> Iterator[int]:

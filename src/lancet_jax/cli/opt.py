@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hlo_passes.base import AnyModule, Context, Pass
+from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.files import write_atomically
 from hlo_passes.ir.module import Module
@@ -15,8 +15,9 @@ from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
 from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.split_region import SplitRegion
 from hlo_passes.verify import verify_reordering
-from lancet_jax.cli.files import Json, print_json, read, working
+from lancet_jax.cli.files import Json, context_of, print_json, read, working
 
 
 def opt(
@@ -67,7 +68,8 @@ def opt(
         })  # fmt: skip
     elif output is not None:
         moved = sum(len(p.moves) for p in done)
-        print(f"wrote {output}: {moved} ops moved beside exchanges")
+        parts = "".join(f", cut into {p.splits[0].k} parts" for p in done if p.splits)
+        print(f"wrote {output}: {moved} ops moved beside exchanges{parts}")
     else:
         print(module_text(module))
 
@@ -76,7 +78,7 @@ def run_pass(module: AnyModule, step: Pass, costs: TargetCosts) -> tuple[AnyModu
     """Plan and apply one pass, and check what it did."""
     graph = module.snapshot()
     chosen = at_post_scheduler(step) if isinstance(module, ScheduledModule) else step
-    context = Context(costs=costs.for_graph(graph), fingerprint=module.fingerprint)
+    context = context_of(module, costs.for_graph(graph))
     decided = chosen.plan(graph, context)
     verify_reordering(graph, decided.orders)
     return chosen.apply(module, decided).module, decided
@@ -93,6 +95,8 @@ def follow(module: AnyModule, plan: Plan) -> AnyModule:
     step: Pass
     if plan.pins:
         step = PinOrder()
+    elif plan.splits:
+        step = SplitRegion()
     elif isinstance(module, ScheduledModule):
         step = ReorderScheduled(ScheduleDw())
     else:

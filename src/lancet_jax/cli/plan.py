@@ -5,15 +5,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hlo_passes.base import AnyModule, Context
-from hlo_passes.cost.model import CostModel
+from hlo_passes.base import AnyModule
+from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import at_post_scheduler
-from lancet_jax.cli.files import Json, print_json, read, stdout, working
+from lancet_jax.cli.files import Json, context_of, print_json, read, stdout, working
 from lancet_jax.report.report import Report
 from lancet_jax.report.text import show
 
@@ -56,7 +56,7 @@ def plan(
             print(f"wrote {output}")
 
 
-def decide(module: AnyModule, graph: Graph, costs: CostModel, pipeline: str) -> Plan:
+def decide(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: str) -> Plan:
     """Run the one pass of `pipeline` that plans a module as it stands in a file.
 
     Raises:
@@ -67,7 +67,7 @@ def decide(module: AnyModule, graph: Graph, costs: CostModel, pipeline: str) -> 
     if len(passes) > 1:
         raise OptionError(f"pipeline {pipeline!r}", "a plan is of one pass",
                           "plan one pass, or run them all with `lancet-jax opt`")  # fmt: skip
-    context = Context(costs=costs, fingerprint=module.fingerprint)
+    context = context_of(module, costs)
     if not passes:
         return Plan(module=module.fingerprint, target=costs.name)
     step = at_post_scheduler(passes[0]) if isinstance(module, ScheduledModule) else passes[0]

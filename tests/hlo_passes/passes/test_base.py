@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hlo_passes.base import Pipeline, Tier, parse_pass
+from hlo_passes.choose_split import ChooseSplit
 from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import PASSES, PRESETS, parse_pipeline
@@ -47,6 +48,7 @@ def test_presets():
 def test_every_pass_states_what_it_may_do_to_numbers():
     assert {cls: cls.tier for cls in PASSES} == {
         ScheduleDw: Tier.EXACT,
+        ChooseSplit: Tier.REASSOCIATES,
         SplitExchange: Tier.REASSOCIATES,
         SplitRegion: Tier.REASSOCIATES,
         PinOrder: Tier.REASSOCIATES,
