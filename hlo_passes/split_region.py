@@ -16,7 +16,8 @@ Steps
     1. Find where tokens are put into, and fetched from, buffers that are exchanged.
     2. Spread the cut from there over everything that has a rule.
     3. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
-       best k wins, and no cut at all competes.
+       best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses
+       ranges and their k first (`forward_ranges`), and what it chose competes with no cut.
 
 Numerics
     REASSOCIATES: sums over tokens (weight gradients, losses) are added up part by part. Routing and
@@ -39,6 +40,7 @@ from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import OptionError
+from hlo_passes.forward_ranges import Knobs, choose_forward_splits
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
@@ -55,6 +57,8 @@ class SplitRegion(Pass):
         k: number of parts; none to try every divisor up to `rho`.
         direction: `both`, or `forward` alone as the paper does.
         rho: most parts (the paper's name and default).
+        gamma_us: forward only: length of an instruction group; none for five between MoE layers.
+        iota_us: forward only: longest range beside the exchanges; none for one layer's interval.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
     """
 
@@ -63,6 +67,8 @@ class SplitRegion(Pass):
     k: int | None = None
     direction: Literal["both", "forward"] = "both"
     rho: int = 8
+    gamma_us: float | None = None
+    iota_us: float | None = None
     memory_limit: int | None = None
 
     def plan(self, graph: Graph, context: Context) -> Plan:
@@ -80,15 +86,18 @@ class SplitRegion(Pass):
             refusals.append(refused)
             if splits:
                 candidates.append(splits)
+        if self.direction == "forward" and self.k is None:
+            chosen = self._ranges(module, graph, context)
+            candidates, refusals = ([chosen] if chosen else []), refusals[:1]
         trials = [Trial(splits, cut_module(module, splits)) for splits in candidates]
         plan = best_trial(
             graph, context, trials, forced=self.k is not None, memory_limit=self.memory_limit
         )
-        chosen = [r for s, r in zip(candidates, refusals, strict=False) if s == plan.splits]
+        told = [r for s, r in zip(candidates, refusals, strict=False) if s == plan.splits]
         return replace(
             plan,
             passes=(self.spec,),
-            refusals=(*plan.refusals, *(chosen or refusals or [()])[0]),
+            refusals=(*plan.refusals, *(told or refusals or [()])[0]),
         )
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
@@ -121,6 +130,19 @@ class SplitRegion(Pass):
                     continue
                 splits.append(Split(block=name, first=min(ops), last=max(ops), k=k, ragged=ragged))
         return tuple(splits), tuple(refusals)
+
+    def _ranges(self, module: Module, graph: Graph, context: Context) -> tuple[Split, ...]:
+        """Return the ranges of every block that the paper's dynamic program chooses."""
+        knobs = Knobs(self.rho, self.gamma_us, self.iota_us)
+        graphs = {inside.name: inside for inside, _ in graph.walk()}
+        splits: list[Split] = []
+        with module.ir.context:
+            for name, block in walk_blocks(module.body):
+                body, inside = Body(block), graphs[name]
+                if exchanges_of(body):
+                    ops = self._region(inside)
+                    splits += choose_forward_splits(name, body, inside, ops, context, knobs)
+        return tuple(splits)
 
     def _region(self, graph: Graph) -> range:
         """Return the ops that may be cut: all, or the forward pass."""

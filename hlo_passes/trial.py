@@ -23,6 +23,11 @@ class Trial:
     splits: tuple[Split, ...]
     module: Module
 
+    @property
+    def name(self) -> str:
+        """How many parts, and of how many stretches if they differ: `k=4`, `k=2,4`."""
+        return f"k={','.join(map(str, sorted({split.k for split in self.splits})))}"
+
 
 def module_of(context: Context, spec: str) -> Module:
     """Return the module to try edits on.
@@ -69,9 +74,9 @@ def best_trial(
     refusals, race = [], {}
     for trial in trials:
         timeline = ordered_timeline(trial.module.snapshot(), context)
-        race[f"k={trial.splits[0].k}"] = prediction_of(timeline)
+        race[trial.name] = prediction_of(timeline)
         if memory_limit is not None and timeline.peak_bytes > memory_limit:
-            reason = f"k={trial.splits[0].k} needs {timeline.peak_bytes} bytes of {memory_limit}"
+            reason = f"{trial.name} needs {timeline.peak_bytes} bytes of {memory_limit}"
             refusals.append(Refusal(op=graph.name, reason=reason))
         elif (forced and best is None) or timeline.makespan_us < after.makespan_us * (1 - _WORTH):
             best, after = trial, timeline
@@ -80,7 +85,7 @@ def best_trial(
     return Plan(
         module=context.fingerprint,
         target=context.costs.name,
-        strategy=f"k={best.splits[0].k}" if best else "stock",
+        strategy=best.name if best else "stock",
         splits=best.splits if best else (),
         race=race,
         refusals=tuple(refusals),

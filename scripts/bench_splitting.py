@@ -30,7 +30,7 @@ PIPELINES = {
     "off": "off",
     "dw": "dw",
     "exchange k=2": "split-exchange{k=2},schedule-dw",
-    "lancet k=2": "split-region{direction=forward,k=2},schedule-dw",
+    "lancet": "lancet",
     "full k=2": "split-region{k=2},schedule-dw",
     "full k=4": "split-region{k=4},schedule-dw",
 }

@@ -67,8 +67,10 @@ def cut_module(module: Module, splits: Sequence[Split]) -> Module:
     clone = module.copy()
     groups = {g.name: g for g, _ in clone.snapshot().walk()} if splits else {}
     blocks = dict(walk_blocks(clone.body))
+    # The last stretch of a block first: what a cut moves stands behind it.
+    ordered = sorted(splits, key=lambda split: -split.first)
     for name, block in blocks.items():
-        for split in splits:
+        for split in ordered:
             if split.block == name:
                 exchanges: dict[int, Groups] = {
                     op.id: op.collective.groups or (tuple(range(clone.devices)),)

@@ -9,6 +9,11 @@ import optax
 import pytest
 
 import lancet_jax
+from hlo_passes import trial
+from hlo_passes.analysis.moe_sites import find_sites
+from hlo_passes.ir.body import Body
+from hlo_passes.plan.plan import Split
+from hlo_passes.split_region import SplitRegion
 from lancet_jax import nn
 from tests.steps import CASES
 
@@ -174,3 +179,22 @@ def test_16_bit_steps_are_as_near_to_the_truth_cut_as_uncut(gate, factor, k):
     before = arguments[0].params
     uncut, cut = errors(before, expected, truth), errors(before, got, truth)
     assert all(b <= SLACK * a + 1e-4 for a, b in zip(uncut, cut, strict=True))
+
+
+def test_ranges_with_parts_of_their_own_are_the_same(monkeypatch):
+    """Two stretches of one block, cut into 2 and into 4 parts, as a dynamic program may choose."""
+
+    def two_ranges(self, module, graph, context):
+        body = Body(module.body)
+        first, second = find_sites(body).fetches[0], find_sites(body).puts[1]
+        return (
+            Split(block="main", first=0, last=first.access + 9, k=2),
+            Split(block="main", first=second.access - 9, last=len(body.ops) - 1, k=4),
+        )
+
+    monkeypatch.setattr(SplitRegion, "_ranges", two_ranges)
+    monkeypatch.setattr(trial, "_WORTH", -1e9)
+    train_step, arguments = make(batch=4)
+    expected, got, outcome = run(train_step, arguments, "split-region{direction=forward}")
+    assert {split.k for split in outcome.cuts[0].splits} == {2, 4}
+    check(expected, got)

@@ -1,0 +1,119 @@
+"""Chooses which stretches of the forward pass are cut, and into how many parts: Lancet's choice.
+
+One pipeline per MoE layer, its range grown from the exchanges and experts over whole groups of ops
+before and behind them, by the dynamic program of the paper (section 5.1).
+"""
+
+from dataclasses import dataclass
+
+from hlo_passes.analysis.moe_sites import find_sites
+from hlo_passes.base import Context
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.ir.body import Body
+from hlo_passes.ir.graph import Graph
+from hlo_passes.plan.pipeline import Prices, Unrolled
+from hlo_passes.plan.plan import Split
+from hlo_passes.plan.ranges import choose_ranges, groups_of
+from hlo_passes.rewrite.region import TokenCut, cut_tokens
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """The paper's knobs.
+
+    Attributes:
+        rho: most parts.
+        gamma_us: length of an instruction group in us; None for five between two MoE layers.
+        iota_us: longest range beside the exchanges in us; None for one MoE layer's interval.
+    """
+
+    rho: int = 8
+    gamma_us: float | None = None
+    iota_us: float | None = None
+
+
+def choose_forward_splits(
+    name: str, body: Body, graph: Graph, ops: range, context: Context, knobs: Knobs
+) -> tuple[Split, ...]:
+    """Return what is cut of one block.
+
+    Args:
+        name: the block's name in plans.
+        body, graph: the block, and its graph.
+        ops: its forward pass.
+        context: prices.
+        knobs: see `Knobs`.
+
+    Raises:
+        OptionError: if a knob makes no sense.
+    """
+    sites = find_sites(body)
+    cuts = {k: cut_tokens(body, sites, k, ops) for k in range(2, knobs.rho + 1)}
+    usable = {k: cut for k, cut in cuts.items() if cut.puts or cut.fetches}
+    spans = _spans(next(iter(usable.values()), None))
+    if not spans:
+        return ()
+    costs = context.costs.for_graph(graph)
+    assert isinstance(costs, TargetCosts)
+    serial = [_serial_us(graph, place, costs) for place in ops]
+    groups = groups_of(serial, spans, knobs.gamma_us)
+    prices = _prices(costs)
+
+    def price(first: int, last: int, k: int) -> float | None:
+        places = range(groups[first].start, groups[last].stop)
+        return _unrolled(graph, places, usable[k], k, costs, prices)
+
+    ranges = choose_ranges(
+        groups,
+        [sum(serial[place] for place in group) for group in groups],
+        price,
+        exchange_spans=spans,
+        parts=tuple(sorted(usable)),
+        iota_us=knobs.iota_us,
+    )
+    return tuple(
+        Split(
+            block=name,
+            first=groups[chosen.first].start,
+            last=groups[chosen.last].stop - 1,
+            k=chosen.k,
+            ragged=context.ragged,
+        )
+        for chosen in ranges.chosen
+    )
+
+
+def _spans(cut: TokenCut | None) -> list[range]:
+    """Return, per MoE layer, its ops from writing the buffer to reading the answers."""
+    if cut is None:
+        return []
+    spans = []
+    for put in cut.puts:
+        reads = [fetch.access for fetch in cut.fetches if fetch.exchange > put.exchange]
+        if reads:
+            spans.append(range(put.access, min(reads) + 1))
+    return spans
+
+
+def _serial_us(graph: Graph, place: int, costs: TargetCosts) -> float:
+    op = graph.ops[place]
+    if op.collective is not None:
+        return costs.exchange(op.collective).us
+    return 0.0 if op.is_free or op.inner else costs.compute(op).us
+
+
+def _prices(costs: TargetCosts) -> Prices:
+    profile = costs.target.profile
+    return Prices(profile.launch_us, profile.hbm_bytes_per_s * profile.hbm_share("copy"))
+
+
+def _unrolled(
+    graph: Graph, places: range, cut: TokenCut, k: int, costs: TargetCosts, prices: Prices
+) -> float | None:
+    """Return the length of a cut range in us; None if it holds no exchange to send in parts."""
+    puts = {s.exchange: s for s in cut.puts if s.access in places and s.exchange in places}
+    fetches = {s.access: s for s in cut.fetches if s.access in places and s.exchange in places}
+    splits = {i: split for i, split in cut.states.splits.items() if i in places}
+    if not puts or not splits:
+        return None
+    return Unrolled(graph, places, splits, puts, fetches, k, costs, prices).us()

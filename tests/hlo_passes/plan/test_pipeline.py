@@ -1,0 +1,88 @@
+"""What a cut range is predicted to take, by hand."""
+
+import pytest
+
+from hlo_passes.analysis.cuts import Cut, OpSplit
+from hlo_passes.analysis.moe_sites import Rows, Site
+from hlo_passes.cost.model import Cost, Source
+from hlo_passes.ir.collectives import Collective
+from hlo_passes.ir.graph import Graph, Op, Value
+from hlo_passes.ir.types import TensorType
+from hlo_passes.plan.pipeline import Prices, Unrolled
+
+ROWS = Rows((8,), (0,), (1,), 2, 1)
+ALONG = OpSplit((Cut(0),), (Cut(0),))
+
+
+class Costs:
+    """100 us for every product, 60 for an exchange, messages for nothing."""
+
+    name, contention = "test:1x2", 0.0
+
+    def for_graph(self, graph):
+        return self
+
+    def compute(self, op):
+        return Cost(100.0 if op.kind == "dot_general" else 0.0, Source.NONE)
+
+    def exchange(self, collective, fraction=1.0):
+        return Cost(60.0 * fraction if fraction > 0.01 else 0.0, Source.NONE)
+
+
+def chain(*kinds):
+    """Return a graph in which every op reads the one before; scatters and gathers index too."""
+    tensor = (TensorType((8, 1), "f32"),)
+    values = [Value(0, -1, tensor), Value(1, -1, tensor)]
+    ops = []
+    for i, kind in enumerate(kinds):
+        last = len(values) - 1 if i else 0
+        operands = {"scatter": (0, 1, last), "gather": (last, 1)}.get(kind, (last,))
+        values.append(Value(len(values), i, tensor))
+        exchange = Collective("all_to_all", (), 32) if kind == "all_to_all" else None
+        ops.append(Op(i, kind, f"%{i}", f"{kind}{i}", operands, (len(values) - 1,),
+                      collective=exchange))  # fmt: skip
+    return Graph("main", tuple(ops), tuple(values), (len(values) - 1,))
+
+
+def length(graph, splits, puts=(), fetches=(), k=2, ops=None, launch_us=0.0):
+    prices = Prices(launch_us, 1e30)
+    places = ops or range(len(graph.ops))
+    return Unrolled(
+        graph, places, splits, {s.exchange: s for s in puts}, {s.access: s for s in fetches}, k,
+        Costs(), prices,
+    ).us()  # fmt: skip
+
+
+def test_a_dispatch_hides_behind_what_comes_before_it():
+    graph = chain("dot_general", "scatter", "all_to_all", "dot_general")
+    put = Site(1, 2, (), ROWS, True)
+    assert length(graph, {0: ALONG}, [put]) == 230  # 50, 50 | 30, 30 behind the first 50, then 100
+
+
+def test_a_combine_hides_behind_what_comes_after_it():
+    graph = chain("dot_general", "all_to_all", "gather", "dot_general")
+    fetch = Site(2, 1, (), ROWS, True)
+    assert length(graph, {3: ALONG}, (), [fetch]) == 230  # 100, 30 | 50 beside 30, 50
+
+
+def test_more_parts_hide_more():
+    graph = chain("dot_general", "scatter", "all_to_all", "dot_general")
+    put = Site(1, 2, (), ROWS, True)
+    assert length(graph, {0: ALONG}, [put], k=4) == 215
+
+
+def test_every_part_is_launched():
+    graph = chain("dot_general", "dot_general")
+    assert length(graph, {0: ALONG, 1: ALONG}, k=4, launch_us=20.0) == pytest.approx(320)
+
+
+def test_what_is_read_outside_is_joined():
+    graph = chain("dot_general", "dot_general")
+    inside = Unrolled(graph, range(1), {0: ALONG}, {}, {}, 2, Costs(), Prices(7.0, 1e30))
+    assert inside.us() == pytest.approx(93 + 14 + 7)
+
+
+def test_a_sum_waits_for_the_part_before_it():
+    carried = OpSplit((Cut(0),), (Cut(0),), carries=True)
+    graph = chain("dot_general")
+    assert length(graph, {0: carried}, k=4) == 100
