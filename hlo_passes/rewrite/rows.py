@@ -194,23 +194,27 @@ def _build_address(
 
 
 def _flat_rows(indices: ir.Value, rows: Rows, clamps: bool) -> tuple[ir.Value, ir.Value]:
-    """Return the row that every index vector names, int32 `[N]`, and whether there is one."""
+    """Return the row that every index vector names, int32 `[N]`, and whether there is one.
+
+    Bounds are checked in the type of the indices, if that is wider: 2^32 is beyond every buffer.
+    """
     count = _vectors(indices, rows)
-    dims = build.shape(indices)
-    has_vector = rows.index_dim < len(dims)
-    integers = build.convert(indices, ir.IntegerType.get_signless(32))
-    kind = build.int_type((count,))
-    flat, inside = build.splat(kind, 0), None
+    has_vector = rows.index_dim < len(build.shape(indices))
+    i32 = ir.IntegerType.get_signless(32)
+    if ir.IntegerType(build.tensor(indices).element_type).width < 32:
+        indices = build.convert(indices, i32)
+    kind = ir.RankedTensorType.get([count], build.tensor(indices).element_type)
+    flat, inside = build.splat(build.int_type((count,)), 0), None
     for size, column in zip(rows.dims, rows.columns, strict=True):
-        index = build.slice_of(integers, rows.index_dim, column, column + 1) if has_vector else (
-            integers
-        )  # fmt: skip
+        index = indices
+        if has_vector:
+            index = build.slice_of(indices, rows.index_dim, column, column + 1)
         index = build.reshape(index, (count,))
         low, high = build.splat(kind, 0), build.splat(kind, size - 1)
         bounded = build.binary("minimum", build.binary("maximum", index, low), high)
-        flat = build.binary("multiply", flat, build.splat(kind, size))
-        flat = build.binary("add", flat, bounded)
         here = build.compare(bounded if clamps else index, "EQ", bounded)
+        flat = build.binary("multiply", flat, build.splat(flat.type, size))
+        flat = build.binary("add", flat, build.convert(bounded, i32))
         inside = here if inside is None else build.binary("and", inside, here)
     assert inside is not None
     return flat, inside
