@@ -20,21 +20,19 @@ Limits
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
+from hlo_passes.base import Context
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Plan, Prediction
+from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import simulate
-from hlo_passes.plan.timeline import prediction_of
-from hlo_passes.rewrite.region import cut_module
+from hlo_passes.plan.timeline import Timeline, prediction_of
 from hlo_passes.split_exchange import SplitExchange
+from hlo_passes.split_pass import SplitPass
 from hlo_passes.split_region import SplitRegion
 
 
 @dataclass(frozen=True)
-class ChooseSplit(Pass):
+class ChooseSplit(SplitPass):
     """Cut a step in the way that makes it shortest, or not at all.
 
     Attributes:
@@ -42,24 +40,20 @@ class ChooseSplit(Pass):
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
     """
 
-    tier: ClassVar[Tier] = Tier.REASSOCIATES
-
-    rho: int = 8
-    memory_limit: int | None = None
-
-    def plan(self, graph: Graph, context: Context) -> Plan:
-        """Run the race.
-
-        Raises:
-            OptionError: if rho is below 2.
-        """
-        limits = {"rho": self.rho, "memory_limit": self.memory_limit}
-        plans = {
-            "exchange": SplitExchange(**limits).plan(graph, context),
-            "lancet": SplitRegion(direction="forward", **limits).plan(graph, context),
-            "full": SplitRegion(**limits).plan(graph, context),
+    def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
+        """Run the race; those that cannot cut are left out."""
+        rho, limit = self.rho, self.memory_limit
+        passes: dict[str, SplitPass] = {
+            "exchange": SplitExchange(rho=rho, memory_limit=limit),
+            "lancet": SplitRegion(direction="forward", rho=rho, memory_limit=limit),
+            "full": SplitRegion(rho=rho, memory_limit=limit),
         }
-        race = _race(graph, context, plans)
+        plans = {name: p.decide(graph, context, before) for name, p in passes.items()}
+        stock = prediction_of(simulate(graph, context.costs.for_graph(graph)))
+        race = {"off": stock, "dw": prediction_of(before)}
+        for name, plan in plans.items():
+            if plan.race:
+                race[name] = min(plan.race.values(), key=lambda result: result.step_us)
         runners = [name for name in race if name not in plans or plans[name].splits]
         winner = min(runners, key=lambda name: race[name].step_us)
         chosen = plans.get(winner)
@@ -72,34 +66,9 @@ class ChooseSplit(Pass):
             splits=chosen.splits if chosen else (),
             race=race,
             refusals=tuple(refusals),
-            before=race["off"],
+            before=stock,
             after=race[winner],
         )
-
-    def apply(self, module: AnyModule, plan: Plan) -> PassResult:
-        """Cut the module as planned.
-
-        Raises:
-            PlanError: if the plan is another module's.
-        """
-        plan.check(module.fingerprint)
-        if not plan.splits:
-            return PassResult(module, False)
-        assert isinstance(module, Module)
-        return PassResult(cut_module(module, plan.splits), True)
-
-
-def _race(graph: Graph, context: Context, plans: dict[str, Plan]) -> dict[str, Prediction]:
-    """Return what every pipeline is predicted to give; those that cannot cut are left out."""
-    costs = context.costs.for_graph(graph)
-    race = {"off": prediction_of(simulate(graph, costs))}
-    ordered = plans["full"].before
-    assert ordered is not None
-    race["dw"] = ordered
-    for name, plan in plans.items():
-        if plan.race:
-            race[name] = min(plan.race.values(), key=lambda result: result.step_us)
-    return race
 
 
 def describe_race(plan: Plan) -> str:

@@ -6,7 +6,7 @@ before and behind them, by the dynamic program of the paper (section 5.1).
 
 from dataclasses import dataclass
 
-from hlo_passes.analysis.moe_sites import find_sites
+from hlo_passes.analysis.moe_sites import Sites
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.body import Body
@@ -32,23 +32,30 @@ class Knobs:
     iota_us: float | None = None
 
 
-def choose_forward_splits(
-    name: str, body: Body, graph: Graph, ops: range, context: Context, knobs: Knobs
-) -> tuple[Split, ...]:
-    """Return what is cut of one block.
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """What may be cut of one block.
 
-    Args:
-        name: the block's name in plans.
+    Attributes:
         body, graph: the block, and its graph.
-        ops: its forward pass.
-        context: prices.
-        knobs: see `Knobs`.
+        ops: places of the ops that may be cut.
+        sites: its exchanges that send rows.
+    """
+
+    body: Body
+    graph: Graph
+    ops: range
+    sites: Sites
+
+
+def choose_forward_splits(stretch: Stretch, context: Context, knobs: Knobs) -> tuple[Split, ...]:
+    """Return what is cut of a block's forward pass.
 
     Raises:
         OptionError: if a knob makes no sense.
     """
-    sites = find_sites(body)
-    cuts = {k: cut_tokens(body, sites, k, ops) for k in range(2, knobs.rho + 1)}
+    body, graph, ops = stretch.body, stretch.graph, stretch.ops
+    cuts = {k: cut_tokens(body, stretch.sites, k, ops) for k in range(2, knobs.rho + 1)}
     usable = {k: cut for k, cut in cuts.items() if cut.puts or cut.fetches}
     spans = _spans(next(iter(usable.values()), None))
     if not spans:
@@ -73,7 +80,7 @@ def choose_forward_splits(
     )
     return tuple(
         Split(
-            block=name,
+            block=graph.name,
             first=groups[chosen.first].start,
             last=groups[chosen.last].stop - 1,
             k=chosen.k,

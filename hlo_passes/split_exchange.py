@@ -21,101 +21,70 @@ Limits
     Ops outside the pair stay whole, so an exchange can hide behind experts only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-from msgspec.structs import replace
 
 from hlo_passes.analysis.blocks import exchanges_of, walk_blocks
-from hlo_passes.analysis.cuts import Cut, integer, shape_of
-from hlo_passes.analysis.split_states import is_generator, spread_cuts
-from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
-from hlo_passes.errors import OptionError
+from hlo_passes.analysis.cuts import Cut
+from hlo_passes.analysis.split_states import outside, spread_cuts
+from hlo_passes.base import Context
+from hlo_passes.ir.attributes import integer, shape_of
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Plan, Refusal, Split
-from hlo_passes.rewrite.region import cut_module
-from hlo_passes.trial import Trial, best_trial, module_of
+from hlo_passes.plan.plan import Refusal, Split
+from hlo_passes.split_pass import Candidate, PartsPass
 
 
 @dataclass(frozen=True)
-class SplitExchange(Pass):
+class SplitExchange(PartsPass):
     """Cut exchange, experts and exchange along the experts' rows.
 
     Attributes:
-        k: number of parts; none to try every divisor up to `rho`.
+        k: number of parts; none to try every number up to `rho`.
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
     """
 
-    tier: ClassVar[Tier] = Tier.REASSOCIATES
-
-    k: int | None = None
-    rho: int = 8
-    memory_limit: int | None = None
-
-    def plan(self, graph: Graph, context: Context) -> Plan:
-        """Decide k, and along which dim every pair of exchanges is cut.
-
-        Raises:
-            OptionError: if k or rho is below 2.
-        """
-        if min(self.k or 2, self.rho) < 2:
-            raise OptionError(self.spec, "a split has at least 2 parts", "give k=2 or more")
-        module = module_of(context, self.spec)
-        trials, refusals = [], []
-        for k in (self.k,) if self.k else range(2, self.rho + 1):
-            splits, refused = _splits(module, graph, k)
-            refusals.append(refused)
-            if splits:
-                trials.append(Trial(splits, cut_module(module, splits)))
-        plan = best_trial(
-            graph, context, trials, forced=self.k is not None, memory_limit=self.memory_limit
-        )
-        return replace(plan, passes=(self.spec,), refusals=(*plan.refusals, *(refusals or [()])[0]))
-
-    def apply(self, module: AnyModule, plan: Plan) -> PassResult:
-        """Cut the module as planned.
-
-        Raises:
-            PlanError: if the plan is another module's.
-        """
-        plan.check(module.fingerprint)
-        if not plan.splits:
-            return PassResult(module, False)
-        assert isinstance(module, Module)
-        return PassResult(cut_module(module, plan.splits), True)
+    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+        """Yield the cut into every number of parts."""
+        graphs = {inside.name: inside for inside, _ in graph.walk()}
+        blocks = [(graphs[name], Body(block)) for name, block in walk_blocks(module.body)]
+        pairs = [(inside, body, tuple(_pairs(body))) for inside, body in blocks]
+        for k in self.parts:
+            yield _candidate(pairs, k)
 
 
-def _splits(module: Module, graph: Graph, k: int) -> tuple[tuple[Split, ...], tuple[Refusal, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two all-to-alls, one after the other, and the ops on the paths between, both included."""
+
+    first: int
+    second: int
+    ops: tuple[int, ...]
+
+
+def _candidate(blocks: Sequence[tuple[Graph, Body, Sequence[_Pair]]], k: int) -> Candidate:
     """Return the pairs that are cut into k parts, and why others are not."""
     splits: list[Split] = []
     refusals: list[Refusal] = []
-    graphs = {inside.name: inside for inside, _ in graph.walk()}
-    with module.ir.context:
-        for name, block in walk_blocks(module.body):
-            body = Body(block)
-            found = dict(_pairs(body, k))
-            seeds = [(at, cut.dim, cut.outer) for at, (_, cut) in found.items() if cut]
-            if seeds:
-                ops = sorted(op for between, cut in found.values() if cut for op in between)
-                splits.append(Split(block=name, first=ops[0], last=ops[-1], k=k,
-                                    along="capacity", seeds=tuple(seeds),
-                                    only=tuple(ops)))  # fmt: skip
-            for at, (_, cut) in found.items():
-                if cut is None:
-                    op = graphs[name].ops[at]
-                    reason = (
-                        f"stays whole: no dim can be cut into {k} parts up to the next exchange"
-                    )
-                    refusals.append(Refusal(op=op.key, reason=reason, source=op.source))
-    return tuple(splits), tuple(refusals)
+    for graph, body, pairs in blocks:
+        cuts = {pair: _best_cut(body, pair, k) for pair in pairs}
+        seeds = [(pair.first, cut.dim, cut.outer) for pair, cut in cuts.items() if cut]
+        if seeds:
+            ops = sorted(op for pair, cut in cuts.items() if cut for op in pair.ops)
+            splits.append(Split(block=graph.name, first=ops[0], last=ops[-1], k=k,
+                                along="capacity", seeds=tuple(seeds), only=tuple(ops)))  # fmt: skip
+        for pair, cut in cuts.items():
+            if cut is None:
+                op = graph.ops[pair.first]
+                reason = f"stays whole: no dim can be cut into {k} parts up to the next exchange"
+                refusals.append(Refusal(op=op.key, reason=reason, source=op.source))
+    return Candidate(tuple(splits), tuple(refusals))
 
 
-def _pairs(body: Body, k: int) -> Iterator[tuple[int, tuple[tuple[int, ...], Cut | None]]]:
-    """Yield every all-to-all that leads to another: its place, the ops between, how to cut."""
+def _pairs(body: Body) -> Iterator[_Pair]:
+    """Yield every all-to-all that leads to another through matrix products."""
     after = _next_exchange(body)
     seconds: set[int] = set()
     for first in exchanges_of(body):
@@ -123,7 +92,7 @@ def _pairs(body: Body, k: int) -> Iterator[tuple[int, tuple[tuple[int, ...], Cut
             between = _between(body, first, second, after)
             if any(body.kind(i) == "dot_general" for i in between):
                 seconds.add(second)
-                yield first, (between, _best_cut(body, first, second, between, k))
+                yield _Pair(first, second, between)
                 break
 
 
@@ -155,20 +124,19 @@ def _between(body: Body, first: int, second: int, after: list[frozenset[int]]) -
     return (*sorted(reached), second)
 
 
-def _best_cut(body: Body, first: int, second: int, between: tuple[int, ...], k: int) -> Cut | None:
+def _best_cut(body: Body, pair: _Pair, k: int) -> Cut | None:
     """Return a cut of the first exchange's operand that reaches through to the second's result."""
-    operand, peers = body.ops[first].operands[0], integer(body.ops[first], "split_count")
-    shape = shape_of(operand)
-    last = body.ops[second].results[0]
-    others = frozenset(range(len(body.ops))) - set(between)
-    dealt = {integer(body.ops[first], f"{name}_dimension") for name in ("split", "concat")}
+    exchange = body.ops[pair.first]
+    operand, peers = exchange.operands[0], integer(exchange, "split_count")
+    shape, last = shape_of(operand), body.ops[pair.second].results[0]
+    fixed = outside(body, pair.ops)
+    dealt = {integer(exchange, f"{name}_dimension") for name in ("split", "concat")}
     for dim in sorted(range(len(shape)), key=lambda d: (d in dealt, -shape[d])):
         for outer in (1, peers):
             cut = Cut(dim, outer)
             if not cut.fits(shape, k):
                 continue
-            made_outside = {i for i in others if not is_generator(body, i)}
-            states = spread_cuts(body, [(operand, cut)], k, made_outside)
-            if all(i in states.splits for i in between) and isinstance(states.cuts.get(last), Cut):
+            states = spread_cuts(body, [(operand, cut)], k, fixed)
+            if all(i in states.splits for i in pair.ops) and isinstance(states.cuts.get(last), Cut):
                 return cut
     return None

@@ -29,150 +29,98 @@ Limits
     Dispatch by one-hot products, and exchanges that the partitioner would insert, are left whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from msgspec.structs import replace
+from typing import Literal
 
 from hlo_passes.analysis.blocks import exchanges_of, walk_blocks
 from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
-from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
-from hlo_passes.errors import OptionError
-from hlo_passes.forward_ranges import Knobs, choose_forward_splits
+from hlo_passes.base import Context
+from hlo_passes.forward_ranges import Knobs, Stretch, choose_forward_splits
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Plan, Refusal, Split
-from hlo_passes.rewrite.region import cut_module, cut_tokens
-from hlo_passes.trial import Trial, best_trial, module_of
+from hlo_passes.plan.plan import Refusal, Split
+from hlo_passes.rewrite.region import cut_tokens
+from hlo_passes.split_pass import Candidate, PartsPass
 
 
 @dataclass(frozen=True)
-class SplitRegion(Pass):
+class SplitRegion(PartsPass):
     """Cut a step along its tokens.
 
     Attributes:
-        k: number of parts; none to try every divisor up to `rho`.
+        k: number of parts; none to try every number up to `rho`.
         direction: `both`, or `forward` alone as the paper does.
-        rho: most parts (the paper's name and default).
+        rho: most parts.
         gamma_us: forward only: length of an instruction group; none for five between MoE layers.
         iota_us: forward only: longest range beside the exchanges; none for one layer's interval.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
     """
 
-    tier: ClassVar[Tier] = Tier.REASSOCIATES
-
-    k: int | None = None
     direction: Literal["both", "forward"] = "both"
-    rho: int = 8
     gamma_us: float | None = None
     iota_us: float | None = None
-    memory_limit: int | None = None
 
-    def plan(self, graph: Graph, context: Context) -> Plan:
-        """Decide k, and which ops are cut.
+    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+        """Yield the cut into every number of parts, or what the dynamic program chooses."""
+        stretches = tuple(self._stretches(module, graph))
+        if self.direction == "both" or self.k is not None:
+            for k in self.parts:
+                yield _candidate(stretches, k, context.ragged)
+            return
+        told = _candidate(stretches, self.parts[0], context.ragged).refusals
+        yield Candidate(self._ranges(stretches, context), told)
 
-        Raises:
-            OptionError: if k or rho is below 2.
-        """
-        if min(self.k or 2, self.rho) < 2:
-            raise OptionError(self.spec, "a split has at least 2 parts", "give k=2 or more")
-        module = module_of(context, self.spec)
-        candidates, refusals = [], []
-        for k in (self.k,) if self.k else range(2, self.rho + 1):
-            splits, refused = self._splits(module, graph, k, context.ragged)
-            refusals.append(refused)
-            if splits:
-                candidates.append(splits)
-        if self.direction == "forward" and self.k is None:
-            chosen = self._ranges(module, graph, context)
-            candidates, refusals = ([chosen] if chosen else []), refusals[:1]
-        trials = [Trial(splits, cut_module(module, splits)) for splits in candidates]
-        plan = best_trial(
-            graph, context, trials, forced=self.k is not None, memory_limit=self.memory_limit
-        )
-        told = [r for s, r in zip(candidates, refusals, strict=False) if s == plan.splits]
-        return replace(
-            plan,
-            passes=(self.spec,),
-            refusals=(*plan.refusals, *(told or refusals or [()])[0]),
-        )
-
-    def apply(self, module: AnyModule, plan: Plan) -> PassResult:
-        """Cut the module as planned.
-
-        Raises:
-            PlanError: if the plan is another module's.
-        """
-        plan.check(module.fingerprint)
-        if not plan.splits:
-            return PassResult(module, False)
-        assert isinstance(module, Module)
-        return PassResult(cut_module(module, plan.splits), True)
-
-    def _splits(
-        self, module: Module, graph: Graph, k: int, ragged: bool
-    ) -> tuple[tuple[Split, ...], tuple[Refusal, ...]]:
-        """Return what is cut into k parts, and what is not although it might."""
-        splits: list[Split] = []
-        refusals: list[Refusal] = []
+    def _stretches(self, module: Module, graph: Graph) -> Iterator[Stretch]:
+        """Yield what may be cut of every block that exchanges."""
         graphs = {inside.name: inside for inside, _ in graph.walk()}
-        with module.ir.context:
-            for name, block in walk_blocks(module.body):
-                body = Body(block)
-                if not exchanges_of(body):
-                    continue
-                ops = self._region(graphs[name])
-                refusals.extend(self._look(body, graphs[name], k, ops))
-                if refusals and refusals[-1].reason.startswith(_NOTHING):
-                    continue
-                splits.append(Split(block=name, first=min(ops), last=max(ops), k=k, ragged=ragged))
-        return tuple(splits), tuple(refusals)
+        for name, block in walk_blocks(module.body):
+            body, inside = Body(block), graphs[name]
+            if exchanges_of(body):
+                yield Stretch(body, inside, self._region(inside), find_sites(body))
 
-    def _ranges(self, module: Module, graph: Graph, context: Context) -> tuple[Split, ...]:
+    def _ranges(self, stretches: Sequence[Stretch], context: Context) -> tuple[Split, ...]:
         """Return the ranges of every block that the paper's dynamic program chooses."""
         knobs = Knobs(self.rho, self.gamma_us, self.iota_us)
-        graphs = {inside.name: inside for inside, _ in graph.walk()}
-        splits: list[Split] = []
-        with module.ir.context:
-            for name, block in walk_blocks(module.body):
-                body, inside = Body(block), graphs[name]
-                if exchanges_of(body):
-                    ops = self._region(inside)
-                    splits += choose_forward_splits(name, body, inside, ops, context, knobs)
-        return tuple(splits)
+        return tuple(
+            split
+            for stretch in stretches
+            for split in choose_forward_splits(stretch, context, knobs)
+        )
 
     def _region(self, graph: Graph) -> range:
         """Return the ops that may be cut: all, or the forward pass."""
         if self.direction == "both":
             return range(len(graph.ops))
-        roles = roles_of(graph)
-        return range(
-            1 + max((i for i, role in enumerate(roles) if role is Role.FORWARD), default=0)
-        )
+        forward = [i for i, role in enumerate(roles_of(graph)) if role is Role.FORWARD]
+        return range(1 + max(forward, default=0))
 
-    def _look(self, body: Body, graph: Graph, k: int, ops: range) -> Iterator[Refusal]:
-        """Yield why exchanges stay whole, and why ops do that the cut reaches."""
-        sites = find_sites(body)
-        for place, reason in sites.refusals:
-            yield _refusal(graph, place, reason)
+
+def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
+    """Return what is cut into k parts, and what is not although it might."""
+    splits: list[Split] = []
+    refusals: list[Refusal] = []
+    for stretch in stretches:
+        body, graph, ops, sites = stretch.body, stretch.graph, stretch.ops, stretch.sites
         found = cut_tokens(body, sites, k, ops)
-        for place, reason in sorted(found.states.refusals.items()):
-            yield _refusal(graph, place, reason)
-        if not (found.puts or found.fetches):
-            exchange = exchanges_of(body)[0]
-            why = "no exchange sends rows by index" if not (sites.puts or sites.fetches) else (
-                f"its tokens have no {k} equal parts"
+        whole = [*sites.refusals, *sorted(found.states.refusals.items())]
+        refusals += [_refusal(graph, place, f"stays whole: {reason}") for place, reason in whole]
+        if found.puts or found.fetches:
+            splits.append(
+                Split(block=graph.name, first=ops.start, last=ops.stop - 1, k=k, ragged=ragged)
+            )
+        else:
+            has_sites = sites.puts or sites.fetches
+            why = f"its tokens have no {k} equal parts" if has_sites else (
+                "no exchange sends rows by index"
             )  # fmt: skip
-            yield _refusal(graph, exchange, f"{_NOTHING} into {k} parts: {why}")
-
-
-_NOTHING = "nothing is cut"
+            reason = f"nothing is cut into {k} parts: {why}"
+            refusals.append(_refusal(graph, exchanges_of(body)[0], reason))
+    return Candidate(tuple(splits), tuple(refusals))
 
 
 def _refusal(graph: Graph, place: int, reason: str) -> Refusal:
     op = graph.ops[place]
-    return Refusal(op=op.key, reason=f"stays whole: {reason}" if not reason.startswith(_NOTHING)
-                   else reason, source=op.source)  # fmt: skip
+    return Refusal(op=op.key, reason=reason, source=op.source)

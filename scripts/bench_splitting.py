@@ -1,8 +1,8 @@
 """All five pipelines on one step, compiled for GPUs that are not there, and judged on networks.
 
-    python scripts/bench_splitting.py --models gpt2_s_moe --gates switch --json splitting.json
+    python -m scripts.bench_splitting --models gpt2_s_moe --gates switch --json splitting.json
 
-Every step is compiled for `--compile` once per pipeline and planned for every network in `--judge`:
+Every step is compiled for `--compile` once per pipeline and network in `--judge`, planned for it:
 the final schedule is read back, its compute priced by XLA's own cost model (products of 16-bit
 numbers with 32-bit results, and other devices, by the roofline), its exchanges by XLA's table or,
 on networks, by the link tiers; ragged exchanges by the rows that balanced routing fills. Nothing

@@ -9,8 +9,6 @@ part by part is in `moe_sites`.
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxlib.mlir import ir
-
 
 class NoSplit(Exception):
     """An op cannot be cut this way; the message says why, and what would lift it."""
@@ -82,19 +80,3 @@ class OpSplit:
     def at(self, spot: Spot) -> Cut | Sum | None:
         """Return the state of one operand or result."""
         return (self.operands if spot.side == "operand" else self.results)[spot.index]
-
-
-def shape_of(value: ir.Value) -> tuple[int, ...]:
-    """Return a tensor's dims; () for what is no tensor."""
-    kind = value.type
-    return tuple(kind.shape) if isinstance(kind, ir.RankedTensorType) else ()
-
-
-def ints(op: ir.Operation, name: str) -> tuple[int, ...]:
-    """Return a list-of-integers attribute of an op; () if it has none."""
-    return tuple(op.attributes[name]) if name in op.attributes else ()
-
-
-def integer(op: ir.Operation, name: str) -> int:
-    """Return an integer attribute of an op."""
-    return ir.IntegerAttr(op.attributes[name]).value

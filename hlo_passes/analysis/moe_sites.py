@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import ints, shape_of
 from hlo_passes.analysis.numbering import number_values
+from hlo_passes.analysis.split_rules.indexing import is_unique, update_of
+from hlo_passes.analysis.split_rules.pointwise import splat_of
+from hlo_passes.ir.attributes import ints, shape_of
 from hlo_passes.ir.body import Body
 
 
@@ -27,7 +29,6 @@ class Rows:
         columns: per index dim, which column of the index vectors addresses it.
         width: dims of one row.
         peers: devices that take part in the exchange.
-        block: rows that go to, or come from, one peer.
         index_dim: dim of the indices that holds the index vector.
     """
 
@@ -67,6 +68,11 @@ class Site:
     rows: Rows
     distinct: bool
     clamps: bool = False
+
+    @property
+    def ops(self) -> tuple[int, ...]:
+        """All ops that sending rows replaces."""
+        return (self.access, self.exchange, *self.between)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: set[int]) -
     op = body.ops[place]
     if len(op.operands) != 3 or not is_zero(body, op.operands[0]):
         raise _NoSite("no dispatch: the buffer that rows are written to is not empty")
-    if merge_of(op) not in ("add", "set"):
+    if update_of(op) not in ("add", "set"):
         raise _NoSite("no dispatch: rows are neither added nor written")
     numbers_of = stablehlo.ScatterDimensionNumbers(op.attributes["scatter_dimension_numbers"])
     if numbers_of.input_batching_dims:
@@ -214,17 +220,6 @@ def _check_leading(shape: tuple[int, ...], name: str, exchange: ir.Operation, ro
         raise _NoSite("the rows of one peer are not behind each other in the buffer")
 
 
-def merge_of(scatter: ir.Operation) -> str:
-    """Return what a scatter does with a row that is there: `add`, `set`, or "" for others."""
-    block = scatter.regions[0].blocks[0]
-    ops = [view.operation for view in block.operations]
-    if len(ops) == 1 and list(ops[0].operands) == [block.arguments[1]]:
-        return "set"
-    if len(ops) == 2 and ops[0].name == "stablehlo.add":
-        return "add" if set(ops[0].operands) == set(block.arguments) else ""
-    return ""
-
-
 def is_zero(body: Body, value: ir.Value) -> bool:
     """Whether a value is zero everywhere, whatever the input."""
     place, kind = body.made_by(value)
@@ -232,10 +227,7 @@ def is_zero(body: Body, value: ir.Value) -> bool:
         return False
     op = body.ops[place]
     if kind == "constant":
-        attribute = op.attributes["value"]
-        if not isinstance(attribute, ir.DenseElementsAttr) or not attribute.is_splat:
-            return False
-        number = attribute.get_splat_value()
+        number = splat_of(op)
         return isinstance(number, ir.FloatAttr | ir.IntegerAttr) and number.value == 0
     if kind in ("broadcast_in_dim", "reshape", "convert", "transpose", "optimization_barrier"):
         return is_zero(body, op.operands[op.results[:].index(value) if len(op.results) > 1 else 0])
@@ -331,7 +323,5 @@ def _distinct_indices(body: Body, numbers: dict[ir.Value, int]) -> set[int]:
     return {
         numbers[op.operands[1]]
         for i, op in enumerate(body.ops)
-        if body.kind(i) == "scatter"
-        and "unique_indices" in op.attributes
-        and ir.BoolAttr(op.attributes["unique_indices"]).value
+        if body.kind(i) == "scatter" and is_unique(op)
     }

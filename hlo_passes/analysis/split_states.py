@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.analysis.split_rules.catalogue import rule_of
+from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
 
 BARRIER = "optimization_barrier"
@@ -169,6 +170,14 @@ def _is_sum(split: OpSplit) -> bool:
     return any(isinstance(state, Sum) for state in split.results)
 
 
-def is_generator(body: Body, i: int) -> bool:
-    """Whether an op makes a value from next to nothing, which every part can do for itself."""
-    return body.kind(i) in ("constant", "iota", "broadcast_in_dim")
+def outside(body: Body, ops: Collection[int]) -> frozenset[int]:
+    """Return the ops that a cut of only `ops` must not pass through.
+
+    Those that make a value from next to nothing are not among them: every part can do it itself.
+    """
+    inside = set(ops)
+    return frozenset(
+        i
+        for i in range(len(body.ops))
+        if i not in inside and body.kind(i) not in ("constant", "iota", "broadcast_in_dim")
+    )

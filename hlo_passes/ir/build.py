@@ -6,6 +6,8 @@ import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
+from hlo_passes.ir.attributes import shape_of
+
 
 def op_of(
     name: str,
@@ -26,11 +28,6 @@ def op_of(
 def tensor(value: ir.Value) -> ir.RankedTensorType:
     """Return a value's tensor type."""
     return ir.RankedTensorType(value.type)
-
-
-def shape(value: ir.Value) -> tuple[int, ...]:
-    """Return a tensor's dims."""
-    return tuple(tensor(value).shape)
 
 
 def type_like(kind: ir.Type, dims: Sequence[int]) -> ir.RankedTensorType:
@@ -87,12 +84,12 @@ def convert(value: ir.Value, element: ir.Type) -> ir.Value:
     """Change the element type, if it is another."""
     if tensor(value).element_type == element:
         return value
-    return op_of("convert", [value], [ir.RankedTensorType.get(shape(value), element)])[0]
+    return op_of("convert", [value], [ir.RankedTensorType.get(shape_of(value), element)])[0]
 
 
 def reshape(value: ir.Value, dims: Sequence[int]) -> ir.Value:
     """Give a tensor other dims, if they are others."""
-    if shape(value) == tuple(dims):
+    if shape_of(value) == tuple(dims):
         return value
     return op_of("reshape", [value], [type_like(value.type, dims)])[0]
 
@@ -101,7 +98,7 @@ def transpose(value: ir.Value, permutation: Sequence[int]) -> ir.Value:
     """Permute dims, if they move."""
     if list(permutation) == list(range(len(permutation))):
         return value
-    dims = [shape(value)[d] for d in permutation]
+    dims = [shape_of(value)[d] for d in permutation]
     attribute = ir.DenseI64ArrayAttr.get(list(permutation))
     return op_of("transpose", [value], [type_like(value.type, dims)],
                  {"permutation": attribute})[0]  # fmt: skip
@@ -109,14 +106,14 @@ def transpose(value: ir.Value, permutation: Sequence[int]) -> ir.Value:
 
 def broadcast(value: ir.Value, kind: ir.Type, dims: Sequence[int] | None = None) -> ir.Value:
     """Repeat a tensor: its dims, by default all in place, become `dims` of the type `kind`."""
-    placed = list(dims) if dims is not None else list(range(len(shape(value))))
+    placed = list(dims) if dims is not None else list(range(len(shape_of(value))))
     attribute = ir.DenseI64ArrayAttr.get(placed)
     return op_of("broadcast_in_dim", [value], [kind], {"broadcast_dimensions": attribute})[0]
 
 
 def slice_of(value: ir.Value, dim: int, start: int, limit: int) -> ir.Value:
     """Take indices start <= i < limit of a dim."""
-    dims = shape(value)
+    dims = shape_of(value)
     starts, limits = [0] * len(dims), list(dims)
     starts[dim], limits[dim] = start, limit
     made = [b - a for a, b in zip(starts, limits, strict=True)]
@@ -132,8 +129,8 @@ def concatenate(values: Sequence[ir.Value], dim: int) -> ir.Value:
     """Put tensors behind each other along a dim."""
     if len(values) == 1:
         return values[0]
-    dims = list(shape(values[0]))
-    dims[dim] = sum(shape(v)[dim] for v in values)
+    dims = list(shape_of(values[0]))
+    dims[dim] = sum(shape_of(v)[dim] for v in values)
     attribute = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)
     return op_of("concatenate", values, [type_like(values[0].type, dims)],
                  {"dimension": attribute})[0]  # fmt: skip
@@ -159,7 +156,7 @@ def all_to_all(value: ir.Value, like: ir.Operation) -> ir.Value:
 
 def prefix_sum(value: ir.Value, dim: int) -> ir.Value:
     """Sum up along a dim, each element included, as `jnp.cumsum` lowers."""
-    dims = shape(value)
+    dims = shape_of(value)
     window = [dims[d] if d == dim else 1 for d in range(len(dims))]
     padding = np.zeros((len(dims), 2), np.int64)
     padding[dim, 0] = dims[dim] - 1
@@ -176,7 +173,7 @@ def prefix_sum(value: ir.Value, dim: int) -> ir.Value:
 
 def scan_sum(value: ir.Value, dim: int) -> ir.Value:
     """Sum up along a dim as `jnp.cumsum` lowers for CUDA, where a window would be quadratic."""
-    start = type_like(value.type, [n for d, n in enumerate(shape(value)) if d != dim])
+    start = type_like(value.type, [n for d, n in enumerate(shape_of(value)) if d != dim])
     attributes = {
         "dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim),
         "is_associative": ir.BoolAttr.get(True),
@@ -197,7 +194,7 @@ def scan_sum(value: ir.Value, dim: int) -> ir.Value:
 
 def total(value: ir.Value, dim: int) -> ir.Value:
     """Sum over a dim."""
-    dims = [size for d, size in enumerate(shape(value)) if d != dim]
+    dims = [size for d, size in enumerate(shape_of(value)) if d != dim]
     kind = type_like(value.type, dims)
     zero = splat(type_like(value.type, ()), 0)
     new = stablehlo.ReduceOp([kind], [value], [zero], ir.DenseI64ArrayAttr.get([dim]))
@@ -217,10 +214,10 @@ def scatter_rows(
         merge: `set` or `add`.
         distinct: whether no two places within the buffer are equal.
     """
-    count = len(shape(buffer))
+    count = len(shape_of(buffer))
     numbers = stablehlo.ScatterDimensionNumbers.get(list(range(1, count)), [0], [], [], [0], 1)
     new = stablehlo.ScatterOp(
-        [buffer.type], [buffer], reshape(places, (*shape(places), 1)), [rows], numbers,
+        [buffer.type], [buffer], reshape(places, (*shape_of(places), 1)), [rows], numbers,
         unique_indices=ir.BoolAttr.get(distinct),
     )  # fmt: skip
     _combine(new.regions[0], type_like(buffer.type, ()), merge)
@@ -229,14 +226,14 @@ def scatter_rows(
 
 def gather_rows(buffer: ir.Value, places: ir.Value) -> ir.Value:
     """Read rows `[N, ...]` at places int32 `[N]` of a buffer `[R, ...]`; places are clamped."""
-    dims = shape(buffer)
+    dims = shape_of(buffer)
     numbers = stablehlo.GatherDimensionNumbers.get(list(range(1, len(dims))), [0], [], [], [0], 1)
-    kind = type_like(buffer.type, (shape(places)[0], *dims[1:]))
+    kind = type_like(buffer.type, (shape_of(places)[0], *dims[1:]))
     sizes = ir.DenseI64ArrayAttr.get([1, *dims[1:]])
     new = ir.Operation.create(
         "stablehlo.gather",
         results=[kind],
-        operands=[buffer, reshape(places, (*shape(places), 1))],
+        operands=[buffer, reshape(places, (*shape_of(places), 1))],
         attributes={"dimension_numbers": numbers, "slice_sizes": sizes},
     )
     return new.results[0]

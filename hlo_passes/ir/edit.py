@@ -7,11 +7,11 @@ the process. So ops are erased only after every use is gone, and no handle outli
 import heapq
 from collections.abc import Iterator, Sequence
 
-from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir, passmanager
 from jaxlib.mlir._mlir_libs import _jax_mlir_ext
 
 from hlo_passes.errors import VerifyError
+from hlo_passes.ir.build import barrier_of
 
 _CALL, _FUNC = "func.call", "func.func"
 
@@ -159,8 +159,7 @@ def barrier(block: ir.Block, values: Sequence[ir.Value]) -> list[ir.Value]:
     """
     end = list(block.operations)[-1].operation
     with ir.InsertionPoint(end), end.location:
-        tied = stablehlo.optimization_barrier(list(values))
-    return [tied] if isinstance(tied, ir.Value) else list(tied)
+        return barrier_of(values)
 
 
 def tie(block: ir.Block, values: Sequence[ir.Value]) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from hlo_passes.ir.build import binary, concatenate, reshape, shape, slice_of
+from hlo_passes.ir.attributes import shape_of
+from hlo_passes.ir.build import binary, concatenate, reshape, slice_of
 
 
 def take_part(value: ir.Value, dim: int, outer: int, index: int, k: int) -> ir.Value:
     """Take part `index` of `k` of a dim that is seen as `[outer, k, rest]`."""
-    dims = shape(value)
+    dims = shape_of(value)
     size = dims[dim] // (outer * k)
     if outer == 1:
         return slice_of(value, dim, index * size, (index + 1) * size)
@@ -23,7 +24,7 @@ def join_parts(parts: Sequence[ir.Value], dim: int, outer: int) -> ir.Value:
     """Put the parts of a dim together that `take_part` took apart."""
     if outer == 1:
         return concatenate(parts, dim)
-    dims = shape(parts[0])
+    dims = shape_of(parts[0])
     size = dims[dim] // outer
     blocks = [reshape(part, (*dims[:dim], outer, size, *dims[dim + 1 :])) for part in parts]
     whole = concatenate(blocks, dim + 1)

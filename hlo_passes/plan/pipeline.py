@@ -52,9 +52,8 @@ class Unrolled:
         graph: where the ops are.
         ops: their places.
         splits: per op that is cut, its states.
-        sites: exchanges whose rows are sent part by part, puts by their all-to-all and fetches by
-            their gather.
-        skipped: ops that a put or fetch replaces.
+        puts, fetches: exchanges whose rows are sent part by part, puts by the place of their
+            all-to-all and fetches by that of their gather.
         k: number of parts.
         costs, prices: of ops and exchanges, and of what cutting costs.
     """
@@ -75,11 +74,8 @@ class Unrolled:
 
     def us(self) -> float:
         """Return the length of the pipeline in us."""
-        replaced = {
-            i
-            for site in (*self.puts.values(), *self.fetches.values())
-            for i in (site.access, site.exchange, *site.between)
-        }
+        sites = (*self.puts.values(), *self.fetches.values())
+        replaced = {i for site in sites for i in site.ops}
         for place in self.ops:
             op = self.graph.ops[place]
             if place in self.puts:

@@ -11,7 +11,8 @@ from hlo_passes.analysis.split_rules.reduce import carry_of
 from hlo_passes.analysis.split_rules.rule import Part
 from hlo_passes.analysis.split_states import BARRIER, States
 from hlo_passes.ir.body import Body
-from hlo_passes.ir.build import barrier_of, binary, convert, tensor
+from hlo_passes.ir.build import barrier_of, convert, tensor
+from hlo_passes.ir.parts import add_parts
 from hlo_passes.rewrite.pieces import Pieces
 from hlo_passes.rewrite.rows import RowExchange
 
@@ -49,9 +50,7 @@ class _Cutter:
         self.pieces = Pieces(states.k)
         self.puts = {site.exchange: site for site in puts}
         self.fetches = {site.access: site for site in fetches}
-        self.replaced = {
-            i for site in (*puts, *fetches) for i in (site.access, site.exchange, *site.between)
-        }
+        self.replaced = {i for site in (*puts, *fetches) for i in site.ops}
 
     def run(self) -> None:
         for place, op in enumerate(self.body.ops):
@@ -120,7 +119,7 @@ class _Cutter:
                 self.pieces.give_whole(op.results[r], made[-1][r])
 
     def _accumulate(self, op: ir.Operation, split: OpSplit) -> None:
-        """Add products up as they come: part i goes on from the total of those before it.
+        """Add products up, part by part.
 
         Totals of 16-bit products are kept in 32 bits and rounded once, as the uncut product's are.
         """
@@ -128,27 +127,23 @@ class _Cutter:
         (state,) = split.results
         assert rule is not None
         assert isinstance(state, Sum)
-        total: ir.Value | None = None
+        parts = []
         for index in range(self.states.k):
             part = Part(index, self.states.k, split)
             (made,) = rule.part(op, self._operands(op, split, index), part)
             _widen(made)
-            total = made if total is None else binary(state.merge, total, made)
-        assert total is not None
+            parts.append(made)
+        total = add_parts(parts, state.merge)
         self.pieces.give_whole(op.results[0], convert(total, tensor(op.results[0]).element_type))
 
     def _split_barrier(self, op: ir.Operation, split: OpSplit) -> None:
         """Give every part a barrier of its own, and one to what is whole."""
-        cut = [i for i, state in enumerate(split.operands) if state is not None]
-        rest = [i for i, state in enumerate(split.operands) if state is None]
-        columns = [
-            barrier_of([self._operands(op, split, index)[i] for i in cut])
-            for index in range(self.states.k)
-        ]
-        for at, i in enumerate(cut):
-            state = split.results[i]
-            assert isinstance(state, Cut)
-            self.pieces.give_parts(op.results[i], state, [column[at] for column in columns])
+        cuts = {i: state for i, state in enumerate(split.operands) if state is not None}
+        rest = [i for i in range(len(op.operands)) if i not in cuts]
+        rows = [self.pieces.parts(op.operands[i], cut) for i, cut in cuts.items()]
+        columns = [barrier_of(column) for column in zip(*rows, strict=True)]
+        for (i, cut), parts in zip(cuts.items(), zip(*columns, strict=True), strict=True):
+            self.pieces.give_parts(op.results[i], cut, parts)
         if rest:
             whole = barrier_of([self.pieces.whole(op.operands[i]) for i in rest])
             for i, value in zip(rest, whole, strict=True):

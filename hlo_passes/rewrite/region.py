@@ -8,8 +8,9 @@ from jaxlib.mlir import ir
 from hlo_passes.analysis.blocks import walk_blocks
 from hlo_passes.analysis.cuts import Cut
 from hlo_passes.analysis.moe_sites import Site, Sites, find_sites
-from hlo_passes.analysis.split_states import States, is_generator, spread_cuts
+from hlo_passes.analysis.split_states import States, outside, spread_cuts
 from hlo_passes.errors import PlanError
+from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Split
@@ -35,7 +36,7 @@ def cut_tokens(body: Body, sites: Sites, k: int, ops: Collection[int]) -> TokenC
     """Work out how the given ops of a block are cut along the tokens of its puts and fetches."""
     puts = tuple(site for site in sites.puts if _is_usable(body, site, k, ops))
     fetches = tuple(site for site in sites.fetches if _is_usable(body, site, k, ops))
-    fixed = {i for s in (*puts, *fetches) for i in (s.access, s.exchange, *s.between)}
+    fixed = {i for site in (*puts, *fetches) for i in site.ops}
     states = spread_cuts(body, _seeds(body, puts, fetches), k, fixed)
     return TokenCut(states.limited_to(ops), puts, fetches)
 
@@ -53,9 +54,9 @@ def _seeds(
 
 def _is_usable(body: Body, site: Site, k: int, ops: Collection[int]) -> bool:
     """Whether a site lies in the region, and its tokens come in k equal parts."""
-    shape = tuple(ir.RankedTensorType(body.ops[site.access].operands[1].type).shape)
-    inside = all(i in ops for i in (site.access, site.exchange, *site.between))
-    return inside and len(shape) > 0 and shape[0] % k == 0 and site.rows.index_dim != 0
+    shape = shape_of(body.ops[site.access].operands[1])
+    leads = site.rows.index_dim != 0 and len(shape) > 0
+    return leads and shape[0] % k == 0 and all(i in ops for i in site.ops)
 
 
 def cut_module(module: Module, splits: Sequence[Split]) -> Module:
@@ -95,9 +96,7 @@ def _cut(block: ir.Block, split: Split, groups: dict[int, Groups]) -> None:
     ops = frozenset(range(split.first, split.last + 1))
     if split.along == "capacity":
         seeds = [(body.ops[at].operands[0], Cut(dim, outer)) for at, dim, outer in split.seeds]
-        others = frozenset(range(len(body.ops))) - set(split.only)
-        fixed = {i for i in others if not is_generator(body, i)}
-        cut_block(body, spread_cuts(body, seeds, split.k, fixed))
+        cut_block(body, spread_cuts(body, seeds, split.k, outside(body, split.only)))
         return
     sites = find_sites(body)
     found = cut_tokens(body, sites, split.k, ops)

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, integer, shape_of
-from hlo_passes.analysis.moe_sites import Rows, Site, merge_of
+from hlo_passes.analysis.cuts import Cut
+from hlo_passes.analysis.moe_sites import Rows, Site
+from hlo_passes.analysis.split_rules.indexing import update_of
 from hlo_passes.ir import build
+from hlo_passes.ir.attributes import integer, shape_of
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.collectives import FILL
 from hlo_passes.rewrite.pieces import Pieces
@@ -72,17 +74,19 @@ class RowExchange:
         scatter, exchange, rows = body.ops[site.access], body.ops[site.exchange], site.rows
         element = build.tensor(exchange.results[0]).element_type
         updates = pieces.parts(scatter.operands[2], TOKENS)
+        merge = update_of(scatter)
+        assert merge is not None
         kind = ir.RankedTensorType.get([rows.count, *rows.width], element)
         arrived = build.splat(kind, 0)
         for index, update in enumerate(updates):
             address = self._address(site, body, pieces, index)
-            count = build.shape(address.places)[0]
+            count = shape_of(address.places)[0]
             own = build.convert(build.reshape(update, (count, *rows.width)), element)
             packed = self._empty(rows, address, element)
             packed = build.scatter_rows(packed, own, address.places, "set", distinct=True)
             came = self._send(packed, site, exchange, address, address.sent, address.wanted)
             arrived = build.scatter_rows(
-                arrived, came, _targets(address, rows), merge_of(scatter), distinct=site.distinct
+                arrived, came, _targets(address, rows), merge, distinct=site.distinct
             )
         pieces.give_whole(exchange.results[0], _received(arrived, exchange))
 
@@ -134,7 +138,7 @@ class RowExchange:
         peers, room = site.rows.peers, address.room
         offsets = build.table([peer * room for peer in range(peers)])
         zeros = build.splat(packed.type, 0)
-        fill = min(1.0, build.shape(address.places)[0] / (peers * room))
+        fill = min(1.0, shape_of(address.places)[0] / (peers * room))
         operands = [packed, zeros, offsets, sent, address.here, wanted]
         return _ragged(operands, exchange, self.groups[site.exchange], fill)
 
@@ -142,7 +146,7 @@ class RowExchange:
 def _vectors(indices: ir.Value, rows: Rows) -> int:
     """Return how many index vectors there are."""
     count = 1
-    for d, size in enumerate(build.shape(indices)):
+    for d, size in enumerate(shape_of(indices)):
         count *= 1 if d == rows.index_dim else size
     return count
 
@@ -157,7 +161,7 @@ def _build_address(
 ) -> Address:
     """Rank the rows of a part among those for the same peer, and tell the peers."""
     flat, inside = _flat_rows(indices, rows, clamps)
-    count = build.shape(flat)[0]
+    count = shape_of(flat)[0]
     block = build.splat(flat.type, rows.block)
     peer = build.op_of("divide", [flat, block], [flat.type])[0]
     within = build.op_of("remainder", [flat, block], [flat.type])[0]
@@ -199,7 +203,7 @@ def _flat_rows(indices: ir.Value, rows: Rows, clamps: bool) -> tuple[ir.Value, i
     Bounds are checked in the type of the indices, if that is wider: 2^32 is beyond every buffer.
     """
     count = _vectors(indices, rows)
-    has_vector = rows.index_dim < len(build.shape(indices))
+    has_vector = rows.index_dim < len(shape_of(indices))
     i32 = ir.IntegerType.get_signless(32)
     if ir.IntegerType(build.tensor(indices).element_type).width < 32:
         indices = build.convert(indices, i32)
@@ -259,7 +263,7 @@ def _received(arrived: ir.Value, exchange: ir.Operation) -> ir.Value:
 
 def _offered(whole: ir.Value, exchange: ir.Operation, rows: Rows) -> ir.Value:
     """Turn what an all-to-all is given into rows `[peers * block, ...]`, by destination."""
-    dims, peers = build.shape(whole), integer(exchange, "split_count")
+    dims, peers = shape_of(whole), integer(exchange, "split_count")
     split = integer(exchange, "split_dimension")
     blocks = build.reshape(whole, (*dims[:split], peers, dims[split] // peers, *dims[split + 1 :]))
     order = [split, *(d for d in range(len(dims) + 1) if d != split)]

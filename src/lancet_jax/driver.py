@@ -284,8 +284,8 @@ def _notes_of(plan: Plan) -> Iterator[str]:
         yield describe_race(plan)
     if plan.splits:
         yield f"{', '.join(plan.passes)}: cut into {plan.splits[0].k} parts"
-    for refusal in plan.refusals:
-        if not plan.orders and not plan.pins:
+    if not plan.orders and not plan.pins:
+        for refusal in plan.refusals:
             yield f"{refusal.op} {refusal.reason} {refusal.source}".strip()
 
 

@@ -9,9 +9,7 @@ import optax
 import pytest
 
 import lancet_jax
-from hlo_passes import trial
-from hlo_passes.analysis.moe_sites import find_sites
-from hlo_passes.ir.body import Body
+from hlo_passes import split_pass
 from hlo_passes.plan.plan import Split
 from hlo_passes.split_region import SplitRegion
 from lancet_jax import nn
@@ -184,16 +182,16 @@ def test_16_bit_steps_are_as_near_to_the_truth_cut_as_uncut(gate, factor, k):
 def test_ranges_with_parts_of_their_own_are_the_same(monkeypatch):
     """Two stretches of one block, cut into 2 and into 4 parts, as a dynamic program may choose."""
 
-    def two_ranges(self, module, graph, context):
-        body = Body(module.body)
-        first, second = find_sites(body).fetches[0], find_sites(body).puts[1]
+    def two_ranges(self, stretches, context):
+        (stretch,) = stretches
+        first, second = stretch.sites.fetches[0], stretch.sites.puts[1]
         return (
             Split(block="main", first=0, last=first.access + 9, k=2),
-            Split(block="main", first=second.access - 9, last=len(body.ops) - 1, k=4),
+            Split(block="main", first=second.access - 9, last=len(stretch.graph.ops) - 1, k=4),
         )
 
     monkeypatch.setattr(SplitRegion, "_ranges", two_ranges)
-    monkeypatch.setattr(trial, "_WORTH", -1e9)
+    monkeypatch.setattr(split_pass, "_WORTH", -1e9)
     train_step, arguments = make(batch=4)
     expected, got, outcome = run(train_step, arguments, "split-region{direction=forward}")
     assert {split.k for split in outcome.cuts[0].splits} == {2, 4}

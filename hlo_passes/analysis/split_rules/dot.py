@@ -3,8 +3,9 @@
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, OpSplit, Spot, shape_of
+from hlo_passes.analysis.cuts import Cut, OpSplit, Spot
 from hlo_passes.analysis.split_rules.rule import Factor, Rule, Rules, by_factors, clone_part
+from hlo_passes.ir.attributes import shape_of
 
 
 def _cut(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:

@@ -2,8 +2,9 @@
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, integer, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot
 from hlo_passes.analysis.split_rules.rule import Rule, Rules, clone_part
+from hlo_passes.ir.attributes import integer, shape_of
 
 
 def _cut_all_to_all(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, ints, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.analysis.split_rules.reduce import reducer
 from hlo_passes.analysis.split_rules.rule import (
     Factor,
@@ -23,6 +23,7 @@ from hlo_passes.analysis.split_rules.rule import (
     clone_part,
     clone_with,
 )
+from hlo_passes.ir.attributes import ints, shape_of
 
 _CHAINED = ("add", "minimum", "maximum")
 
@@ -145,21 +146,29 @@ def _cut_scatter(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
 
 def _chained_by(op: ir.Operation, dims: _Dims, split: OpSplit) -> str:
     """Return how an update changes what it meets, if parts may do so one after the other."""
-    block = op.regions[0].blocks[0]
-    inside = [view.operation for view in block.operations]
-    if len(inside) == 1 and inside[0].operands[0] == block.arguments[1]:
-        if not _is_unique(op) and _comes_before(op, dims, split) > 1:
+    kind = update_of(op)
+    if kind == "set":
+        if not is_unique(op) and _comes_before(op, dims, split) > 1:
             raise NoSplit("a scatter that overwrites, cut so that its updates change their order; "
                           "cut its first dim, or promise unique indices")  # fmt: skip
-        return "set"
-    kind = reducer(op)
+        return kind
     if kind not in _CHAINED:
         raise NoSplit("a scatter that neither adds nor overwrites nor takes the extreme: its parts "
                       "cannot be put together; cut a dim that the updates span")  # fmt: skip
     return kind
 
 
-def _is_unique(op: ir.Operation) -> bool:
+def update_of(op: ir.Operation) -> str | None:
+    """Return what a scatter does with what is there: `set`, a kind of op, or None for others."""
+    block = op.regions[0].blocks[0]
+    inside = [view.operation for view in block.operations]
+    if len(inside) == 1 and list(inside[0].operands) == [block.arguments[1]]:
+        return "set"
+    return reducer(op)
+
+
+def is_unique(op: ir.Operation) -> bool:
+    """Whether a scatter promises that no two of its indices are equal."""
     return "unique_indices" in op.attributes and ir.BoolAttr(op.attributes["unique_indices"]).value
 
 

@@ -4,8 +4,9 @@ import math
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, ints, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot
 from hlo_passes.analysis.split_rules.rule import Factor, Rule, Rules, by_factors, clone_part
+from hlo_passes.ir.attributes import ints, shape_of
 
 
 def _cut_transpose(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:

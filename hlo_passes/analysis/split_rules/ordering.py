@@ -2,8 +2,9 @@
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, integer, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot
 from hlo_passes.analysis.split_rules.rule import Rule, Rules, clone_part
+from hlo_passes.ir.attributes import integer, shape_of
 
 
 def _beside(op: ir.Operation, cut: Cut, ordered: int, does: str) -> OpSplit:

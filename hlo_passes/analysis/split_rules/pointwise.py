@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, integer, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot
 from hlo_passes.analysis.split_rules.rule import (
     Part,
     Rule,
@@ -14,6 +14,7 @@ from hlo_passes.analysis.split_rules.rule import (
     part_type,
     pointwise_factors,
 )
+from hlo_passes.ir.attributes import integer, shape_of
 from hlo_passes.ir.parts import take_part
 
 _KINDS = (

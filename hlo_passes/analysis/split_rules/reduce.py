@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, integer, ints, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot
 from hlo_passes.analysis.split_rules.pointwise import splat_of
 from hlo_passes.analysis.split_rules.rule import (
     Factor,
@@ -15,6 +15,7 @@ from hlo_passes.analysis.split_rules.rule import (
     clone_part,
     clone_with,
 )
+from hlo_passes.ir.attributes import integer, ints, shape_of
 from hlo_passes.ir.build import binary, broadcast, reshape, slice_of
 
 _SAME_NUMBER = ("stablehlo.broadcast_in_dim", "stablehlo.convert", "stablehlo.reshape")
@@ -29,7 +30,7 @@ def reducer(op: ir.Operation) -> str | None:
     inside = [view.operation for view in block.operations]
     if len(inside) != 2 or set(inside[0].operands) != set(block.arguments):
         return None
-    if list(inside[1].operands) != list(inside[0].results):
+    if any(value != inside[0].results[0] for value in inside[1].operands):
         return None
     kind = inside[0].name.rpartition(".")[2]
     return kind if kind in _MERGES else None
@@ -151,7 +152,7 @@ def _cut_scan(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
                       "cut that dim, or join the parts first")  # fmt: skip
     if cut.outer != 1 or ir.BoolAttr(op.attributes["is_reverse"]).value:
         raise NoSplit("a scan whose order is not the order of the parts")
-    if not _adds(op):
+    if reducer(op) != "add":
         raise NoSplit("a scan over the cut dim that is no prefix sum")
     _refuse_counted_start(op, "add")
     return OpSplit((cut, None), (cut, None), carries=True)
@@ -168,18 +169,6 @@ def _part_scan(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> li
         counted = binary("add", counted, broadcast(part.carry, counted.type))
     end = carry_of(op, [counted])
     return [counted, reshape(end, shape_of(op.results[1]))]
-
-
-def _adds(op: ir.Operation) -> bool:
-    """Whether a scan hands out, and goes on with, the sum of its two arguments."""
-    block = op.regions[0].blocks[0]
-    inside = [view.operation for view in block.operations]
-    return (
-        len(inside) == 2
-        and inside[0].name == "stablehlo.add"
-        and set(inside[0].operands) == set(block.arguments)
-        and all(value == inside[0].results[0] for value in inside[1].operands)
-    )
 
 
 def _shorter(op: ir.Operation, part: Part) -> dict[str, ir.Attribute]:
@@ -201,5 +190,3 @@ RULES: Rules = {
     "reduce_window": Rule(_cut_window, _part_window),
     "scan": Rule(_cut_scan, _part_scan),
 }
-
-__all__ = ["RULES", "Sum", "carry_of", "is_prefix", "reducer"]

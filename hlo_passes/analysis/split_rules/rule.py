@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
+from hlo_passes.ir.attributes import shape_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, integer, ints, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot
 from hlo_passes.analysis.split_rules.rule import Part, Rule, Rules, clone_part, clone_with
+from hlo_passes.ir.attributes import integer, ints, shape_of
 
 
 def _along(

@@ -40,7 +40,7 @@ def opt(
     target
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
     pipeline
-        A preset (dw, off) or passes, as schedule-dw,pin-order.
+        A preset (off, dw, exchange, lancet, full, best) or passes, as schedule-dw,pin-order.
     plan
         A plan made by `lancet-jax plan` for this very file, to be followed instead.
     json

@@ -37,7 +37,7 @@ def plan(
     target
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
     pipeline
-        A preset (dw, off) or passes, as schedule-dw{strategy=greedy}.
+        A preset of one pass (off, dw) or a pass, as schedule-dw{strategy=greedy}.
     json
         Print the report as JSON.
     """

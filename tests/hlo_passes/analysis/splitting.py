@@ -12,10 +12,11 @@ from jax.sharding import PartitionSpec as P
 from jaxlib import _jax, xla_client
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum, shape_of
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.reduce import carry_of
 from hlo_passes.analysis.split_rules.rule import Part
+from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.parts import add_parts, join_parts, take_part
 

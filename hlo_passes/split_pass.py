@@ -1,0 +1,153 @@
+"""What passes that cut a step share: they try cut modules by simulating the whole step."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
+from hlo_passes.errors import OptionError, PlanError
+from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.module import Module
+from hlo_passes.plan.list_schedule import list_order
+from hlo_passes.plan.plan import Plan, Refusal, Split
+from hlo_passes.plan.simulate import Simulator
+from hlo_passes.plan.timeline import Timeline, prediction_of
+from hlo_passes.rewrite.region import cut_module
+
+_WORTH = 1e-3
+"""A gain below this share of the step does not pay for another program."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to cut a step.
+
+    Attributes:
+        splits: what is cut; nothing if nothing can be.
+        refusals: what is not cut although it might, and why.
+    """
+
+    splits: tuple[Split, ...]
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How many parts, and of how many stretches if they differ: `k=4`, `k=2,4`."""
+        return f"k={','.join(map(str, sorted({split.k for split in self.splits})))}"
+
+
+@dataclass(frozen=True)
+class SplitPass(Pass):
+    """Base of the passes that cut a step: the shortest step wins, and no cut competes.
+
+    Attributes:
+        rho: most parts (the paper's name and default).
+        memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
+    """
+
+    tier: ClassVar[Tier] = Tier.REASSOCIATES
+
+    rho: int = 8
+    memory_limit: int | None = None
+
+    def plan(self, graph: Graph, context: Context) -> Plan:
+        """Decide what is cut.
+
+        Raises:
+            OptionError: if an option makes no sense.
+            PlanError: if there is no StableHLO module to try cuts on.
+        """
+        return self.decide(graph, context, ordered_timeline(graph, context))
+
+    @abstractmethod
+    def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
+        """Decide what is cut, given the step as it is in its best order."""
+
+    def apply(self, module: AnyModule, plan: Plan) -> PassResult:
+        """Cut the module as planned.
+
+        Raises:
+            PlanError: if the plan is another module's.
+        """
+        plan.check(module.fingerprint)
+        if not plan.splits:
+            return PassResult(module, False)
+        assert isinstance(module, Module)
+        return PassResult(cut_module(module, plan.splits), True)
+
+
+@dataclass(frozen=True)
+class PartsPass(SplitPass):
+    """Base of the passes that cut in one way, into a number of parts.
+
+    Attributes:
+        k: number of parts; none to try every number up to `rho`.
+    """
+
+    k: int | None = None
+
+    @property
+    def parts(self) -> Sequence[int]:
+        """The numbers of parts to try."""
+        return (self.k,) if self.k is not None else range(2, self.rho + 1)
+
+    @abstractmethod
+    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+        """Yield the ways to cut a module, at least one; the module's context is active."""
+
+    def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
+        """Try every candidate; a given `k` wins even over no cut."""
+        if min([*self.parts, self.rho]) < 2:
+            raise OptionError(self.spec, "a split has at least 2 parts", "give k=2 or more")
+        if context.module is None:
+            raise PlanError(self.spec, "only StableHLO can be cut, not a schedule",
+                            "pass the module before XLA: lower(...).as_text()")  # fmt: skip
+        with context.module.ir.context:
+            found = list(self.candidates(context.module, graph, context))
+        plan = self._best(graph, context, before, [c for c in found if c.splits])
+        told = next((c for c in found if plan.splits and c.splits == plan.splits), found[0])
+        return replace(plan, passes=(self.spec,), refusals=(*plan.refusals, *told.refusals))
+
+    def _best(
+        self, graph: Graph, context: Context, before: Timeline, candidates: Sequence[Candidate]
+    ) -> Plan:
+        """Return the plan for the candidate that makes the shortest step."""
+        assert context.module is not None
+        best, after = None, before
+        refusals, race = [], {}
+        for candidate in candidates:
+            cut = cut_module(context.module, candidate.splits)
+            timeline = ordered_timeline(cut.snapshot(), context)
+            race[candidate.name] = prediction_of(timeline)
+            is_first = self.k is not None and best is None
+            if self.memory_limit is not None and timeline.peak_bytes > self.memory_limit:
+                needs = f"{candidate.name} needs {timeline.peak_bytes} bytes of {self.memory_limit}"
+                refusals.append(Refusal(op=graph.name, reason=needs))
+            elif is_first or timeline.makespan_us < after.makespan_us * (1 - _WORTH):
+                best, after = candidate, timeline
+        if candidates and best is None:
+            refusals.append(Refusal(op=graph.name, reason="no cut makes the step shorter"))
+        return Plan(
+            module=context.fingerprint,
+            target=context.costs.name,
+            strategy=best.name if best else "stock",
+            splits=best.splits if best else (),
+            race=race,
+            refusals=tuple(refusals),
+            before=prediction_of(before),
+            after=prediction_of(after),
+        )
+
+
+def ordered_timeline(graph: Graph, context: Context) -> Timeline:
+    """Simulate a step in the best order that a list scheduler finds for it."""
+    costs = context.costs.for_graph(graph)
+    simulator = Simulator(graph, costs)
+    if not simulator.problem.exchanges:
+        return simulator.timeline()
+    order = list_order(simulator.problem, contention=costs.contention)
+    listed, stock = simulator.timeline(order), simulator.timeline()
+    return min(stock, listed, key=lambda timeline: timeline.makespan_us)
