@@ -7,6 +7,7 @@ before and behind them, by the dynamic program of the paper (section 5.1).
 from dataclasses import dataclass
 
 from hlo_passes.analysis.moe_sites import Sites
+from hlo_passes.analysis.row_paths import RowPaths
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.body import Body
@@ -40,12 +41,14 @@ class Stretch:
         body, graph: the block, and its graph.
         ops: places of the ops that may be cut.
         sites: its exchanges that send rows.
+        rows: what happens to rows between them.
     """
 
     body: Body
     graph: Graph
     ops: range
     sites: Sites
+    rows: RowPaths
 
 
 def choose_forward_splits(stretch: Stretch, context: Context, knobs: Knobs) -> tuple[Split, ...]:
@@ -55,8 +58,10 @@ def choose_forward_splits(stretch: Stretch, context: Context, knobs: Knobs) -> t
         OptionError: if a knob makes no sense.
     """
     body, graph, ops = stretch.body, stretch.graph, stretch.ops
-    cuts = {k: cut_tokens(body, stretch.sites, k, ops) for k in range(2, knobs.rho + 1)}
-    usable = {k: cut for k, cut in cuts.items() if cut.puts or cut.fetches}
+    cuts = {
+        k: cut_tokens(body, stretch.sites, stretch.rows, k, ops) for k in range(2, knobs.rho + 1)
+    }
+    usable = {k: cut for k, cut in cuts.items() if cut.sites.puts or cut.sites.fetches}
     spans = _spans(next(iter(usable.values()), None))
     if not spans:
         return ()
@@ -95,8 +100,8 @@ def _spans(cut: TokenCut | None) -> list[range]:
     if cut is None:
         return []
     spans = []
-    for put in cut.puts:
-        reads = [fetch.access for fetch in cut.fetches if fetch.exchange > put.exchange]
+    for put in cut.sites.puts:
+        reads = [fetch.access for fetch in cut.sites.fetches if fetch.exchange > put.exchange]
         if reads:
             spans.append(range(put.access, min(reads) + 1))
     return spans
@@ -118,8 +123,10 @@ def _unrolled(
     graph: Graph, places: range, cut: TokenCut, k: int, costs: TargetCosts, prices: Prices
 ) -> float | None:
     """Return the length of a cut range in us; None if it holds no exchange to send in parts."""
-    puts = {s.exchange: s for s in cut.puts if s.access in places and s.exchange in places}
-    fetches = {s.access: s for s in cut.fetches if s.access in places and s.exchange in places}
+    puts = {s.exchange: s for s in cut.sites.puts if s.access in places and s.exchange in places}
+    fetches = {
+        s.access: s for s in cut.sites.fetches if s.access in places and s.exchange in places
+    }
     splits = {i: split for i, split in cut.states.splits.items() if i in places}
     if not puts or not splits:
         return None

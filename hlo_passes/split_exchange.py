@@ -24,8 +24,9 @@ Limits
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hlo_passes.analysis.blocks import exchanges_of, walk_blocks
+from hlo_passes.analysis.blocks import walk_blocks
 from hlo_passes.analysis.cuts import Cut
+from hlo_passes.analysis.expert_pairs import Pair, pairs_of
 from hlo_passes.analysis.split_states import outside, spread_cuts
 from hlo_passes.base import Context
 from hlo_passes.ir.attributes import integer, shape_of
@@ -50,21 +51,12 @@ class SplitExchange(PartsPass):
         """Yield the cut into every number of parts."""
         graphs = {inside.name: inside for inside, _ in graph.walk()}
         blocks = [(graphs[name], Body(block)) for name, block in walk_blocks(module.body)]
-        pairs = [(inside, body, tuple(_pairs(body))) for inside, body in blocks]
+        pairs = [(inside, body, tuple(pairs_of(body))) for inside, body in blocks]
         for k in self.parts:
             yield _candidate(pairs, k)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """Two all-to-alls, one after the other, and the ops on the paths between, both included."""
-
-    first: int
-    second: int
-    ops: tuple[int, ...]
-
-
-def _candidate(blocks: Sequence[tuple[Graph, Body, Sequence[_Pair]]], k: int) -> Candidate:
+def _candidate(blocks: Sequence[tuple[Graph, Body, Sequence[Pair]]], k: int) -> Candidate:
     """Return the pairs that are cut into k parts, and why others are not."""
     splits: list[Split] = []
     refusals: list[Refusal] = []
@@ -83,48 +75,7 @@ def _candidate(blocks: Sequence[tuple[Graph, Body, Sequence[_Pair]]], k: int) ->
     return Candidate(tuple(splits), tuple(refusals))
 
 
-def _pairs(body: Body) -> Iterator[_Pair]:
-    """Yield every all-to-all that leads to another through matrix products."""
-    after = _next_exchange(body)
-    seconds: set[int] = set()
-    for first in exchanges_of(body):
-        for second in exchanges_of(body) if first not in seconds else ():
-            between = _between(body, first, second, after)
-            if any(body.kind(i) == "dot_general" for i in between):
-                seconds.add(second)
-                yield _Pair(first, second, between)
-                break
-
-
-def _next_exchange(body: Body) -> list[frozenset[int]]:
-    """Return, per op, the all-to-alls that its results reach without passing another."""
-    found: list[frozenset[int]] = [frozenset()] * len(body.ops)
-    for i in reversed(range(len(body.ops))):
-        reached: set[int] = set()
-        for value in body.ops[i].results:
-            for user in body.users.get(value, ()):
-                is_exchange = body.kind(user) == "all_to_all"
-                reached.update([user] if is_exchange else found[user])
-        found[i] = frozenset(reached)
-    return found
-
-
-def _between(body: Body, first: int, second: int, after: list[frozenset[int]]) -> tuple[int, ...]:
-    """Return the ops on paths from one all-to-all to the next, both included; () for none."""
-    if second not in after[first]:
-        return ()
-    reached = {first}
-    for i in range(first + 1, second):
-        if (
-            body.kind(i) != "all_to_all"
-            and second in after[i]
-            and any(body.maker.get(v, -1) in reached for v in body.ops[i].operands)
-        ):
-            reached.add(i)
-    return (*sorted(reached), second)
-
-
-def _best_cut(body: Body, pair: _Pair, k: int) -> Cut | None:
+def _best_cut(body: Body, pair: Pair, k: int) -> Cut | None:
     """Return a cut of the first exchange's operand that reaches through to the second's result."""
     exchange = body.ops[pair.first]
     operand, peers = exchange.operands[0], integer(exchange, "split_count")

@@ -36,6 +36,7 @@ from typing import Literal
 from hlo_passes.analysis.blocks import exchanges_of, walk_blocks
 from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
+from hlo_passes.analysis.row_paths import find_row_paths
 from hlo_passes.base import Context
 from hlo_passes.forward_ranges import Knobs, Stretch, choose_forward_splits
 from hlo_passes.ir.body import Body
@@ -79,7 +80,9 @@ class SplitRegion(PartsPass):
         for name, block in walk_blocks(module.body):
             body, inside = Body(block), graphs[name]
             if exchanges_of(body):
-                yield Stretch(body, inside, self._region(inside), find_sites(body))
+                sites = find_sites(body)
+                rows = find_row_paths(body, sites)
+                yield Stretch(body, inside, self._region(inside), sites, rows)
 
     def _ranges(self, stretches: Sequence[Stretch], context: Context) -> tuple[Split, ...]:
         """Return the ranges of every block that the paper's dynamic program chooses."""
@@ -104,10 +107,11 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
     refusals: list[Refusal] = []
     for stretch in stretches:
         body, graph, ops, sites = stretch.body, stretch.graph, stretch.ops, stretch.sites
-        found = cut_tokens(body, sites, k, ops)
-        whole = [*sites.refusals, *sorted(found.states.refusals.items())]
+        found = cut_tokens(body, sites, stretch.rows, k, ops)
+        waits = stretch.rows.refusals.items()
+        whole = [*sites.refusals, *sorted(found.states.refusals.items()), *waits]
         refusals += [_refusal(graph, place, f"stays whole: {reason}") for place, reason in whole]
-        if found.puts or found.fetches:
+        if found.sites.puts or found.sites.fetches:
             splits.append(
                 Split(block=graph.name, first=ops.start, last=ops.stop - 1, k=k, ragged=ragged)
             )

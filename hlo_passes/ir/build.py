@@ -1,12 +1,15 @@
 """Small StableHLO builders: each makes one op, or a few, at the current insertion point."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.attributes import shape_of
+
+type LoopStep = Callable[[ir.Value, Sequence[ir.Value]], Sequence[ir.Value]]
+"""(number of the trip, what is carried) to what is carried on."""
 
 
 def op_of(
@@ -194,12 +197,42 @@ def scan_sum(value: ir.Value, dim: int) -> ir.Value:
 
 def total(value: ir.Value, dim: int) -> ir.Value:
     """Sum over a dim."""
-    dims = [size for d, size in enumerate(shape_of(value)) if d != dim]
-    kind = type_like(value.type, dims)
-    zero = splat(type_like(value.type, ()), 0)
-    new = stablehlo.ReduceOp([kind], [value], [zero], ir.DenseI64ArrayAttr.get([dim]))
-    _combine(new.regions[0], type_like(value.type, ()), "add")
+    return _reduce(value, dim, "add", 0)
+
+
+def largest(value: ir.Value, dim: int, least: float) -> ir.Value:
+    """Take the largest over a dim, and at least `least`."""
+    return _reduce(value, dim, "maximum", least)
+
+
+def _reduce(value: ir.Value, dim: int, merge: str, start: float) -> ir.Value:
+    kind = type_like(value.type, [size for d, size in enumerate(shape_of(value)) if d != dim])
+    first = splat(type_like(value.type, ()), start)
+    new = stablehlo.ReduceOp([kind], [value], [first], ir.DenseI64ArrayAttr.get([dim]))
+    _combine(new.regions[0], type_like(value.type, ()), merge)
     return new.results[0]
+
+
+def repeat(count: ir.Value, carried: Sequence[ir.Value], step: LoopStep) -> list[ir.Value]:
+    """Make a loop that runs `count` (int32 scalar) times, and return what it carries in the end.
+
+    Args:
+        count: number of trips.
+        carried: what the first trip starts from.
+        step: builds one trip, given its number and what it starts from.
+    """
+    inits = [splat(count.type, 0), *carried]
+    kinds, location = [value.type for value in inits], ir.Location.current
+    loop = ir.Operation.create("stablehlo.while", kinds, inits, regions=2)
+    places = [location] * len(kinds)
+    condition, body = (r.blocks.append(*kinds, arg_locs=places) for r in loop.regions)
+    with ir.InsertionPoint(condition):
+        stablehlo.return_([compare(condition.arguments[0], "LT", count)])
+    with ir.InsertionPoint(body):
+        trip, *values = body.arguments
+        made = step(trip, values)
+        stablehlo.return_([binary("add", trip, splat(trip.type, 1)), *made])
+    return list(loop.results)[1:]
 
 
 def scatter_rows(

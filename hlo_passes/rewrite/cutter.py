@@ -1,11 +1,9 @@
 """Rewrites a block so that its cut ops run once for every part."""
 
-from collections.abc import Sequence
-
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.cuts import Cut, OpSplit, Sum
-from hlo_passes.analysis.moe_sites import Site
+from hlo_passes.analysis.row_paths import CutSites
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.reduce import carry_of
 from hlo_passes.analysis.split_rules.rule import Part
@@ -13,48 +11,49 @@ from hlo_passes.analysis.split_states import BARRIER, States
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.build import barrier_of, convert, tensor
 from hlo_passes.ir.parts import add_parts
+from hlo_passes.rewrite.build_order import build_order
 from hlo_passes.rewrite.pieces import Pieces
-from hlo_passes.rewrite.rows import RowExchange
+from hlo_passes.rewrite.rows import Arrival, RowExchange
+from hlo_passes.rewrite.windows import Windows
 
 _NARROW = ("bf16", "f16")
 
 
 def cut_block(
-    body: Body,
-    states: States,
-    puts: Sequence[Site] = (),
-    fetches: Sequence[Site] = (),
-    rows: RowExchange | None = None,
+    body: Body, states: States, sites: CutSites | None = None, rows: RowExchange | None = None
 ) -> None:
     """Cut a block into parts. The body's handles are gone afterwards.
 
     Args:
         body: the block.
         states: which ops are cut, and how.
-        puts, fetches: exchanges whose rows are sent part by part.
+        sites: exchanges whose rows are sent part by part.
         rows: how rows are sent; needed if there are any.
     """
-    _Cutter(body, states, puts, fetches, rows).run()
+    _Cutter(body, states, sites or CutSites(), rows).run()
 
 
 class _Cutter:
+    """Builds the new block behind the old one, op by op, and erases what it replaced."""
+
     def __init__(
-        self,
-        body: Body,
-        states: States,
-        puts: Sequence[Site],
-        fetches: Sequence[Site],
-        rows: RowExchange | None,
+        self, body: Body, states: States, sites: CutSites, rows: RowExchange | None
     ) -> None:
         self.body, self.states, self.rows = body, states, rows
         self.pieces = Pieces(states.k)
-        self.puts = {site.exchange: site for site in puts}
-        self.fetches = {site.access: site for site in fetches}
-        self.replaced = {i for site in (*puts, *fetches) for i in site.ops}
+        self.puts = {site.exchange: site for site in sites.puts}
+        self.fetches = {site.access: site for site in sites.fetches}
+        self.paths = {path.fetch.exchange: path for path in sites.paths}
+        self.arrivals: dict[int, tuple[Arrival, ...]] = {}
+        self.answers: dict[int, tuple[ir.Value, ...]] = {}
+        self.replaced = {i for site in (*sites.puts, *sites.fetches) for i in site.ops}
+        self.replaced |= {i for path in sites.paths for i in path.dropped}
 
     def run(self) -> None:
-        for place, op in enumerate(self.body.ops):
-            with ir.InsertionPoint(op), op.location:
+        end = self.body.ops[-1]
+        for place in build_order(self.body, tuple(self.paths.values())):
+            op = self.body.ops[place]
+            with ir.InsertionPoint(end), op.location:
                 self._build(place, op)
         for place in reversed(range(len(self.body.ops))):
             if place in self.replaced or place in self.states.splits:
@@ -63,10 +62,16 @@ class _Cutter:
     def _build(self, place: int, op: ir.Operation) -> None:
         if place in self.puts:
             assert self.rows is not None
-            self.rows.put(self.puts[place], self.body, self.pieces)
+            self.arrivals[place] = self.rows.put(self.puts[place], self.body, self.pieces)
         elif place in self.fetches:
             assert self.rows is not None
-            self.rows.fetch(self.fetches[place], self.body, self.pieces)
+            answers = self.answers.get(self.fetches[place].exchange)
+            self.rows.fetch(self.fetches[place], self.body, self.pieces, answers)
+        elif place in self.paths:
+            assert self.rows is not None
+            path = self.paths[place]
+            windows = Windows(path, self.body, self.pieces, self.rows.sum_up)
+            self.answers[place] = windows.run(self.arrivals[path.put.exchange])
         elif place in self.replaced:
             return
         elif place in self.states.splits:
@@ -87,6 +92,8 @@ class _Cutter:
             new = self.pieces.whole(value)
             if new != value:
                 _replace_inside(op, value, new)
+        if op != self.body.ops[-1]:
+            op.move_before(self.body.ops[-1])
 
     def _split(self, op: ir.Operation, split: OpSplit) -> None:
         if op.name.endswith(BARRIER):

@@ -8,6 +8,7 @@ from jaxlib.mlir import ir
 from hlo_passes.analysis.blocks import walk_blocks
 from hlo_passes.analysis.cuts import Cut
 from hlo_passes.analysis.moe_sites import Site, Sites, find_sites
+from hlo_passes.analysis.row_paths import CutSites, RowPaths, find_row_paths
 from hlo_passes.analysis.split_states import States, outside, spread_cuts
 from hlo_passes.errors import PlanError
 from hlo_passes.ir.attributes import shape_of
@@ -24,21 +25,22 @@ class TokenCut:
 
     Attributes:
         states: of the ops within reach.
-        puts, fetches: exchanges whose rows can be sent part by part.
+        sites: exchanges whose rows can be sent part by part.
     """
 
     states: States
-    puts: tuple[Site, ...]
-    fetches: tuple[Site, ...]
+    sites: CutSites
 
 
-def cut_tokens(body: Body, sites: Sites, k: int, ops: Collection[int]) -> TokenCut:
+def cut_tokens(body: Body, sites: Sites, rows: RowPaths, k: int, ops: Collection[int]) -> TokenCut:
     """Work out how the given ops of a block are cut along the tokens of its puts and fetches."""
     puts = tuple(site for site in sites.puts if _is_usable(body, site, k, ops))
     fetches = tuple(site for site in sites.fetches if _is_usable(body, site, k, ops))
     fixed = {i for site in (*puts, *fetches) for i in site.ops}
+    paths = tuple(path for path in rows.paths if path.put in puts and path.fetch in fetches)
+    fixed |= {i for path in paths for i in path.dropped}
     states = spread_cuts(body, _seeds(body, puts, fetches), k, fixed)
-    return TokenCut(states.limited_to(ops), puts, fetches)
+    return TokenCut(states.limited_to(ops), CutSites(puts, fetches, paths))
 
 
 def _seeds(
@@ -99,6 +101,6 @@ def _cut(block: ir.Block, split: Split, groups: dict[int, Groups]) -> None:
         cut_block(body, spread_cuts(body, seeds, split.k, outside(body, split.only)))
         return
     sites = find_sites(body)
-    found = cut_tokens(body, sites, split.k, ops)
+    found = cut_tokens(body, sites, find_row_paths(body, sites), split.k, ops)
     rows = RowExchange(sites.numbers, split.ragged, groups)
-    cut_block(body, found.states, found.puts, found.fetches, rows)
+    cut_block(body, found.states, found.sites, rows)

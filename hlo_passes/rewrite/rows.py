@@ -27,6 +27,9 @@ from hlo_passes.rewrite.pieces import Pieces
 
 type Groups = Sequence[Sequence[int]]
 
+type PrefixSum = Callable[[ir.Value, int], ir.Value]
+"""(values, dim) to their sums up to and including each."""
+
 TOKENS = Cut(0)
 """How the tokens of a put or fetch are cut: they lead, and parts are contiguous."""
 
@@ -54,6 +57,19 @@ class Address:
     here: ir.Value
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What came of one part.
+
+    Attributes:
+        rows: packed rows, `[peers * room, ...]`.
+        address: which rows they are.
+    """
+
+    rows: ir.Value
+    address: Address
+
+
 @dataclass
 class RowExchange:
     """Builds puts and fetches.
@@ -69,7 +85,12 @@ class RowExchange:
     groups: dict[int, Groups] = field(default_factory=dict)
     _addresses: dict[object, Address] = field(default_factory=dict)
 
-    def put(self, site: Site, body: Body, pieces: Pieces) -> None:
+    @property
+    def sum_up(self) -> PrefixSum:
+        """How prefix sums are built."""
+        return build.scan_sum if self.ragged else build.prefix_sum
+
+    def put(self, site: Site, body: Body, pieces: Pieces) -> tuple[Arrival, ...]:
         """Build a dispatch in parts, at the insertion point."""
         scatter, exchange, rows = body.ops[site.access], body.ops[site.exchange], site.rows
         element = build.tensor(exchange.results[0]).element_type
@@ -78,6 +99,7 @@ class RowExchange:
         assert merge is not None
         kind = ir.RankedTensorType.get([rows.count, *rows.width], element)
         arrived = build.splat(kind, 0)
+        arrivals = []
         for index, update in enumerate(updates):
             address = self._address(site, body, pieces, index)
             count = shape_of(address.places)[0]
@@ -85,21 +107,39 @@ class RowExchange:
             packed = self._empty(rows, address, element)
             packed = build.scatter_rows(packed, own, address.places, "set", distinct=True)
             came = self._send(packed, site, exchange, address, address.sent, address.wanted)
+            arrivals.append(Arrival(came, address))
             arrived = build.scatter_rows(
                 arrived, came, _targets(address, rows), merge, distinct=site.distinct
             )
         pieces.give_whole(exchange.results[0], _received(arrived, exchange))
+        return tuple(arrivals)
 
-    def fetch(self, site: Site, body: Body, pieces: Pieces) -> None:
-        """Build a combine in parts, at the insertion point."""
+    def fetch(
+        self, site: Site, body: Body, pieces: Pieces, answers: Sequence[ir.Value] | None = None
+    ) -> None:
+        """Build a combine in parts, at the insertion point.
+
+        Args:
+            site: the combine.
+            body: the block.
+            pieces: its values.
+            answers: per part the packed rows that the peers ask for; None to read them from the
+                whole buffer.
+        """
         gather, exchange, rows = body.ops[site.access], body.ops[site.exchange], site.rows
         made = gather.results[0]
         element = build.tensor(made).element_type
-        offered = _offered(pieces.whole(exchange.operands[0]), exchange, rows)
+        offered = None
+        if answers is None:
+            offered = _offered(pieces.whole(exchange.operands[0]), exchange, rows)
         parts = []
         for index in range(pieces.k):
             address = self._address(site, body, pieces, index)
-            wanted = build.gather_rows(offered, _sources(address, rows))
+            if offered is not None:
+                wanted = build.gather_rows(offered, _sources(address, rows))
+            else:
+                assert answers is not None
+                wanted = answers[index]
             came = self._send(wanted, site, exchange, address, address.wanted, address.sent)
             own = build.convert(build.gather_rows(came, address.places), element)
             parts.append(build.reshape(own, TOKENS.part_of(shape_of(made), pieces.k)))
@@ -119,8 +159,9 @@ class RowExchange:
         groups = str(exchange.attributes["replica_groups"])
         key = (self.numbers[indices], rows, room, site.clamps, groups, index)
         if key not in self._addresses:
-            sum_up = build.scan_sum if self.ragged else build.prefix_sum
-            self._addresses[key] = _build_address(part, rows, room, site.clamps, exchange, sum_up)
+            self._addresses[key] = _build_address(
+                part, rows, room, site.clamps, exchange, self.sum_up
+            )
         return self._addresses[key]
 
     def _send(
@@ -157,7 +198,7 @@ def _build_address(
     room: int,
     clamps: bool,
     exchange: ir.Operation,
-    sum_up: Callable[[ir.Value, int], ir.Value],
+    sum_up: PrefixSum,
 ) -> Address:
     """Rank the rows of a part among those for the same peer, and tell the peers."""
     flat, inside = _flat_rows(indices, rows, clamps)

@@ -1,0 +1,334 @@
+"""What happens to rows between the all-to-all that brings them and the one that takes them away.
+
+If every op on the way treats every row alone, the rows of one part of the tokens can go all the way
+before those of the next part have come. Ops outside that read what is made on the way (weight
+gradients, residuals) want it for all rows: cheap ops are run for them once more, on whole values,
+and of the others the results are put together row by row.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from jax.extend.mlir.dialects import stablehlo
+from jaxlib.mlir import ir
+
+from hlo_passes.analysis.cuts import Cut, NoSplit
+from hlo_passes.analysis.expert_pairs import Pair, pairs_of
+from hlo_passes.analysis.moe_sites import Site, Sites
+from hlo_passes.analysis.split_rules import dot, layout, pointwise, reduce, slicing
+from hlo_passes.analysis.split_states import States, spread_cuts
+from hlo_passes.ir.attributes import integer, shape_of
+from hlo_passes.ir.body import Body
+
+_CHEAP = frozenset({*pointwise.RULES, *layout.RULES} - {"iota"})
+_ALLOWED = frozenset({*_CHEAP, *dot.RULES, *reduce.RULES, *slicing.RULES})
+_KEEPS_ZERO = frozenset({
+    "abs", "convert", "negate", "reshape", "reverse", "sign", "sine", "slice", "sqrt", "tan",
+    "tanh", "transpose",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RowLayout:
+    """Where a value keeps the row of a source device, a local expert and a place among its rows.
+
+    Seen as `[rows, width]`, that row is `source * s + expert * e + place`.
+
+    Attributes:
+        source: rows from one source device to the next.
+        expert: rows from one local expert to the next.
+        width: elements of one row.
+    """
+
+    source: int
+    expert: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class RowPath:
+    """Ops that can run for some rows at a time.
+
+    Attributes:
+        put: how the rows come.
+        fetch: how they go.
+        ops: places of the ops to run for some rows, in program order: all on the way, and cheap
+            ones that make what those read.
+        dropped: those of them that need not run whole as well.
+        imports: values that the ops read rows of, what the put brings aside.
+        exports: values that readers outside need whole; zero in rows that nothing came for.
+        by_source: how the values are cut by source device.
+        by_place: how they are cut by place among the rows of an expert.
+        experts: experts of one device.
+        capacity: rows of one expert from one source.
+    """
+
+    put: Site
+    fetch: Site
+    ops: tuple[int, ...]
+    dropped: frozenset[int]
+    imports: tuple[ir.Value, ...]
+    exports: tuple[ir.Value, ...]
+    by_source: States
+    by_place: States
+    experts: int
+    capacity: int
+
+    def layout_of(self, value: ir.Value) -> RowLayout:
+        """Return how a value on the way keeps its rows.
+
+        Raises:
+            NoSplit: if its rows do not stand behind each other.
+        """
+        source, place = self.by_source.cuts[value], self.by_place.cuts[value]
+        factors = list(_factors(shape_of(value), source, self.by_source.k, place, self.capacity))
+        end = 1 + [tag for _, tag in factors].index("place")
+        lead, width = factors[:end], math.prod(size for size, _ in factors[end:])
+        tags = [tag for size, tag in lead if size > 1 or tag != "expert"]
+        if sorted(tags) not in (["expert", "place", "source"], ["place", "source"]):
+            raise NoSplit("rows of one expert do not stand behind each other")
+        strides = {"expert": 0}
+        stride = 1
+        for size, tag in reversed(lead):
+            if size > 1 or tag != "expert":
+                strides[tag] = stride
+            stride *= size
+        if stride != self.by_source.k * self.experts * self.capacity:
+            raise NoSplit("a value on the way has not the rows of all experts")
+        return RowLayout(strides["source"], strides["expert"], width)
+
+
+@dataclass(frozen=True, eq=False)
+class CutSites:
+    """Exchanges whose rows are sent part by part.
+
+    Attributes:
+        puts, fetches: in program order.
+        paths: between which of them rows are not waited for.
+    """
+
+    puts: tuple[Site, ...] = ()
+    fetches: tuple[Site, ...] = ()
+    paths: tuple[RowPath, ...] = ()
+
+
+def _factors(
+    shape: tuple[int, ...], source: Cut, peers: int, place: Cut, capacity: int
+) -> Iterator[tuple[int, str]]:
+    """Yield the dims of a value, those that hold sources or places taken apart: (size, what)."""
+    for d, size in enumerate(shape):
+        inside = [
+            (cut.outer, cut.outer * count, tag)
+            for cut, count, tag in ((source, peers, "source"), (place, capacity, "place"))
+            if cut.dim == d
+        ]
+        done = 1
+        for begin, end, tag in sorted(inside):
+            if begin % done:
+                raise NoSplit("sources and places are dealt out to each other")
+            yield begin // done, "expert"
+            yield end // begin, tag
+            done = end
+        yield size // done, "expert"
+
+
+@dataclass(frozen=True, eq=False)
+class RowPaths:
+    """All row paths of a block.
+
+    Attributes:
+        paths: in program order.
+        refusals: per put that leads to experts which wait for the rows of all parts, why.
+    """
+
+    paths: tuple[RowPath, ...]
+    refusals: dict[int, str]
+
+
+def find_row_paths(body: Body, sites: Sites) -> RowPaths:
+    """Find the row paths of a block."""
+    puts = {site.exchange: site for site in sites.puts}
+    fetches = {site.exchange: site for site in sites.fetches}
+    paths, refusals = [], {}
+    for pair in pairs_of(body):
+        if pair.first not in puts or pair.second not in fetches:
+            continue
+        try:
+            put, fetch = puts[pair.first], fetches[pair.second]
+            _check_same_rows(body, sites, put, fetch)
+            paths.append(_PathFinder(body, pair, put, fetch).find())
+        except NoSplit as reason:
+            refusals[pair.first] = f"experts wait for the rows of all parts: {reason}"
+    return RowPaths(tuple(paths), refusals)
+
+
+def _check_same_rows(body: Body, sites: Sites, put: Site, fetch: Site) -> None:
+    indices = [sites.numbers[body.ops[site.access].operands[1]] for site in (put, fetch)]
+    if indices[0] != indices[1] or put.rows != fetch.rows:
+        raise NoSplit("other rows are fetched than were put")
+    if not put.distinct or not fetch.distinct:
+        raise NoSplit("two tokens may share a row; declare unique_indices if they never do")
+
+
+@dataclass
+class _PathFinder:
+    """Tries to make a way of the ops between two all-to-alls."""
+
+    body: Body
+    pair: Pair
+    put: Site
+    fetch: Site
+
+    @cached_property
+    def came(self) -> ir.Value:
+        """What the put brings."""
+        return self.body.ops[self.pair.first].results[0]
+
+    @cached_property
+    def inside(self) -> frozenset[int]:
+        """The ops between the two all-to-alls."""
+        return frozenset(self.pair.ops) - {self.pair.first, self.pair.second}
+
+    def find(self) -> RowPath:
+        for place in sorted(self.inside):
+            if self.body.kind(place) not in _ALLOWED:
+                raise NoSplit(f"{self.body.where(place)} is on the way")
+        exchange = self.body.ops[self.pair.first]
+        peers, concat = integer(exchange, "split_count"), integer(exchange, "concat_dimension")
+        by_source = self._spread(Cut(concat), peers)
+        reason = NoSplit("no dim of the buffer is that of the rows of one expert")
+        for cut, capacity in self._places(peers, concat):
+            try:
+                return self._path(by_source, self._spread(cut, capacity), capacity)
+            except NoSplit as why:
+                reason = why
+        raise reason
+
+    def _places(self, peers: int, concat: int) -> Iterator[tuple[Cut, int]]:
+        """Yield dims that may hold the rows of one expert from one source, and their number."""
+        dims, count = shape_of(self.came), self.put.rows.count
+        leads = [d for d in range(len(dims)) if math.prod(dims[: d + 1]) == count]
+        if not leads:
+            return
+        dim = leads[0]
+        outer = peers if dim == concat else 1
+        for experts in sorted({1, *self._batches()}):
+            if dims[dim] % (outer * experts) == 0 and dims[dim] > outer * experts:
+                yield Cut(dim, outer * experts), dims[dim] // (outer * experts)
+
+    def _batches(self) -> Iterator[int]:
+        for place in self.inside:
+            op = self.body.ops[place]
+            if self.body.kind(place) == "dot_general":
+                numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
+                shape = shape_of(op.operands[0])
+                yield math.prod(shape[d] for d in numbers.lhs_batching_dimensions)
+
+    def _spread(self, cut: Cut, k: int) -> States:
+        fixed = frozenset(
+            i
+            for i in range(len(self.body.ops))
+            if i not in self.inside and self.body.kind(i) not in _CHEAP
+        )
+        if not cut.fits(shape_of(self.came), k):
+            raise NoSplit("the buffer does not hold the same rows for every source")
+        return spread_cuts(self.body, [(self.came, cut)], k, fixed)
+
+    def _path(self, by_source: States, by_place: States, capacity: int) -> RowPath:
+        rows = self.put.rows
+        ops, imports = self._closure(by_source, by_place)
+        kept, exports = self._wanted()
+        path = RowPath(
+            self.put, self.fetch, ops, self.inside - kept, imports, exports, by_source, by_place,
+            rows.block // capacity, capacity,
+        )  # fmt: skip
+        for value in (self.came, self.body.ops[self.pair.second].operands[0], *imports, *exports):
+            path.layout_of(value)
+        for value in exports:
+            if not self._is_zero_for_zero(value):
+                raise NoSplit(f"{self.body.where(self.body.maker[value])} is read by others, and "
+                              "is not zero in rows that nothing came for")  # fmt: skip
+        return path
+
+    def _closure(
+        self, by_source: States, by_place: States
+    ) -> tuple[tuple[int, ...], tuple[ir.Value, ...]]:
+        """Return the ops to run for some rows, and the values that they read rows of."""
+        ops, imports = set(self.inside), {}
+        todo = sorted(self.inside)
+        while todo:
+            place = todo.pop()
+            self._check(place, by_source, by_place)
+            for value, state in zip(
+                self.body.ops[place].operands, by_place.splits[place].operands, strict=True
+            ):
+                maker, kind = self.body.made_by(value)
+                if state is None or value == self.came or maker in ops:
+                    continue
+                if kind in _CHEAP and maker in by_source.splits and maker in by_place.splits:
+                    ops.add(maker)
+                    todo.append(maker)
+                else:
+                    imports[value] = None
+        return tuple(sorted(ops)), tuple(imports)
+
+    def _check(self, place: int, by_source: States, by_place: States) -> None:
+        """Check that an op treats every row alone, and agrees with its neighbours on what that is.
+
+        Raises:
+            NoSplit: if it does not.
+        """
+        where, op = self.body.where(place), self.body.ops[place]
+        for states in (by_source, by_place):
+            split = states.splits.get(place)
+            if split is None:
+                raise NoSplit(f"{where}: {states.refusals.get(place, 'it is not of rows')}")
+            if split.carries or not all(isinstance(state, Cut) for state in split.results):
+                raise NoSplit(f"{where} puts rows together")
+            for value, state in zip(op.operands, split.operands, strict=True):
+                if state is not None and states.cuts.get(value) != state:
+                    raise NoSplit(f"{where} reads rows in another order")
+        both = [s.splits[place].operands for s in (by_source, by_place)]
+        if [s is None for s in both[0]] != [s is None for s in both[1]]:
+            raise NoSplit(f"{where} reads something that is the same for some rows only")
+
+    def _wanted(self) -> tuple[frozenset[int], tuple[ir.Value, ...]]:
+        """Return the ops that are also run whole, and the values to put together."""
+        kept: set[int] = set()
+        exports: dict[ir.Value, None] = {}
+        inside = {*self.inside, self.pair.second}
+        todo = [
+            value
+            for place in sorted(self.inside)
+            for value in self.body.ops[place].results
+            if any(user not in inside for user in self.body.users.get(value, ()))
+        ]
+        while todo:
+            value = todo.pop(0)
+            maker, kind = self.body.made_by(value)
+            if maker not in self.inside or maker in kept:
+                continue
+            if kind not in _CHEAP:
+                exports[value] = None
+                continue
+            kept.add(maker)
+            todo.extend(self.body.ops[maker].operands)
+        return frozenset(kept), tuple(exports)
+
+    def _is_zero_for_zero(self, value: ir.Value) -> bool:
+        """Whether a row is zero where nothing came, whatever else is read."""
+        if value == self.came:
+            return True
+        maker, kind = self.body.made_by(value)
+        if maker not in self.inside:
+            return False
+        zeros = [self._is_zero_for_zero(v) for v in self.body.ops[maker].operands]
+        if kind in ("dot_general", "multiply", "and"):
+            return any(zeros)
+        if kind in ("add", "subtract", "maximum", "minimum", "or", "concatenate"):
+            return all(zeros)
+        if kind == "select":
+            return zeros[1] and zeros[2]
+        return kind in _KEEPS_ZERO and zeros[0]
