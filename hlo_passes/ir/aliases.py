@@ -30,16 +30,46 @@ def buffer_order(graph: Graph, header: str) -> Iterator[tuple[int, int]]:
     """
     readers = _Readers(graph)
     for op in graph.ops:
-        for value in op.overwrites:
-            yield from _before(readers, value, op.id)
+        for place in _written(graph, op):
+            yield from _before(readers, place, op.id)
     for writer, parameter in _donated(graph, header):
         if writer != parameter:
-            yield from _before(readers, parameter, writer)
+            yield from _before(readers, (parameter, None), writer)
 
 
-def _before(readers: "_Readers", value: int, writer: int) -> Iterator[tuple[int, int]]:
-    """Yield every op before `writer` that reads the memory of `value`, or waits for who does."""
-    for reader in readers.of(value):
+type _Place = tuple[int, int | None]
+"""A value, and which leaf of it if it is a tuple; None for all."""
+
+
+def _written(graph: Graph, op: Op) -> Iterator[_Place]:
+    """Yield the memory that an op overwrites; a loop leaves alone what it only hands on."""
+    kept = _handed_on(op)
+    for value in op.overwrites:
+        if not kept:
+            yield value, None
+        for leaf in range(len(graph.values[value].leaves)) if kept else ():
+            if leaf not in kept:
+                yield value, leaf
+
+
+def _handed_on(op: Op) -> frozenset[int]:
+    """Return the leaves that a loop's body returns as it gets them."""
+    if op.kind != "while":
+        return frozenset()
+    body = op.inner[-1]
+    root = body.ops[body.returns[0]]
+    return frozenset(
+        leaf
+        for leaf, value in enumerate(root.operands if root.kind == "tuple" else ())
+        if (got := body.ops[value]).kind == "get_tuple_element"
+        and got.index == leaf
+        and body.ops[got.operands[0]].kind == "parameter"
+    )
+
+
+def _before(readers: "_Readers", place: _Place, writer: int) -> Iterator[tuple[int, int]]:
+    """Yield every op before `writer` that reads the memory of a place, or waits for who does."""
+    for reader in readers.of(place):
         # A split exchange reads, and a ragged one writes, until its done half is through.
         for op in (reader, readers.graph.done_of.get(reader, reader)):
             if op < writer:
@@ -51,33 +81,49 @@ class _Readers:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.kept = {op.id: _handed_on(op) for op in graph.ops if op.kind == "while"}
 
-    def of(self, value: int) -> set[int]:
-        """Return the ops that read the memory of `value`, ops that only rename it left out."""
-        origins, found, seen = self._origins(value), set(), set()
-        stack = list(origins)
+    def of(self, place: _Place) -> set[int]:
+        """Return the ops that read the memory of a place, ops that only rename it left out."""
+        found, seen = set(), set()
+        stack = list(self._origins(place))
         while stack:
             name = stack.pop()
             if name in seen:
                 continue
             seen.add(name)
-            for user in self.graph.users[name]:
-                if _renames(self.graph.ops[user]):
-                    stack.append(user)
-                else:
+            for user in self.graph.users[name[0]]:
+                stack.extend(self._renamed(name, user))
+                if not _renames(self.graph.ops[user]):
                     found.add(user)
         return found
 
-    def _origins(self, value: int) -> set[int]:
+    def _renamed(self, place: _Place, user: int) -> Iterator[_Place]:
+        """Yield the places that an op gives the same memory."""
+        (value, leaf), op = place, self.graph.ops[user]
+        if op.kind == "get_tuple_element":
+            if leaf is None or op.index == leaf:
+                yield user, None
+        elif op.kind == "tuple":
+            yield from ((user, at) for at, operand in enumerate(op.operands) if operand == value)
+        elif _renames(op) or leaf in self.kept.get(user, ()):
+            yield user, leaf
+
+    def _origins(self, place: _Place) -> set[_Place]:
         """Follow names back to the ops that made the memory."""
-        found, stack = set(), [value]
+        found, stack = set(), [place]
         while stack:
-            name = stack.pop()
-            op = self.graph.ops[name]
-            if _renames(op) and op.operands:
-                stack.extend(op.operands[:1] if op.kind != "tuple" else op.operands)
+            value, leaf = stack.pop()
+            op = self.graph.ops[value]
+            if op.kind == "get_tuple_element":
+                stack.append((op.operands[0], op.index))
+            elif op.kind == "tuple" and op.operands:
+                inside = op.operands if leaf is None else (op.operands[leaf],)
+                stack.extend((operand, None) for operand in inside)
+            elif op.operands and (_renames(op) or leaf in self.kept.get(value, ())):
+                stack.append((op.operands[0], leaf))
             else:
-                found.add(name)
+                found.add((value, leaf))
         return found
 
 
@@ -109,6 +155,8 @@ def _writers(graph: Graph, value: int, leaf: int) -> Iterator[int]:
             value = op.operands[0]
         elif op.is_done:
             value = op.start
+        elif leaf in _handed_on(op):
+            value = op.operands[0]
         else:
             yield op.id
             if not op.overwrites:

@@ -38,23 +38,32 @@ TOKENS = Cut(0)
 class Address:
     """Where the rows of one part go.
 
+    Rows lie *near*, on the device whose tokens they are, in the order of the peers that they go to;
+    and *far*, on those peers, in a block of `room` rows for every source.
+
     Attributes:
-        room: rows that fit in the block of one peer.
-        places: per row of the part, its place among `peers * room` packed ones, int32 `[N]`;
-            `peers * room` for a row that goes nowhere.
-        asked: per peer and packed row, which row of its block it is, int32 `[peers, room]`;
-            the number of rows of a block where there is none. From the peers' point of view.
+        room: rows that fit in a block.
+        places: per row of the part, its place near, int32 `[N]`; beyond all for one that goes
+            nowhere.
+        order: per place near, which row of the part it is, int32.
+        starts: per peer, the first place near of the rows for it, `[peers]`.
         sent: rows that go to each peer, `[peers]`.
         wanted: rows that come from each peer, `[peers]`.
-        here: where the peers keep the rows from this device, `[peers]`.
+        asked: per source and place far, which row of its block in the whole buffer it is, int32
+            `[peers, room]`; the number of rows of a block where there is none.
+        here_near: where the sources keep near what goes to this device, `[peers]`.
+        here_far: where the peers keep far what comes from this device, `[peers]`.
     """
 
     room: int
     places: ir.Value
-    asked: ir.Value
+    order: ir.Value
+    starts: ir.Value
     sent: ir.Value
     wanted: ir.Value
-    here: ir.Value
+    asked: ir.Value
+    here_near: ir.Value
+    here_far: ir.Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ class Arrival:
     """What came of one part.
 
     Attributes:
-        rows: packed rows, `[peers * room, ...]`.
+        rows: rows far, `[peers * room, ...]`.
         address: which rows they are.
     """
 
@@ -104,9 +113,8 @@ class RowExchange:
             address = self._address(site, body, pieces, index)
             count = shape_of(address.places)[0]
             own = build.convert(build.reshape(update, (count, *rows.width)), element)
-            packed = self._empty(rows, address, element)
-            packed = build.scatter_rows(packed, own, address.places, "set", distinct=True)
-            came = self._send(packed, site, exchange, address, address.sent, address.wanted)
+            packed = build.gather_rows(own, address.order)
+            came = self._send(packed, site, exchange, address)
             arrivals.append(Arrival(came, address))
             arrived = build.scatter_rows(
                 arrived, came, _targets(address, rows), merge, distinct=site.distinct
@@ -123,7 +131,7 @@ class RowExchange:
             site: the combine.
             body: the block.
             pieces: its values.
-            answers: per part the packed rows that the peers ask for; None to read them from the
+            answers: per part the rows far that the sources ask for; None to read them from the
                 whole buffer.
         """
         gather, exchange, rows = body.ops[site.access], body.ops[site.exchange], site.rows
@@ -140,14 +148,10 @@ class RowExchange:
             else:
                 assert answers is not None
                 wanted = answers[index]
-            came = self._send(wanted, site, exchange, address, address.wanted, address.sent)
+            came = self._send_back(wanted, site, exchange, address)
             own = build.convert(build.gather_rows(came, address.places), element)
             parts.append(build.reshape(own, TOKENS.part_of(shape_of(made), pieces.k)))
         pieces.give_parts(made, TOKENS, parts)
-
-    def _empty(self, rows: Rows, address: Address, element: ir.Type) -> ir.Value:
-        dims = [rows.peers * address.room, *rows.width]
-        return build.splat(ir.RankedTensorType.get(dims, element), 0)
 
     def _address(self, site: Site, body: Body, pieces: Pieces, index: int) -> Address:
         """Return where a part's rows go; built once for all sites with the same indices."""
@@ -159,28 +163,36 @@ class RowExchange:
         groups = str(exchange.attributes["replica_groups"])
         key = (self.numbers[indices], rows, room, site.clamps, groups, index)
         if key not in self._addresses:
-            self._addresses[key] = _build_address(
-                part, rows, room, site.clamps, exchange, self.sum_up
+            self._addresses[key] = _AddressBuilder(rows, room, exchange, self.ragged, self.sum_up)(
+                part, site.clamps
             )
         return self._addresses[key]
 
     def _send(
-        self,
-        packed: ir.Value,
-        site: Site,
-        exchange: ir.Operation,
-        address: Address,
-        sent: ir.Value,
-        wanted: ir.Value,
+        self, packed: ir.Value, site: Site, exchange: ir.Operation, address: Address
     ) -> ir.Value:
-        """Swap packed rows `[peers * room, ...]` between the peers."""
+        """Send rows near to where they lie far."""
         if not self.ragged:
             return build.all_to_all(packed, exchange)
-        peers, room = site.rows.peers, address.room
-        offsets = build.table([peer * room for peer in range(peers)])
-        zeros = build.splat(packed.type, 0)
-        fill = min(1.0, shape_of(address.places)[0] / (peers * room))
-        operands = [packed, zeros, offsets, sent, address.here, wanted]
+        count, peers = shape_of(packed)[0], site.rows.peers
+        far = build.type_like(packed.type, (peers * address.room, *shape_of(packed)[1:]))
+        fill = min(1.0, peers * address.room / count)
+        tables = [address.starts, address.sent, address.here_far, address.wanted]
+        operands = [packed, build.splat(far, 0), *tables]
+        return _ragged(operands, exchange, self.groups[site.exchange], fill)
+
+    def _send_back(
+        self, packed: ir.Value, site: Site, exchange: ir.Operation, address: Address
+    ) -> ir.Value:
+        """Send rows far to where they lie near."""
+        if not self.ragged:
+            return build.all_to_all(packed, exchange)
+        count, peers = shape_of(address.order)[0], site.rows.peers
+        near = build.type_like(packed.type, (count, *shape_of(packed)[1:]))
+        fill = min(1.0, count / (peers * address.room))
+        starts = build.table([peer * address.room for peer in range(peers)])
+        tables = [starts, address.wanted, address.here_near, address.sent]
+        operands = [packed, build.splat(near, 0), *tables]
         return _ragged(operands, exchange, self.groups[site.exchange], fill)
 
 
@@ -192,50 +204,94 @@ def _vectors(indices: ir.Value, rows: Rows) -> int:
     return count
 
 
-def _build_address(
-    indices: ir.Value,
-    rows: Rows,
-    room: int,
-    clamps: bool,
-    exchange: ir.Operation,
-    sum_up: PrefixSum,
-) -> Address:
-    """Rank the rows of a part among those for the same peer, and tell the peers."""
-    flat, inside = _flat_rows(indices, rows, clamps)
-    count = shape_of(flat)[0]
-    block = build.splat(flat.type, rows.block)
-    peer = build.op_of("divide", [flat, block], [flat.type])[0]
-    within = build.op_of("remainder", [flat, block], [flat.type])[0]
-    table = build.int_type((count, rows.peers))
-    is_for = build.compare(
-        build.broadcast(peer, table, [0]), "EQ", build.iota((count, rows.peers), 1)
-    )
-    hot = build.convert(is_for, table.element_type)
-    hot = build.binary("multiply", hot, build.broadcast(_as_int(inside), table, [0]))
-    upto = sum_up(hot, 0)
-    rank = build.total(build.binary("multiply", upto, hot), 1)
-    rank = build.binary("subtract", rank, build.splat(rank.type, 1))
-    place = build.binary("add", build.binary("multiply", peer, build.splat(flat.type, room)), rank)
-    nowhere = build.splat(flat.type, rows.peers * room)
-    fits = build.compare(rank, "LT", build.splat(rank.type, room))
-    fits = build.binary("and", fits, inside)
-    places = build.select(fits, place, nowhere)
-    message = build.splat(build.int_type((rows.peers * room,)), rows.block)
-    message = build.scatter_rows(message, within, places, "set", distinct=True)
-    message = build.reshape(message, (rows.peers, room))
-    own = build.table([peer * room for peer in range(rows.peers)])
-    message = build.concatenate([message, build.reshape(own, (rows.peers, 1))], 1)
-    heard = build.all_to_all(message, exchange)
-    asked = build.slice_of(heard, 1, 0, room)
-    real = build.compare(asked, "LT", build.splat(asked.type, rows.block))
-    return Address(
-        room=room,
-        places=places,
-        asked=asked,
-        sent=build.total(hot, 0),
-        wanted=build.total(_as_int(real), 1),
-        here=build.reshape(build.slice_of(heard, 1, room, room + 1), (rows.peers,)),
-    )
+@dataclass(frozen=True, slots=True)
+class _AddressBuilder:
+    """Ranks the rows of a part among those for the same peer, and tells the peers.
+
+    Attributes:
+        rows: how the whole buffer is addressed.
+        room: rows that fit in a block.
+        exchange: the all-to-all whose devices take part.
+        compact: whether rows near follow each other without gaps; else they have blocks as far.
+        sum_up: how prefix sums are built.
+    """
+
+    rows: Rows
+    room: int
+    exchange: ir.Operation
+    compact: bool
+    sum_up: PrefixSum
+
+    def __call__(self, indices: ir.Value, clamps: bool) -> Address:
+        """Build the address of the rows that `indices` name."""
+        peers, room = self.rows.peers, self.room
+        flat, inside = _flat_rows(indices, self.rows, clamps)
+        count = shape_of(flat)[0]
+        block = build.splat(flat.type, self.rows.block)
+        peer, within = build.binary("divide", flat, block), build.binary("remainder", flat, block)
+        hot = self._hot(peer, inside)
+        rank = self._rank(hot)
+        fits = build.compare(rank, "LT", build.splat(rank.type, room))
+        fits = build.binary("and", fits, inside)
+        blocks = build.table([room * p for p in range(peers)])
+        sent = build.total(hot, 0)
+        starts = self._starts(sent) if self.compact else blocks
+        size = count if self.compact else peers * room
+        far = self._place(blocks, peer, rank, fits, peers * room)
+        places = self._place(starts, peer, rank, fits, size) if self.compact else far
+        order = build.splat(build.int_type((size,)), 0)
+        order = build.scatter_rows(order, build.iota((count,), 0), places, "set", distinct=True)
+        message = build.splat(build.int_type((peers * room,)), self.rows.block)
+        message = build.scatter_rows(message, within, far, "set", distinct=True)
+        heard = self._tell(build.reshape(message, (peers, room)), starts, blocks)
+        asked = build.slice_of(heard, 1, 0, room)
+        real = build.compare(asked, "LT", build.splat(asked.type, self.rows.block))
+        return Address(
+            room=room,
+            places=places,
+            order=order,
+            starts=starts,
+            sent=sent,
+            wanted=build.total(_as_int(real), 1),
+            asked=asked,
+            here_near=build.reshape(build.slice_of(heard, 1, room, room + 1), (peers,)),
+            here_far=build.reshape(build.slice_of(heard, 1, room + 1, room + 2), (peers,)),
+        )
+
+    def _hot(self, peer: ir.Value, inside: ir.Value) -> ir.Value:
+        """Return 1 where a row goes to a peer, int32 `[N, peers]`."""
+        table = build.int_type((*shape_of(peer), self.rows.peers))
+        is_for = build.compare(
+            build.broadcast(peer, table, [0]), "EQ", build.iota(tuple(table.shape), 1)
+        )
+        hot = build.convert(is_for, table.element_type)
+        return build.binary("multiply", hot, build.broadcast(_as_int(inside), table, [0]))
+
+    def _rank(self, hot: ir.Value) -> ir.Value:
+        """Count the rows before every row that go to the same peer; -1 if it goes nowhere."""
+        upto = build.total(build.binary("multiply", self.sum_up(hot, 0), hot), 1)
+        return build.binary("subtract", upto, build.splat(upto.type, 1))
+
+    def _starts(self, sent: ir.Value) -> ir.Value:
+        """Sum up what goes to the peers before each."""
+        peers = self.rows.peers
+        table = build.int_type((peers, peers))
+        before = build.compare(build.iota((peers, peers), 0), "LT", build.iota((peers, peers), 1))
+        counted = build.binary("multiply", build.broadcast(sent, table, [0]), _as_int(before))
+        return build.total(counted, 0)
+
+    def _place(
+        self, starts: ir.Value, peer: ir.Value, rank: ir.Value, fits: ir.Value, size: int
+    ) -> ir.Value:
+        """Return where every row lies; `size` if nowhere."""
+        start = build.gather_rows(starts, peer)
+        place = build.binary("add", start, rank)
+        return build.select(fits, place, build.splat(place.type, size))
+
+    def _tell(self, message: ir.Value, starts: ir.Value, blocks: ir.Value) -> ir.Value:
+        """Swap `[peers, room + 2]`: which rows, and where they lie near and far."""
+        columns = [build.reshape(table, (self.rows.peers, 1)) for table in (starts, blocks)]
+        return build.all_to_all(build.concatenate([message, *columns], 1), self.exchange)
 
 
 def _flat_rows(indices: ir.Value, rows: Rows, clamps: bool) -> tuple[ir.Value, ir.Value]:

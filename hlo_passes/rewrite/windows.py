@@ -24,17 +24,18 @@ from hlo_passes.ir.body import Body
 from hlo_passes.rewrite.pieces import Pieces
 from hlo_passes.rewrite.rows import Address, Arrival, PrefixSum
 
-_SLACK = 1.125
-"""Rows of a window as a multiple of what a balanced routing brings: 64 sources that send 48 rows on
-average bring less than that in 99.9% of all cases."""
+_SIGMAS = 4
+"""Room of a window for chance: if every row goes to any expert, an expert gets more than this many
+standard deviations above the mean in one of 30,000 windows."""
 _ALIGN = 8
 """Matrix products are fast for multiples of this many rows."""
 
 
 def window_rows(path: RowPath, tokens: int) -> int:
     """Return the rows of one expert's window, if `tokens` rows are sent by every device."""
-    balanced = math.ceil(_SLACK * tokens / path.experts)
-    return min(path.by_source.k * path.capacity, -(-balanced // _ALIGN) * _ALIGN)
+    mean = tokens / path.experts
+    wanted = math.ceil((mean + _SIGMAS * math.sqrt(mean)) / _ALIGN) * _ALIGN
+    return min(path.by_source.k * path.capacity, wanted)
 
 
 @dataclass(frozen=True, slots=True)
