@@ -7,7 +7,12 @@ part by part is in `moe_sites`.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
+
+type Count = int | Fraction
+"""How many parts make the whole. A fraction stands for pieces of any length: with 4/5, a piece is
+a quarter longer than the whole."""
 
 
 class NoSplit(Exception):
@@ -34,7 +39,7 @@ class Cut:
         """Whether a tensor of this shape has k equal parts."""
         return self.dim < len(shape) and shape[self.dim] % (self.outer * k) == 0
 
-    def part_of(self, shape: tuple[int, ...], k: int) -> tuple[int, ...]:
+    def part_of(self, shape: tuple[int, ...], k: Count) -> tuple[int, ...]:
         """Return the shape of one part."""
         return (*shape[: self.dim], shape[self.dim] // k, *shape[self.dim + 1 :])
 

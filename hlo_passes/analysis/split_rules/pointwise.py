@@ -48,6 +48,7 @@ def _part_iota(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> li
     assert isinstance(cut, Cut)
     if integer(op, "iota_dimension") != cut.dim:
         return clone_part(op, operands, part)
+    assert isinstance(part.k, int)
     # Narrow types round what they count, so a part is counted as the whole is.
     counted = op.clone().results[0]
     return [take_part(counted, cut.dim, cut.outer, part.index, part.k)]

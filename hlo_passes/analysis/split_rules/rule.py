@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
+from hlo_passes.analysis.cuts import Count, Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.ir.attributes import shape_of
 
 
@@ -34,7 +34,7 @@ class Part:
     """
 
     index: int
-    k: int
+    k: Count
     split: OpSplit
     carry: ir.Value | None = None
 
@@ -99,7 +99,7 @@ def _clone(
     return new
 
 
-def part_type(kind: ir.Type, cut: Cut, k: int) -> ir.Type:
+def part_type(kind: ir.Type, cut: Cut, k: Count) -> ir.Type:
     """Return the type of one part of a tensor."""
     tensor = ir.RankedTensorType(kind)
     shape = cut.part_of(tuple(tensor.shape), k)

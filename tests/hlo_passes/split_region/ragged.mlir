@@ -1,5 +1,6 @@
 // RUN: split-region{k=2} h100:1x8
-// On CUDA only the rows are sent, with the share of the room that balanced routing fills.
+// On CUDA only the rows are sent, out of packed ones, and back out of the room for all that can be
+// wanted, with the share of it that balanced routing fills.
 module @step attributes {mhlo.num_partitions = 8 : i32} {
   func.func public @main(%x: tensor<64x32xf32>, %w: tensor<32x32xf32>, %at: tensor<64x2xi32>) -> tensor<64x32xf32> {
     %h = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0] : (tensor<64x32xf32>, tensor<32x32xf32>) -> tensor<64x32xf32>
@@ -17,8 +18,8 @@ module @step attributes {mhlo.num_partitions = 8 : i32} {
     return %z : tensor<64x32xf32>
   }
 }
-// CHECK: stablehlo.custom_call @ragged_all_to_all{{.*}}lancet_fill = "0.5"
-// CHECK: stablehlo.custom_call @ragged_all_to_all{{.*}}lancet_fill = "0.5"
+// CHECK: stablehlo.custom_call @ragged_all_to_all{{.*}}lancet_fill = "1"{{.*}} -> tensor<64x32xf32>
+// CHECK: stablehlo.custom_call @ragged_all_to_all{{.*}}lancet_fill = "1"{{.*}} -> tensor<64x32xf32>
 // CHECK: stablehlo.dot_general {{.*}} (tensor<16x4x32xf32>, tensor<32x32xf32>) -> tensor<16x4x32xf32>
-// CHECK: stablehlo.custom_call @ragged_all_to_all
-// CHECK: stablehlo.custom_call @ragged_all_to_all
+// CHECK: stablehlo.custom_call @ragged_all_to_all{{.*}}lancet_fill = "0.125"{{.*}} -> tensor<32x32xf32>
+// CHECK: stablehlo.custom_call @ragged_all_to_all{{.*}}lancet_fill = "0.125"{{.*}} -> tensor<32x32xf32>

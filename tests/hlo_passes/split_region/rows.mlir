@@ -19,12 +19,12 @@ module @step attributes {mhlo.num_partitions = 8 : i32} {
 }
 // CHECK: stablehlo.dot_general {{.*}} (tensor<32x32xf32>, tensor<32x32xf32>) -> tensor<32x32xf32>
 // CHECK: stablehlo.dot_general {{.*}} (tensor<32x32xf32>, tensor<32x32xf32>) -> tensor<32x32xf32>
-// CHECK: "stablehlo.all_to_all"{{.*}} tensor<8x9xi32>
+// CHECK: "stablehlo.all_to_all"{{.*}} tensor<8x10xi32>
 // CHECK: "stablehlo.all_to_all"{{.*}} tensor<64x32xf32>
-// CHECK: "stablehlo.all_to_all"{{.*}} tensor<8x9xi32>
+// CHECK: "stablehlo.all_to_all"{{.*}} tensor<8x10xi32>
 // CHECK: "stablehlo.all_to_all"{{.*}} tensor<64x32xf32>
 // CHECK: stablehlo.dot_general {{.*}} (tensor<16x4x32xf32>, tensor<32x32xf32>) -> tensor<16x4x32xf32>
-// CHECK: "stablehlo.all_to_all"{{.*}} tensor<8x33xi32>
+// CHECK: "stablehlo.all_to_all"{{.*}} tensor<8x34xi32>
 // CHECK: "stablehlo.all_to_all"{{.*}} tensor<256x32xf32>
 // CHECK: stablehlo.dot_general {{.*}} (tensor<32x32xf32>, tensor<32x32xf32>) -> tensor<32x32xf32>
 // CHECK: stablehlo.concatenate {{.*}} -> tensor<64x32xf32>
