@@ -130,4 +130,9 @@ def _unrolled(
     splits = {i: split for i, split in cut.states.splits.items() if i in places}
     if not puts or not splits:
         return None
-    return Unrolled(graph, places, splits, puts, fetches, k, costs, prices).us()
+    paths = [
+        path
+        for path in cut.sites.paths
+        if path.put.exchange in puts and path.fetch.access in fetches
+    ]
+    return Unrolled(graph, places, splits, puts, fetches, paths, k, costs, prices).us()

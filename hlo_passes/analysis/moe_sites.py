@@ -48,6 +48,10 @@ class Rows:
         """Rows that go to, or come from, one peer."""
         return self.count // self.peers
 
+    def tokens(self, indices: tuple[int, ...]) -> int:
+        """Return how many rows indices of this shape name."""
+        return math.prod(size for d, size in enumerate(indices) if d != self.index_dim)
+
 
 @dataclass(frozen=True, slots=True)
 class Site:

@@ -29,6 +29,12 @@ _KEEPS_ZERO = frozenset({
     "tanh", "transpose",
 })  # fmt: skip
 
+_SIGMAS = 4
+"""Room of a window for chance: if every row goes to any expert, an expert gets more than this many
+standard deviations above the mean in one of 30,000 windows."""
+_ALIGN = 8
+"""Matrix products are fast for multiples of this many rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
@@ -61,8 +67,10 @@ class RowPath:
         exports: values that readers outside need whole; zero in rows that nothing came for.
         by_source: how the values are cut by source device.
         by_place: how they are cut by place among the rows of an expert.
+        on_way: places of the ops between the two all-to-alls.
         experts: experts of one device.
         capacity: rows of one expert from one source.
+        tokens: rows that every device sends at most.
     """
 
     put: Site
@@ -73,8 +81,21 @@ class RowPath:
     exports: tuple[ir.Value, ...]
     by_source: States
     by_place: States
+    on_way: frozenset[int]
     experts: int
     capacity: int
+    tokens: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of one expert from all sources."""
+        return self.by_source.k * self.capacity
+
+    def window_rows(self, tokens: int) -> int:
+        """Return the rows of one expert's window, if every device sends that many in all."""
+        mean = tokens / self.experts
+        wanted = math.ceil((mean + _SIGMAS * math.sqrt(mean)) / _ALIGN) * _ALIGN
+        return min(self.rows, wanted)
 
     def layout_of(self, value: ir.Value) -> RowLayout:
         """Return how a value on the way keeps its rows.
@@ -95,7 +116,7 @@ class RowPath:
             if size > 1 or tag != "expert":
                 strides[tag] = stride
             stride *= size
-        if stride != self.by_source.k * self.experts * self.capacity:
+        if stride != self.experts * self.rows:
             raise NoSplit("a value on the way has not the rows of all experts")
         return RowLayout(strides["source"], strides["expert"], width)
 
@@ -238,11 +259,12 @@ class _PathFinder:
 
     def _path(self, by_source: States, by_place: States, capacity: int) -> RowPath:
         rows = self.put.rows
+        tokens = rows.tokens(shape_of(self.body.ops[self.put.access].operands[1]))
         ops, imports = self._closure(by_source, by_place)
         kept, exports = self._wanted()
         path = RowPath(
             self.put, self.fetch, ops, self.inside - kept, imports, exports, by_source, by_place,
-            rows.block // capacity, capacity,
+            self.inside, rows.block // capacity, capacity, tokens,
         )  # fmt: skip
         for value in (self.came, self.body.ops[self.pair.second].operands[0], *imports, *exports):
             path.layout_of(value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from hlo_passes.analysis.cuts import Cut, OpSplit, Sum
 from hlo_passes.analysis.moe_sites import Site
+from hlo_passes.analysis.row_paths import RowPath
 from hlo_passes.cost.model import CostModel
 from hlo_passes.ir.graph import Graph, Op
 
@@ -54,6 +55,7 @@ class Unrolled:
         splits: per op that is cut, its states.
         puts, fetches: exchanges whose rows are sent part by part, puts by the place of their
             all-to-all and fetches by that of their gather.
+        paths: what runs in windows between them.
         k: number of parts.
         costs, prices: of ops and exchanges, and of what cutting costs.
     """
@@ -63,6 +65,7 @@ class Unrolled:
     splits: Mapping[int, OpSplit]
     puts: Mapping[int, Site]
     fetches: Mapping[int, Site]
+    paths: Sequence[RowPath]
     k: int
     costs: CostModel
     prices: Prices
@@ -76,6 +79,7 @@ class Unrolled:
         """Return the length of the pipeline in us."""
         sites = (*self.puts.values(), *self.fetches.values())
         replaced = {i for site in sites for i in site.ops}
+        windowed = {i: path for path in self.paths for i in path.on_way}
         for place in self.ops:
             op = self.graph.ops[place]
             if place in self.puts:
@@ -84,6 +88,10 @@ class Unrolled:
                 self._fetch(op, self.graph.ops[self.fetches[place].exchange])
             elif place in replaced:
                 continue
+            elif place in windowed:
+                self._window(op, windowed[place])
+                if place not in windowed[place].dropped:
+                    self._keep(op)
             elif place in self.splits:
                 self._split(op, self.splits[place])
             else:
@@ -108,10 +116,10 @@ class Unrolled:
             return 0.0
         return self.costs.compute(op).us
 
-    def _part_us(self, op: Op) -> float:
+    def _part_us(self, op: Op, share: float) -> float:
         us = self._price(op)
         launch = min(self.prices.launch_us, us)
-        return (us - launch) / self.k + launch
+        return (us - launch) * share + launch
 
     def _bytes(self, value: int) -> float:
         return float(self.graph.values[value].bytes)
@@ -140,12 +148,27 @@ class Unrolled:
             ]
             if made and (is_sum or split.carries):
                 preds.append(made[-1])
-            made.append(self._node(self._part_us(op), preds, part))
+            made.append(self._node(self._part_us(op, 1 / self.k), preds, part))
         for value, state in zip(op.results, split.results, strict=True):
             if isinstance(state, Cut):
                 self._parts[value] = made
             else:
                 self._whole[value] = made[-1]
+
+    def _window(self, op: Op, path: RowPath) -> None:
+        """Add one node a part: for one window of every expert."""
+        share = path.window_rows(path.tokens // self.k) / path.rows
+        made = []
+        for part in range(self.k):
+            states = path.by_place.splits[op.id].operands
+            preds = [
+                node
+                for value, state in zip(op.operands, states, strict=False)
+                for node in self._wants(value, state, part)
+            ]
+            made.append(self._node(self._part_us(op, share), preds, part))
+        for value in op.results:
+            self._parts[value] = made
 
     def _keep(self, op: Op) -> None:
         preds = [node for value in op.operands for node in self._join(value)]
@@ -177,17 +200,24 @@ class Unrolled:
             for part in range(self.k)
         ]
         arrived: list[int] = []
-        for part, came in enumerate(self._exchange(exchange, packed)):
-            arrived.append(self._node(us, [came, *arrived[-1:]], part))
+        came = self._exchange(exchange, packed)
+        for part, node in enumerate(came):
+            arrived.append(self._node(us, [node, *arrived[-1:]], part))
         self._whole[exchange.results[0]] = arrived[-1]
+        if any(path.put.exchange == exchange.id for path in self.paths):
+            self._parts[exchange.results[0]] = came
 
     def _fetch(self, gather: Op, exchange: Op) -> None:
-        offered = self._join(exchange.operands[0])
+        answer = exchange.operands[0]
+        on_way = any(path.fetch.exchange == exchange.id for path in self.paths)
+        offered = [] if on_way else self._join(answer)
         us = self.prices.copy_us(self._bytes(gather.results[0]) / self.k)
         taken = [
             self._node(us, [*offered, *self._wants(gather.operands[1], Cut(0), part)], part)
             for part in range(self.k)
         ]
+        if on_way:
+            taken = self._parts[answer]
         self._parts[gather.results[0]] = [
             self._node(us, [came], part)
             for part, came in enumerate(self._exchange(exchange, taken))

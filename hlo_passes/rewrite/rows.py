@@ -158,7 +158,7 @@ class RowExchange:
         indices = body.ops[site.access].operands[1]
         part = pieces.parts(indices, TOKENS)[index]
         rows, exchange = site.rows, body.ops[site.exchange]
-        count = _vectors(part, rows)
+        count = rows.tokens(shape_of(part))
         room = min(count, rows.block) if site.distinct else count
         groups = str(exchange.attributes["replica_groups"])
         key = (self.numbers[indices], rows, room, site.clamps, groups, index)
@@ -194,14 +194,6 @@ class RowExchange:
         tables = [starts, address.wanted, address.here_near, address.sent]
         operands = [packed, build.splat(near, 0), *tables]
         return _ragged(operands, exchange, self.groups[site.exchange], fill)
-
-
-def _vectors(indices: ir.Value, rows: Rows) -> int:
-    """Return how many index vectors there are."""
-    count = 1
-    for d, size in enumerate(shape_of(indices)):
-        count *= 1 if d == rows.index_dim else size
-    return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +291,7 @@ def _flat_rows(indices: ir.Value, rows: Rows, clamps: bool) -> tuple[ir.Value, i
 
     Bounds are checked in the type of the indices, if that is wider: 2^32 is beyond every buffer.
     """
-    count = _vectors(indices, rows)
+    count = rows.tokens(shape_of(indices))
     has_vector = rows.index_dim < len(shape_of(indices))
     i32 = ir.IntegerType.get_signless(32)
     if ir.IntegerType(build.tensor(indices).element_type).width < 32:

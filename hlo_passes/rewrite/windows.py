@@ -24,19 +24,6 @@ from hlo_passes.ir.body import Body
 from hlo_passes.rewrite.pieces import Pieces
 from hlo_passes.rewrite.rows import Address, Arrival, PrefixSum
 
-_SIGMAS = 4
-"""Room of a window for chance: if every row goes to any expert, an expert gets more than this many
-standard deviations above the mean in one of 30,000 windows."""
-_ALIGN = 8
-"""Matrix products are fast for multiples of this many rows."""
-
-
-def window_rows(path: RowPath, tokens: int) -> int:
-    """Return the rows of one expert's window, if `tokens` rows are sent by every device."""
-    mean = tokens / path.experts
-    wanted = math.ceil((mean + _SIGMAS * math.sqrt(mean)) / _ALIGN) * _ALIGN
-    return min(path.by_source.k * path.capacity, wanted)
-
 
 @dataclass(frozen=True, slots=True)
 class _Window:
@@ -105,7 +92,7 @@ class Windows:
         """Build the loop over the windows of one part; return its answers and the exports."""
         address, count = arrival.address, shape_of(arrival.rows)[0]
         asked = build.reshape(address.asked, (count,))
-        rows = window_rows(self.path, shape_of(address.places)[0])
+        rows = self.path.window_rows(shape_of(address.places)[0])
         expert = build.binary("divide", asked, build.splat(asked.type, self.path.capacity))
         rank = self._rank(expert)
         last = build.largest(rank, 0, 0)

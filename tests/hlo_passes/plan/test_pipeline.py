@@ -4,6 +4,8 @@ import pytest
 
 from hlo_passes.analysis.cuts import Cut, OpSplit
 from hlo_passes.analysis.moe_sites import Rows, Site
+from hlo_passes.analysis.row_paths import RowPath
+from hlo_passes.analysis.split_states import States
 from hlo_passes.cost.model import Cost, Source
 from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph, Op, Value
@@ -44,12 +46,12 @@ def chain(*kinds):
     return Graph("main", tuple(ops), tuple(values), (len(values) - 1,))
 
 
-def length(graph, splits, puts=(), fetches=(), k=2, ops=None, launch_us=0.0):
+def length(graph, splits, puts=(), fetches=(), k=2, ops=None, launch_us=0.0, paths=()):
     prices = Prices(launch_us, 1e30)
     places = ops or range(len(graph.ops))
     return Unrolled(
-        graph, places, splits, {s.exchange: s for s in puts}, {s.access: s for s in fetches}, k,
-        Costs(), prices,
+        graph, places, splits, {s.exchange: s for s in puts}, {s.access: s for s in fetches}, paths,
+        k, Costs(), prices,
     ).us()  # fmt: skip
 
 
@@ -65,6 +67,22 @@ def test_a_combine_hides_behind_what_comes_after_it():
     assert length(graph, {3: ALONG}, (), [fetch]) == 230  # 100, 30 | 50 beside 30, 50
 
 
+def test_experts_in_windows_wait_for_their_own_rows_only():
+    graph = chain(
+        "dot_general", "scatter", "all_to_all", "dot_general", "all_to_all", "gather", "dot_general"
+    )
+    put, fetch = Site(1, 2, (), ROWS, True), Site(5, 4, (), ROWS, True)
+    by_place = States(4096, {3: ALONG}, {}, {})
+    path = RowPath(put, fetch, (3,), frozenset({3}), (), (), States(8, {}, {}, {}), by_place,
+                   frozenset({3}), experts=1, capacity=4096, tokens=32768)  # fmt: skip
+    window = 100 * path.window_rows(16384) / path.rows
+    assert 50 < window < 55
+    splits = {0: ALONG, 6: ALONG}
+    assert length(graph, splits, [put], [fetch]) == 360  # 50, 50, 30 | 100, 30 | 50, 50
+    together = length(graph, splits, [put], [fetch], paths=[path])
+    assert together == pytest.approx(200 + 2 * window)  # all exchanges hide
+
+
 def test_more_parts_hide_more():
     graph = chain("dot_general", "scatter", "all_to_all", "dot_general")
     put = Site(1, 2, (), ROWS, True)
@@ -78,7 +96,7 @@ def test_every_part_is_launched():
 
 def test_what_is_read_outside_is_joined():
     graph = chain("dot_general", "dot_general")
-    inside = Unrolled(graph, range(1), {0: ALONG}, {}, {}, 2, Costs(), Prices(7.0, 1e30))
+    inside = Unrolled(graph, range(1), {0: ALONG}, {}, {}, (), 2, Costs(), Prices(7.0, 1e30))
     assert inside.us() == pytest.approx(93 + 14 + 7)
 
 
