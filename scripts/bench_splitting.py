@@ -2,7 +2,8 @@
 
     python -m scripts.bench_splitting --models gpt2_s_moe --gates switch --json splitting.json
 
-Every step is compiled for `--compile` once per pipeline and network in `--judge`, planned for it:
+Every step is compiled for `--compile` once per pipeline and network in `--judge`, planned for it,
+the number of parts included (`k=2`; `-` where the plan is to leave the step uncut):
 the final schedule is read back, its compute priced by XLA's own cost model (products of 16-bit
 numbers with 32-bit results, and other devices, by the roofline), its exchanges by XLA's table or,
 on networks, by the link tiers; ragged exchanges by the rows that balanced routing fills. Nothing
@@ -26,14 +27,7 @@ from hlo_passes.cost.target import parse_target
 from hlo_passes.plan.simulate import simulate
 from lancet_jax import nn
 
-PIPELINES = {
-    "off": "off",
-    "dw": "dw",
-    "exchange k=2": "split-exchange{k=2},schedule-dw",
-    "lancet": "lancet",
-    "full k=2": "split-region{k=2},schedule-dw",
-    "full k=4": "split-region{k=4},schedule-dw",
-}
+PIPELINES = ("off", "dw", "exchange", "lancet", "full")
 
 
 def main() -> None:
@@ -55,12 +49,17 @@ def main() -> None:
         for pipeline in args.pipelines.split(","):
             print(f"{name} {pipeline} ...", file=sys.stderr, flush=True)
             for network in args.judge.split(","):
-                timed = compile_step(step, arguments, PIPELINES[pipeline], network, options)
+                timed = compile_step(step, arguments, pipeline, network, options)
                 rows.append({"step": name, "pipeline": pipeline, "network": network}
                             | judge(timed, gpus.devices[0].device_kind, network))  # fmt: skip
         show([row for row in rows if row["step"] == name])
+        save(rows, args)
+
+
+def save(rows: list[dict[str, Any]], args: Any) -> None:
+    """Write the rows so far to the file that was asked for."""
     if args.json:
-        data = {"jax": jax.__version__, "compiled": args.compile, "rows": rows}
+        data = {"jax": jax.__version__, "compiled": args.compile, "dtype": args.dtype, "rows": rows}
         with open(args.json, "w") as file:
             json.dump(data, file, indent=1)
 
@@ -112,6 +111,7 @@ def judge(timed: Any, kind: str, network: str) -> dict[str, Any]:
         "exposed_all_to_all_us": timeline.exposed_all_to_all_us,
         "bound_us": max(timeline.compute_us, timeline.exchange_us),
         "temp_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "parts": sorted({split.k for plan in compiled.outcome.cuts for split in plan.splits}),
         "python_s": compiled.outcome.seconds,
         "compile_s": seconds,
         "drift": drift.moved if drift else 0,
@@ -123,17 +123,20 @@ def show(rows: list[dict[str, Any]]) -> None:
     networks = list(dict.fromkeys(row["network"] for row in rows))
     for network in networks:
         print(f"\n{rows[0]['step']}, exchanges of {network}")
-        print(f"  {'':14}{'step us':>10}{'x stock':>9}{'compute':>10}{'exchange':>10}"
-              f"{'exposed':>10}{'a2a':>10}{'of stock':>9}{'temp MB':>9}{'drift':>6}")  # fmt: skip
+        print(f"  {'':9}{'k':>4}{'step us':>11}{'x stock':>9}{'compute':>10}{'exchange':>10}"
+              f"{'exposed':>10}{'a2a':>10}{'of stock':>9}{'temp MB':>9}{'drift':>6}"
+              f"{'plan s':>7}")  # fmt: skip
         chosen = [row for row in rows if row["network"] == network]
         stock = chosen[0]
         for row in chosen:
             share = row["exposed_all_to_all_us"] / max(stock["exposed_all_to_all_us"], 1e-9)
-            print(f"  {row['pipeline']:14}{row['step_us']:>10,.0f}"
+            parts = ",".join(map(str, row["parts"])) or "-"
+            print(f"  {row['pipeline']:9}{parts:>4}{row['step_us']:>11,.0f}"
                   f"{stock['step_us'] / row['step_us']:>9.3f}{row['compute_us']:>10,.0f}"
                   f"{row['exchange_us']:>10,.0f}{row['exposed_us']:>10,.0f}"
                   f"{row['exposed_all_to_all_us']:>10,.0f}{share:>9.0%}"
-                  f"{row['temp_bytes'] / 1e6:>9,.0f}{row['drift']:>6}", flush=True)  # fmt: skip
+                  f"{row['temp_bytes'] / 1e6:>9,.0f}{row['drift']:>6}{row['python_s']:>7.1f}",
+                  flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
