@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.distinct import DistinctRows
 from hlo_passes.analysis.numbering import number_values
-from hlo_passes.analysis.split_rules.indexing import is_unique, update_of
+from hlo_passes.analysis.split_rules.indexing import update_of
 from hlo_passes.analysis.split_rules.pointwise import splat_of
 from hlo_passes.ir.attributes import ints, shape_of
 from hlo_passes.ir.body import Body
@@ -102,7 +103,7 @@ class _NoSite(Exception):
 def find_sites(body: Body) -> Sites:
     """Find the puts and fetches of a block."""
     numbers = number_values(body)
-    distinct = _distinct_indices(body, numbers)
+    distinct = DistinctRows(body, numbers)
     puts, fetches, refusals = [], [], []
     for i in range(len(body.ops)):
         if body.kind(i) != "all_to_all" or len(body.ops[i].operands) != 1:
@@ -118,7 +119,7 @@ def find_sites(body: Body) -> Sites:
     return Sites(tuple(puts), tuple(fetches), tuple(refusals), numbers)
 
 
-def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: set[int]) -> Site:
+def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctRows) -> Site:
     between: list[int] = []
     value = body.ops[i].operands[0]
     while True:
@@ -152,13 +153,13 @@ def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: set[int]) -
         _peers(body.ops[i]),
     )
     _check_leading(shape_of(body.ops[i].operands[0]), "split_dimension", body.ops[i], rows)
-    is_distinct = numbers[op.operands[1]] in distinct
+    is_distinct = _is_distinct(distinct, op.operands[1], rows)
     if not is_distinct and any(body.kind(b) == "convert" for b in between):
         raise _NoSite("no dispatch: rows may be added up before they are converted")
     return Site(place, i, tuple(reversed(between)), rows, is_distinct)
 
 
-def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: set[int]) -> Site:
+def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctRows) -> Site:
     between: list[int] = []
     value = body.ops[i].results[0]
     while True:
@@ -191,8 +192,13 @@ def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: set[int])
     )
     _check_leading(shape_of(body.ops[i].results[0]), "concat_dimension", body.ops[i], rows)
     clamps = not is_masked(body, place, numbers)
-    is_distinct = numbers[op.operands[1]] in distinct and not clamps
+    is_distinct = not clamps and _is_distinct(distinct, op.operands[1], rows)
     return Site(place, i, tuple(between), rows, is_distinct, clamps)
+
+
+def _is_distinct(distinct: DistinctRows, indices: ir.Value, rows: Rows) -> bool:
+    dims = [size for _, size in sorted(zip(rows.columns, rows.dims, strict=True))]
+    return distinct.are_distinct(indices, tuple(dims), rows.index_dim)
 
 
 def _rows(
@@ -320,12 +326,3 @@ def _constant_vector(body: Body, value: ir.Value) -> list[int] | None:
         if last != (len(made) - 1,) or source[-1] != made[-1]:
             return None
         value = op.operands[0]
-
-
-def _distinct_indices(body: Body, numbers: dict[ir.Value, int]) -> set[int]:
-    """Return the numbers of index tensors that the program itself declares distinct."""
-    return {
-        numbers[op.operands[1]]
-        for i, op in enumerate(body.ops)
-        if body.kind(i) == "scatter" and is_unique(op)
-    }

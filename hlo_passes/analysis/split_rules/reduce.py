@@ -158,6 +158,13 @@ def _cut_scan(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     return OpSplit((cut, None), (cut, None), carries=True)
 
 
+def is_prefix_scan(op: ir.Operation) -> bool:
+    """Whether a `chlo.scan` is an inclusive prefix sum of one tensor, first elements first."""
+    if len(op.operands) != 2 or ir.BoolAttr(op.attributes["is_reverse"]).value:
+        return False
+    return reducer(op) == "add" and starts_from_nothing(op, "add")
+
+
 def _part_scan(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> list[ir.Value]:
     """Build one part of a scan.
 
