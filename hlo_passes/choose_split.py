@@ -9,7 +9,7 @@ Before and after
 
 Steps
     1. Simulate the step as it is, in program order (`off`) and ordered (`dw`).
-    2. Plan `split-exchange`, `split-region{direction=forward}` and `split-region`.
+    2. Plan `unroll-loops`, `split-exchange`, `split-region{direction=forward}` and `split-region`.
     3. Take the shortest; on a tie the one that changes less.
 
 Numerics
@@ -29,6 +29,7 @@ from hlo_passes.plan.timeline import Timeline, prediction_of
 from hlo_passes.split_exchange import SplitExchange
 from hlo_passes.split_pass import SplitPass
 from hlo_passes.split_region import SplitRegion
+from hlo_passes.unroll_loops import UnrollLoops
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ChooseSplit(SplitPass):
         """Run the race; those that cannot cut are left out."""
         rho, limit = self.rho, self.memory_limit
         passes: dict[str, SplitPass] = {
+            "loops": UnrollLoops(rho=rho, memory_limit=limit),
             "exchange": SplitExchange(rho=rho, memory_limit=limit),
             "lancet": SplitRegion(direction="forward", rho=rho, memory_limit=limit),
             "full": SplitRegion(rho=rho, memory_limit=limit),

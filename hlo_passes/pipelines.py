@@ -7,8 +7,11 @@ from hlo_passes.pin_order import PinOrder
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.split_exchange import SplitExchange
 from hlo_passes.split_region import SplitRegion
+from hlo_passes.unroll_loops import UnrollLoops
 
-PASSES: tuple[type[Pass], ...] = (ScheduleDw, SplitExchange, SplitRegion, ChooseSplit, PinOrder)
+PASSES: tuple[type[Pass], ...] = (
+    ScheduleDw, SplitExchange, SplitRegion, UnrollLoops, ChooseSplit, PinOrder,
+)  # fmt: skip
 """Every pass that can be named."""
 
 PRESETS = {
@@ -16,12 +19,12 @@ PRESETS = {
     "dw": "schedule-dw",
     "exchange": "split-exchange,schedule-dw",
     "lancet": "split-region{direction=forward},schedule-dw",
-    "full": "split-region,schedule-dw",
+    "full": "unroll-loops,split-region,schedule-dw",
     "best": "choose-split,schedule-dw",
 }
 """Pipelines by name: `off` leaves a step alone, `dw` reorders it, `exchange` also cuts exchanges
-and experts along capacity, `lancet` the forward pass along its tokens, `full` the whole step;
-`best` lets them all compete.
+and experts along capacity, `lancet` the forward pass along its tokens, `full` the whole step, and
+runs microbatches side by side; `best` lets them all compete.
 """
 
 DEFAULT = "dw"

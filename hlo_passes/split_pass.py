@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
+from hlo_passes.analysis.barriers import without_barriers
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import OptionError, PlanError
 from hlo_passes.ir.graph import Graph
@@ -143,11 +144,17 @@ class PartsPass(SplitPass):
 
 
 def ordered_timeline(graph: Graph, context: Context) -> Timeline:
-    """Simulate a step in the best order that a list scheduler finds for it."""
-    costs = context.costs.for_graph(graph)
-    simulator = Simulator(graph, costs)
-    if not simulator.problem.exchanges:
-        return simulator.timeline()
-    order = list_order(simulator.problem, contention=costs.contention)
-    listed, stock = simulator.timeline(order), simulator.timeline()
-    return min(stock, listed, key=lambda timeline: timeline.makespan_us)
+    """Simulate a step in the best order that a list scheduler finds for it and for its loops."""
+    graph = without_barriers(graph)
+    orders: dict[str, tuple[int, ...]] = {}
+    timeline, costs = None, context.costs.for_graph(graph)
+    for inside in reversed({g.name: g for g, _ in graph.walk()}.values()):
+        simulator = Simulator(inside, costs, orders)
+        timeline = simulator.timeline()
+        if simulator.problem.exchanges:
+            order = list_order(simulator.problem, contention=costs.contention)
+            listed = simulator.timeline(order)
+            if listed.makespan_us < timeline.makespan_us:
+                orders[inside.name], timeline = order, listed
+    assert timeline is not None
+    return timeline

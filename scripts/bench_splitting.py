@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--models", default="gpt2_s_moe")
     parser.add_argument("--gates", default="switch")
     parser.add_argument("--steps", default="", help="steps of tests/steps.py, by name")
-    parser.add_argument("--pipelines", default=",".join(PIPELINES))
+    parser.add_argument("--pipelines", default=";".join(PIPELINES))
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--layers", type=int, help="instead of the model's own")
     parser.add_argument("--json", help="write the rows to this file")
@@ -46,7 +46,7 @@ def main() -> None:
     gpus = lancet_jax.aot.target(args.compile)
     rows = []
     for name, step, arguments, options in steps(args, gpus):
-        for pipeline in args.pipelines.split(","):
+        for pipeline in args.pipelines.split(";"):
             print(f"{name} {pipeline} ...", file=sys.stderr, flush=True)
             for network in args.judge.split(","):
                 timed = compile_step(step, arguments, pipeline, network, options)

@@ -276,15 +276,15 @@ class Counting:
             if kind == "transpose":
                 moved = np.arange(at.size).reshape(shape_of(source))
                 at = moved.transpose(ints(op, "permutation")).ravel()[at]
-            elif math.prod(shape_of(source)) != at.size or not is_ascending(op):
-                break
-            elif not self._keeps_numbers(source, value):
+            elif not self._keeps_elements(op, source, value):
                 break
             value = source
         return View(self.numbers[value], at)
 
-    def _keeps_numbers(self, source: ir.Value, value: ir.Value) -> bool:
-        """Whether a conversion, if there is one, changes no index: integers get no narrower."""
+    def _keeps_elements(self, op: ir.Operation, source: ir.Value, value: ir.Value) -> bool:
+        """Whether an op keeps elements, their order and their numbers: none gets narrower."""
+        if math.prod(shape_of(source)) != math.prod(shape_of(value)) or not is_ascending(op):
+            return False
         if source.type.element_type == value.type.element_type:
             return True
         old, new = _width(source), _width(value)

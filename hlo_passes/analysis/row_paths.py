@@ -219,13 +219,13 @@ class _PathFinder:
         exchange = self.body.ops[self.pair.first]
         peers, concat = integer(exchange, "split_count"), integer(exchange, "concat_dimension")
         by_source = self._spread(Cut(concat), peers)
-        reason = NoSplit("no dim of the buffer is that of the rows of one expert")
+        reason = None
         for cut, capacity in self._places(peers, concat):
             try:
                 return self._path(by_source, self._spread(cut, capacity), capacity)
             except NoSplit as why:
-                reason = why
-        raise reason
+                reason = reason or why
+        raise reason or NoSplit("no dim of the buffer is that of the rows of one expert")
 
     def _places(self, peers: int, concat: int) -> Iterator[tuple[Cut, int]]:
         """Yield dims that may hold the rows of one expert from one source, and their number."""

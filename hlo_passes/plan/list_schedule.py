@@ -98,19 +98,20 @@ def list_order(
 def _fitting(problem: Problem, memory_limit: int | None) -> Iterator[tuple[int, ...]]:
     """Yield one order per policy, the least restrained that fits; none where none does.
 
-    What was too free for one policy is not tried with the next.
+    Every policy may run ahead as far as it likes first; of the narrower reaches, what was too free
+    for one policy is not tried with the next.
     """
     facts = Facts.of(problem)
-    reaches = [None, *(problem.size // part for part in _REACHES)]
+    reaches = [problem.size // part for part in _REACHES]
     effort = 0
     for number, policy in enumerate(POLICIES):
         if number >= _LEAST and effort >= _EFFORT:
             return
-        for reach in reaches.copy():
+        for reach in (None, *reaches):
             effort += problem.size
             order = dispatch(facts, policy, memory_limit=memory_limit, reach=reach)
             if memory_limit is None or problem.buffers.peak(order) <= memory_limit:
                 yield order
                 break
-            if len(reaches) > 1:
+            if reach is not None and len(reaches) > 1:
                 reaches.remove(reach)

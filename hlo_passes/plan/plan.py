@@ -53,7 +53,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
         block: name of the block, as graphs are named (`main`, `main/while.3/1`).
         first, last: places of its first and last op in that block, both included.
         k: number of parts.
-        along: `tokens` (rows are sent as they come) or `capacity` (buffers are cut).
+        along: `tokens` (rows are sent as they come), `capacity` (buffers are cut), or `trips` (so
+            many trips of the loop whose body it is are run as one).
         seeds: for `capacity`, what is cut: (place of an exchange, dim of its operand, outer
             blocks of that dim).
         only: places of the ops that are cut, where not all between `first` and `last` are.
@@ -64,7 +65,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     last: int
     k: int
-    along: Literal["tokens", "capacity"] = "tokens"
+    along: Literal["tokens", "capacity", "trips"] = "tokens"
     seeds: tuple[tuple[int, int, int], ...] = ()
     only: tuple[int, ...] = ()
     ragged: bool = False

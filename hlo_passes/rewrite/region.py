@@ -17,6 +17,7 @@ from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Split
 from hlo_passes.rewrite.cutter import cut_block
 from hlo_passes.rewrite.rows import TOKENS, Groups, RowExchange
+from hlo_passes.rewrite.unroll import unroll
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,9 @@ def _cut(block: ir.Block, split: Split, groups: dict[int, Groups]) -> None:
     if split.last >= len(body.ops):
         raise PlanError(split.block, "the plan's places do not fit this block",
                         "plan this module again")  # fmt: skip
+    if split.along == "trips":
+        unroll(block.owner.operation, split.k)
+        return
     ops = frozenset(range(split.first, split.last + 1))
     if split.along == "capacity":
         seeds = [(body.ops[at].operands[0], Cut(dim, outer)) for at, dim, outer in split.seeds]

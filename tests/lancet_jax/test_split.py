@@ -13,7 +13,7 @@ from hlo_passes import split_pass
 from hlo_passes.plan.plan import Split
 from hlo_passes.split_region import SplitRegion
 from lancet_jax import nn
-from tests.steps import CASES
+from tests.steps import CASES, Size
 
 # A sum of n terms of size m may be off by 2 n u m when its order changes, u = 2^-24 in float32.
 # Sums here have at most 2048 terms, and the largest gradient is at least their root mean square:
@@ -81,6 +81,7 @@ def errors(before, after, truth) -> list[float]:
         ("top_k", 4, 1.25, False),
         ("batch_prioritised", 2, 0.5, False),
         ("hash", 4, 0.5, True),
+        ("hash", 4, 4.0, True),  # one expert has eight windows of every part, the others none
     ],
 )
 def test_a_step_cut_along_its_tokens_is_the_same(gate, k, factor, skewed):
@@ -99,6 +100,19 @@ def test_steps_of_others_cut_along_their_tokens_are_the_same(name):
     got = step(*case.args)
     assert step.outcomes[-1].cuts
     case = CASES[name](jax.devices()[:8])
+    assert distance(jax.jit(case.step, **case.jit_kwargs)(*case.args), got) <= BOUND
+
+
+@pytest.mark.parametrize("name", ["scatter", "remat", "two_axes"])
+def test_experts_of_others_that_run_in_windows_give_the_same(name):
+    """Larger steps: their experts have more than one row from every device."""
+    size = Size(batch=32, seq=16)
+    case = CASES[name](jax.devices()[:8], size)
+    step = lancet_jax.jit(case.step, pipeline="split-region{k=2},schedule-dw",
+                          on_unsupported="raise", **case.jit_kwargs)  # fmt: skip
+    got = step(*case.args)
+    assert not any("wait for the rows" in note for note in step.outcomes[-1].notes)
+    case = CASES[name](jax.devices()[:8], size)
     assert distance(jax.jit(case.step, **case.jit_kwargs)(*case.args), got) <= BOUND
 
 

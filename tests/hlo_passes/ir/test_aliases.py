@@ -120,3 +120,72 @@ def test_control_dependencies_are_kept():
   ROOT %out = (f32[8], f32[8]) tuple(%p, %q)"""
     )
     assert order_of(text) == {("p", "q")}
+
+
+LOOP = """%body (p: (s32[], f32[8], f32[8])) -> (s32[], f32[8], f32[8]) {
+  %p = (s32[], f32[8], f32[8]) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %sum = f32[8]{0} get-tuple-element(%p), index=1
+  %same = f32[8]{0} get-tuple-element(%p), index=2
+  %more = f32[8]{0} add(%sum, %same)
+  ROOT %out = (s32[], f32[8], f32[8]) tuple(%i, %more, %same)
+}
+
+%going (p: (s32[], f32[8], f32[8])) -> pred[] {
+  %p = (s32[], f32[8], f32[8]) parameter(0)
+  ROOT %yes = pred[] constant(true)
+}"""
+
+
+def test_a_loop_overwrites_only_what_it_changes():
+    text = scheduled(
+        """  %n = s32[] parameter(0)
+  %a = f32[8]{0} parameter(1)
+  %b = f32[8]{0} parameter(2)
+  %ra = f32[8]{0} negate(%a)
+  %rb = f32[8]{0} negate(%b)
+  %t = (s32[], f32[8], f32[8]) tuple(%n, %a, %b)
+  %loop = (s32[], f32[8], f32[8]) while(%t), condition=%going, body=%body
+  %kept = f32[8]{0} get-tuple-element(%loop), index=2
+  ROOT %r = (f32[8], f32[8], f32[8]) tuple(%ra, %rb, %kept)""",
+        LOOP,
+    )
+    assert order_of(text) == {("ra", "loop")}
+
+
+def test_what_a_loop_hands_on_is_still_the_same_memory():
+    text = scheduled(
+        """  %n = s32[] parameter(0)
+  %a = f32[8]{0} parameter(1)
+  %b = f32[8]{0} parameter(2)
+  %one = f32[1]{0} parameter(3)
+  %t = (s32[], f32[8], f32[8]) tuple(%n, %a, %b)
+  %loop = (s32[], f32[8], f32[8]) while(%t), condition=%going, body=%body
+  %kept = f32[8]{0} get-tuple-element(%loop), index=2
+  %read = f32[8]{0} negate(%kept)
+  %new = f32[8]{0} dynamic-update-slice(%b, %one, %n)
+  ROOT %r = (f32[8], f32[8]) tuple(%read, %new)""",
+        LOOP,
+    )
+    assert order_of(text) == {("loop", "new"), ("read", "new")}
+
+
+def test_leaves_of_one_tuple_are_memories_of_their_own():
+    zeros = """%zeros () -> (f32[8], f32[8]) {
+  %z = f32[] constant(0)
+  %x = f32[8]{0} broadcast(%z), dimensions={}
+  ROOT %r = (f32[8], f32[8]) tuple(%x, %x)
+}"""
+    text = scheduled(
+        """  %n = s32[] parameter(0)
+  %one = f32[1]{0} parameter(1)
+  %both = (f32[8], f32[8]) fusion(), kind=kLoop, calls=%zeros
+  %x = f32[8]{0} get-tuple-element(%both), index=0
+  %y = f32[8]{0} get-tuple-element(%both), index=1
+  %rx = f32[8]{0} negate(%x)
+  %ry = f32[8]{0} negate(%y)
+  %new = f32[8]{0} dynamic-update-slice(%y, %one, %n)
+  ROOT %r = (f32[8], f32[8], f32[8]) tuple(%rx, %ry, %new)""",
+        zeros,
+    )
+    assert order_of(text) == {("ry", "new")}

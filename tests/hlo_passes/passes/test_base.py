@@ -10,6 +10,7 @@ from hlo_passes.pipelines import PASSES, PRESETS, parse_pipeline
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.split_exchange import SplitExchange
 from hlo_passes.split_region import SplitRegion
+from hlo_passes.unroll_loops import UnrollLoops
 
 
 def test_the_name_is_the_class_in_kebab_case():
@@ -51,6 +52,7 @@ def test_every_pass_states_what_it_may_do_to_numbers():
         ChooseSplit: Tier.REASSOCIATES,
         SplitExchange: Tier.REASSOCIATES,
         SplitRegion: Tier.REASSOCIATES,
+        UnrollLoops: Tier.EXACT,
         PinOrder: Tier.REASSOCIATES,
     }
 
