@@ -36,6 +36,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         hbm_bytes_per_s: bytes/s of device memory.
         memory_bytes: bytes of device memory.
         launch_us: us that every kernel takes beside its work.
+        decide_us: us that the device idles while the host reads a number from it and decides
+            whether a loop goes on.
         efficiency: shares of the peaks that kernels reach: `matmul` and `vector` of FLOP/s, `hbm`
             of bytes/s; an op kind (`sort`) instead of `hbm` where it reaches less.
         per_node: devices of a full node; 0 if there is no limit.
@@ -53,6 +55,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     hbm_bytes_per_s: float
     memory_bytes: int
     launch_us: float
+    decide_us: float = 0.0
     efficiency: dict[str, float]
     per_node: int
     tiers: tuple[Tier, ...]
@@ -73,8 +76,10 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if missing := [name for name in needed if name not in table]:
                 raise ValueError(f"no figure for {', '.join(missing)}")
         rates = [*self.matmul_flops.values(), *self.vector_flops.values(), self.hbm_bytes_per_s]
-        if min(rates) <= 0 or self.memory_bytes <= 0 or self.launch_us < 0:
-            raise ValueError("rates and memory must be above 0, launch_us at least 0")
+        if min(rates) <= 0 or self.memory_bytes <= 0:
+            raise ValueError("rates and memory must be above 0")
+        if min(self.launch_us, self.decide_us) < 0:
+            raise ValueError("launch_us and decide_us must be at least 0")
         if not all(0 < share <= 1 for share in self.efficiency.values()):
             raise ValueError("efficiency is a share above 0, at most 1")
         if not self.device_kinds or not self.tiers:

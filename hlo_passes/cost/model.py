@@ -47,6 +47,11 @@ class CostModel(Protocol):
         """Fraction by which an exchange in flight slows compute beside it."""
         ...
 
+    @property
+    def decide_us(self) -> float:
+        """Us that compute idles while the host finds out whether a loop goes on."""
+        ...
+
     def for_graph(self, graph: Graph) -> "CostModel":
         """Return this model with knowledge of one graph, for prices that need its neighbours."""
         ...

@@ -64,6 +64,11 @@ class TargetCosts:
         """The target's name, `h100:1x8`."""
         return self.target.name
 
+    @property
+    def decide_us(self) -> float:
+        """What the target's profile says."""
+        return self.target.profile.decide_us
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over every figure that prices depend on."""

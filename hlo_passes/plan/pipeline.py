@@ -158,6 +158,7 @@ class Unrolled:
     def _window(self, op: Op, path: RowPath) -> None:
         """Add one node a part: for one window of every expert."""
         share = path.window_rows(path.tokens // self.k) / path.rows
+        decide = 2 * self.costs.decide_us if op.id == min(path.on_way) else 0.0
         made = []
         for part in range(self.k):
             states = path.by_place.splits[op.id].operands
@@ -166,7 +167,7 @@ class Unrolled:
                 for value, state in zip(op.operands, states, strict=False)
                 for node in self._wants(value, state, part)
             ]
-            made.append(self._node(self._part_us(op, share), preds, part))
+            made.append(self._node(decide + self._part_us(op, share), preds, part))
         for value in op.results:
             self._parts[value] = made
 

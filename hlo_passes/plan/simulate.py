@@ -81,9 +81,13 @@ class Simulator:
 
     @cached_property
     def problem(self) -> Problem:
-        """The graph as a scheduling problem; a loop takes all its trips, a branch its longest."""
+        """The graph as a scheduling problem; a loop takes all its trips, a branch its longest.
+
+        A loop whose trips are not known takes one, and the host has to ask twice.
+        """
         loops = {
             op: max((t.makespan_us for t in timelines), default=0.0) * self._trips(op)
+            + (0.0 if self.graph.ops[op].trips else 2 * self.costs.decide_us)
             for op, timelines in self.inner.items()
         }
         return problem_of(self.graph, self.costs, loops)

@@ -127,7 +127,7 @@ def test_a_profile_agrees_with_itself(name):
 def test_every_figure_has_a_source(name):
     profile = load_profile(name)
     figures = {"matmul_flops", "vector_flops", "hbm_bytes_per_s", "memory_bytes", "launch_us",
-               "efficiency", "per_node"}  # fmt: skip
+               "decide_us", "efficiency", "per_node"}  # fmt: skip
     assert figures <= {field for field, text in profile.sources.items() if len(text) > 10}
     assert all(len(tier.source) > 20 for tier in profile.tiers)
 

@@ -19,7 +19,7 @@ ALONG = OpSplit((Cut(0),), (Cut(0),))
 class Costs:
     """100 us for every product, 60 for an exchange, messages for nothing."""
 
-    name, contention = "test:1x2", 0.0
+    name, contention, decide_us = "test:1x2", 0.0, 0.0
 
     def for_graph(self, graph):
         return self
