@@ -3,17 +3,20 @@
 Contract
     Ops before and after the exchanges of a MoE layer run once per part. Parts are contiguous in the
     order of tokens, and a prefix count of used capacity goes on from part to part, so that every
-    token goes where it went and the same ones are dropped. Tokens are sent as rows; what arrives is
-    written where the whole exchange would have put it, so experts run once, on the same buffer.
-    A gate that needs the whole batch stays whole; then only what follows it is cut.
+    token goes where it went and the same ones are dropped. Tokens are sent as rows. Experts that
+    treat every row alone run on the rows of one part, in windows of fixed size, as many as it takes
+    (`rewrite/windows.py`), so that no part waits for another; what others read of that is put
+    together where the whole exchange would have put it. Other experts run once, on the same buffer
+    as ever. A gate that needs the whole batch stays whole; then only what follows it is cut.
 
 Before and after
     attention, gate, scatter, all_to_all, experts, all_to_all, gather, attention
-    ->  attention_0, gate_0, rows_0 [ attention_1, gate_1 ], rows_1, experts,
-        rows_0, rows_1 [ attention_0 ], attention_1
+    ->  attention_0, gate_0, rows_0 [ attention_1, gate_1 ], rows_1 [ experts_0 ],
+        answers_0 [ experts_1 ], answers_1 [ attention_0 ], attention_1
 
 Steps
-    1. Find where tokens are put into, and fetched from, buffers that are exchanged.
+    1. Find where tokens are put into, and fetched from, buffers that are exchanged, and prove that
+       no two tokens share a row there (`analysis/distinct.py`).
     2. Spread the cut from there over everything that has a rule.
     3. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
        best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 
-from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
@@ -19,7 +18,7 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import simulate
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax import _jax
-from lancet_jax.driver import StepRewriter, is_disabled
+from lancet_jax.driver import StepRewriter, is_disabled, run_on_stablehlo
 from lancet_jax.outcome import Outcome
 from lancet_jax.report.report import Report
 
@@ -49,20 +48,29 @@ class Lowered:
         return costs.for_graph(self._graph)
 
     @cached_property
+    def _planned(self) -> tuple[Module, tuple[Plan, ...]]:
+        """The step's StableHLO as the passes leave it, and the plan of each."""
+        ragged = _jax.devices_of(self._lowered)[0].platform == "gpu"
+        passes = self._rewriter.passes.passes
+        return run_on_stablehlo(self.module, passes, self.costs, ragged=ragged)
+
+    @property
     def plan(self) -> Plan:
-        """What the passes decide on the step's StableHLO.
+        """What the passes decide on the step's StableHLO: how it is cut, or else ordered.
 
         XLA fuses and partitions before it schedules; `Compiled.plan` is what was decided then.
         """
-        context = Context(costs=self.costs, fingerprint=self.module.fingerprint, module=self.module)
-        plan = Plan(module=context.fingerprint, target=self.costs.name)
-        for step in self._rewriter.passes.passes:
-            plan = step.plan(self._graph, context)
-        return plan
+        _, plans = self._planned
+        nothing = Plan(module=self.module.fingerprint, target=self.costs.name)
+        return next((plan for plan in reversed(plans) if plan.splits), (nothing, *plans)[-1])
 
     def report(self) -> Report:
         """Return what the plan is predicted to hide, and what not, and why."""
-        return Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
+        rewritten = None
+        if self.plan.splits:
+            cut = self._planned[0].snapshot()
+            rewritten = cut, simulate(cut, self.costs.for_graph(cut))
+        return Report.of_plan(self.module.name, self._graph, self.costs, self.plan, rewritten)
 
     def as_text(self, dialect: str | None = None, **kwargs: Any) -> str:
         """Return the step's program, as `jax.stages.Lowered.as_text` does."""

@@ -9,10 +9,14 @@ from hlo_passes.base import AnyModule
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
+from hlo_passes.plan.timeline import Timeline
 from hlo_passes.reorder_scheduled import at_post_scheduler
+from hlo_passes.rewrite.region import cut_module
+from hlo_passes.split_pass import ordered_timeline
 from lancet_jax.cli.files import Json, context_of, print_json, read, stdout, working
 from lancet_jax.report.report import Report
 from lancet_jax.report.text import show
@@ -37,7 +41,7 @@ def plan(
     target
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
     pipeline
-        A preset of one pass (off, dw) or a pass, as schedule-dw{strategy=greedy}.
+        A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split.
     json
         Print the report as JSON.
     """
@@ -47,13 +51,21 @@ def plan(
         decided = decide(module, graph, costs, pipeline)
     if output is not None:
         decided.save(output)
-    report = Report.of_plan(module.name, graph, costs, decided)
+    report = Report.of_plan(module.name, graph, costs, decided, rewritten(module, costs, decided))
     if json:
         print_json(report.to_dict())
     else:
         show(report, stdout())
         if output is not None:
             print(f"wrote {output}")
+
+
+def rewritten(module: AnyModule, costs: TargetCosts, plan: Plan) -> tuple[Graph, Timeline] | None:
+    """Return the step that a plan cuts, and its predicted timeline; None if it cuts nothing."""
+    if not plan.splits or not isinstance(module, Module):
+        return None
+    cut = cut_module(module, plan.splits).snapshot()
+    return cut, ordered_timeline(cut, context_of(module, costs))
 
 
 def decide(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: str) -> Plan:

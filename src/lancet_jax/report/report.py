@@ -26,7 +26,8 @@ class WindowChange:
         bytes: payload of one device.
         us: its length.
         source: where its length comes from.
-        before_us, after_us: exposed time.
+        before_us: exposed time before; None if the exchange is there only once the step is cut.
+        after_us: exposed time afterwards.
         fillers: keys of what runs beside it afterwards, longest overlap first.
     """
 
@@ -36,7 +37,7 @@ class WindowChange:
     bytes: int
     us: float
     source: str
-    before_us: float
+    before_us: float | None
     after_us: float
     times: int = 1
     fillers: tuple[str, ...] = ()
@@ -70,9 +71,26 @@ class Report:
     seconds: float = 0.0
 
     @staticmethod
-    def of_plan(name: str, graph: Graph, costs: CostModel, plan: Plan) -> "Report":
-        """Report what a plan is predicted to do to `graph`."""
+    def of_plan(
+        name: str,
+        graph: Graph,
+        costs: CostModel,
+        plan: Plan,
+        rewritten: tuple[Graph, Timeline] | None = None,
+    ) -> "Report":
+        """Report what a plan is predicted to do to `graph`.
+
+        Args:
+            name: the module's name.
+            graph: the step as it is.
+            costs: prices for the target.
+            plan: what was decided.
+            rewritten: the step that follows the plan, and its timeline; by default `graph` in the
+                planned order.
+        """
         before = simulate(graph, costs)
+        if rewritten is not None:
+            return _report(name, rewritten[0], before, rewritten[1], plan, matched=False)
         after = simulate(graph, costs, plan.orders.get(graph.name), orders=plan.orders)
         return _report(name, graph, before, after, plan)
 
@@ -138,14 +156,15 @@ def _report(
     after: Timeline,
     plan: Plan | None,
     *,
+    matched: bool = True,
     drift: Drift | None = None,
     notes: tuple[str, ...] = (),
     seconds: float = 0.0,
 ) -> Report:
     labels = dict(_labels(graph))
-    old = {w.key: w for w in before.windows}
+    old = {w.key: w for w in before.windows} if matched else {}
     windows = tuple(
-        _change(w, old.get(w.key, w), *labels.get(w.key, (Phase.OTHER, False)))
+        _change(w, old.get(w.key), *labels.get(w.key, (Phase.OTHER, False)))
         for w in sorted(after.windows, key=lambda w: w.start_us)
         if w.is_all_to_all
     )
@@ -163,9 +182,10 @@ def _report(
     )
 
 
-def _change(new: Window, old: Window, label: Phase, backward: bool) -> WindowChange:
+def _change(new: Window, old: Window | None, label: Phase, backward: bool) -> WindowChange:
+    before_us = None if old is None else old.exposed_us
     return WindowChange(
-        new.key, label, backward, new.bytes, new.us, new.source, old.exposed_us, new.exposed_us,
+        new.key, label, backward, new.bytes, new.us, new.source, before_us, new.exposed_us,
         new.times, new.fillers,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hlo_passes.choose_split import describe_race
 from hlo_passes.plan.plan import Refusal
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.report.report import Report, WindowChange
@@ -111,7 +112,8 @@ def _windows(report: Report) -> Table:
     for w in report.windows:
         direction = "bwd" if w.backward else "fwd"
         times = f" x{w.times}" if w.times > 1 else ""
-        exposed = f"{w.before_us:,.0f} -> {w.after_us:,.0f}"
+        before = "new" if w.before_us is None else f"{w.before_us:,.0f}"
+        exposed = f"{before} -> {w.after_us:,.0f}"
         table.add_row(f"{direction} {w.label}{times}", f"{w.bytes / 2**20:,.2f}",
                       f"{w.us:,.0f}", exposed, _beside(w))  # fmt: skip
     return table
@@ -129,8 +131,12 @@ def _remarks(report: Report) -> list[str]:
     lines = []
     plan = report.plan
     if plan is not None:
-        lines.append(f"plan {plan.hash}: strategy {plan.strategy}, {len(plan.moves)} ops moved")
-        lines.append(f"bound: {plan.bound_us:,.0f} us stay exposed whatever the order")
+        done = "cut" if plan.splits else f"{len(plan.moves)} ops moved"
+        lines.append(f"plan {plan.hash}: strategy {plan.strategy}, {done}")
+        if plan.race:
+            lines.append(describe_race(plan))
+        if not plan.splits:
+            lines.append(f"bound: {plan.bound_us:,.0f} us stay exposed whatever the order")
     if report.drift is not None:
         lines.append(f"drift: {report.drift}")
     priced = sorted({w.source for w in report.windows})

@@ -73,7 +73,10 @@ DEEP = """
     [
         ((", unique_indices = true", ""), "two tokens may share a row"),
         (('"stablehlo.gather"(%home, %at)', '"stablehlo.gather"(%home, %by)'), "other rows"),
-        (("    %r = stablehlo.tanh %g : tensor<2x8x4x32xf32>", NORM), "the same for some rows only"),
+        (
+            ("    %r = stablehlo.tanh %g : tensor<2x8x4x32xf32>", NORM),
+            "the same for some rows only",
+        ),
         (("    %r = stablehlo.tanh %g : tensor<2x8x4x32xf32>", DEEP), "not zero in rows that"),
     ],
 )
