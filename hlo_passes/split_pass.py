@@ -21,6 +21,10 @@ from hlo_passes.rewrite.region import cut_module
 _WORTH = 1e-3
 """A gain below this share of the step does not pay for another program."""
 
+_MORE = 1e-2
+"""Another way to cut has to beat the one before, with fewer parts, by this share: XLA will fuse the
+program, and order it within the memory that there is, and then closer predictions are a lottery."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -124,10 +128,11 @@ class PartsPass(SplitPass):
             timeline = ordered_timeline(cut.snapshot(), context)
             race[candidate.name] = prediction_of(timeline)
             is_first = self.k is not None and best is None
+            worth = _WORTH if best is None else _MORE
             if self.memory_limit is not None and timeline.peak_bytes > self.memory_limit:
                 needs = f"{candidate.name} needs {timeline.peak_bytes} bytes of {self.memory_limit}"
                 refusals.append(Refusal(op=graph.name, reason=needs))
-            elif is_first or timeline.makespan_us < after.makespan_us * (1 - _WORTH):
+            elif is_first or timeline.makespan_us < after.makespan_us * (1 - worth):
                 best, after = candidate, timeline
         if candidates and best is None:
             refusals.append(Refusal(op=graph.name, reason="no cut makes the step shorter"))
