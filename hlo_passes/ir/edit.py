@@ -168,3 +168,23 @@ def tie(block: ir.Block, values: Sequence[ir.Value]) -> None:
     owner = tied[0].owner.operation
     for old, new in zip(values, tied, strict=True):
         old.replace_all_uses_except(new, owner)
+
+
+def clone_into(op: ir.Operation, now: dict[ir.Value, ir.Value]) -> ir.Operation:
+    """Clone an op to the current insertion point, on other values, and note what it makes.
+
+    Args:
+        op: the op.
+        now: from values of the old place to those of the new one; the op's results are added.
+    """
+    new = op.clone()
+
+    def visit(inner: ir.Operation) -> ir.WalkResult:
+        for i, value in enumerate(inner.operands):
+            if value in now:
+                inner.operands[i] = now[value]
+        return ir.WalkResult.ADVANCE
+
+    new.walk(visit)
+    now.update(zip(op.results, new.results, strict=True))
+    return new

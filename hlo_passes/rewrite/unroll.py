@@ -3,6 +3,7 @@
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.split_rules.pointwise import splat_of
+from hlo_passes.ir.edit import clone_into
 
 
 def counted_trips(loop: ir.Operation) -> int:
@@ -33,23 +34,9 @@ def unroll(loop: ir.Operation, times: int) -> None:
         now = dict(zip(block.arguments, end.operands, strict=True))
         with ir.InsertionPoint(end):
             for op in ops:
-                new = op.clone()
-                _replace(new, now)
-                now.update(zip(op.results, new.results, strict=True))
+                clone_into(op, now)
         for i, value in enumerate(returned):
             end.operands[i] = now.get(value, value)
-
-
-def _replace(op: ir.Operation, now: dict[ir.Value, ir.Value]) -> None:
-    """Give an op, and all inside it, other operands."""
-
-    def visit(inner: ir.Operation) -> ir.WalkResult:
-        for i, value in enumerate(inner.operands):
-            if value in now:
-                inner.operands[i] = now[value]
-        return ir.WalkResult.ADVANCE
-
-    op.walk(visit)
 
 
 def _maker(value: ir.Value) -> ir.Operation | None:

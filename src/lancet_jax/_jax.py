@@ -302,3 +302,22 @@ def _find_spec(package: str) -> Any:
         return importlib.util.find_spec(package)
     except ModuleNotFoundError:
         return None
+
+
+def compile_segment(text: str) -> Callable[[Sequence[Any]], list[Any]]:
+    """Compile StableHLO text of one function for the first local device.
+
+    Returns:
+        A function from that device's arrays to the results, which returns once they are there.
+    """
+    device = jax.local_devices()[0]
+    options = compiler.get_compile_options(num_replicas=1, num_partitions=1)
+    devices = jaxlib_client.DeviceList((device,))
+    program = device.client.compile_and_load(text.encode(), devices, options)
+
+    def run(arrays: Sequence[Any]) -> list[Any]:
+        results = program.execute_sharded(list(arrays))
+        made = [shards[0] for shards in results.disassemble_into_single_device_arrays()]
+        return jax.block_until_ready(made)
+
+    return run

@@ -1,0 +1,106 @@
+"""What exchanges mean, on arrays of one process and a link to the others."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from lancet_jax.replay.link import Link
+from lancet_jax.replay.score import Exchange
+
+type Arrays = Sequence[np.ndarray]
+
+
+def exchange(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
+    """Do an exchange and return its results."""
+    return _DOERS[what.kind](what, arrays, link)
+
+
+def _all_to_all(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
+    """Block j of the split dim goes to process j, and what comes is put together."""
+    (array,) = arrays
+    blocks = np.split(array, link.size, axis=what.split)
+    came = _swap(link, {peer: blocks[peer] for peer in _others(link)})
+    blocks = [
+        blocks[peer] if peer == link.rank else _as(came[peer], blocks[peer])
+        for peer in range(link.size)
+    ]
+    return [np.concatenate(blocks, axis=what.concat)]
+
+
+def _all_reduce(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
+    """Every process adds up a share of the elements, in order of rank, and hands it out."""
+    flats = [array.reshape(-1) for array in arrays]
+    shares = [np.array_split(flat, link.size) for flat in flats]
+    came = _swap(link, {p: _join([share[p] for share in shares]) for p in _others(link)})
+    mine = [share[link.rank] for share in shares]
+    totals = []
+    for i, own in enumerate(mine):
+        offset = sum(m.nbytes for m in mine[:i])
+        parts = [
+            own if peer == link.rank else np.frombuffer(came[peer], own.dtype, own.size, offset)
+            for peer in range(link.size)
+        ]
+        total = parts[0].copy()
+        for part in parts[1:]:
+            total += part
+        totals.append(total)
+    back = _swap(link, dict.fromkeys(_others(link), _join(totals)))
+    results = []
+    for i, (array, share) in enumerate(zip(arrays, shares, strict=True)):
+        pieces = []
+        for peer in range(link.size):
+            offset = sum(s[peer].nbytes for s in shares[:i])
+            piece = share[peer]
+            pieces.append(totals[i] if peer == link.rank else np.frombuffer(
+                back[peer], piece.dtype, piece.size, offset))  # fmt: skip
+        results.append(np.concatenate(pieces).reshape(array.shape))
+    return results
+
+
+def _ragged(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
+    """Only filled rows are sent, each to the place where its receiver wants it."""
+    source, target, starts, counts, places, _ = arrays
+    made = target.copy()
+    rows = {
+        peer: source[int(starts[peer]) : int(starts[peer]) + int(counts[peer])]
+        for peer in range(link.size)
+    }
+    heads = {peer: np.asarray([places[peer], len(rows[peer])], np.int64) for peer in rows}
+    came = _swap(link, {p: _join([heads[p], rows[p]]) for p in _others(link)})
+    width = source[:1].size
+    for peer in range(link.size):
+        if peer == link.rank:
+            place, block = int(places[peer]), rows[peer]
+        else:
+            place, count = (int(x) for x in np.frombuffer(came[peer], np.int64, 2))
+            block = np.frombuffer(came[peer], source.dtype, count * width, 16)
+            block = block.reshape(count, *source.shape[1:])
+        made[place : place + len(block)] = block
+    return [made]
+
+
+def _others(link: Link) -> list[int]:
+    return [peer for peer in range(link.size) if peer != link.rank]
+
+
+def _swap(link: Link, parts: Mapping[int, np.ndarray]) -> dict[int, bytearray]:
+    return link.swap({p: memoryview(_bytes(part)) for p, part in parts.items()})
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _join(arrays: Arrays) -> np.ndarray:
+    return np.concatenate([_bytes(array) for array in arrays])
+
+
+def _as(data: bytearray, like: np.ndarray) -> np.ndarray:
+    return np.frombuffer(data, like.dtype).reshape(like.shape)
+
+
+_DOERS: Mapping[str, Callable[[Exchange, Arrays, Link], list[np.ndarray]]] = {
+    "all_to_all": _all_to_all,
+    "all_reduce": _all_reduce,
+    "ragged_all_to_all": _ragged,
+}

@@ -1,0 +1,83 @@
+"""Plays a score: compute on this thread, exchanges on another, both in order."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from lancet_jax import _jax
+from lancet_jax.replay.exchanges import exchange
+from lancet_jax.replay.link import Link
+from lancet_jax.replay.score import Exchange, Score, Segment, Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Measured seconds of one run.
+
+    Attributes:
+        step: from the first to the last.
+        compute: in segments.
+        exchange: in exchanges, beside compute or not.
+        cpu: of this process, all threads.
+    """
+
+    step: float
+    compute: float
+    exchange: float
+    cpu: float
+
+
+@dataclass
+class Player:
+    """Runs a score.
+
+    Attributes:
+        score: what to do.
+        link: the way to the other processes.
+    """
+
+    score: Score
+    link: Link
+
+    @cached_property
+    def programs(self) -> list[Any]:
+        """Every segment, compiled."""
+        return [_jax.compile_segment(text) for text in self.score.programs]
+
+    def run(self, inputs: Sequence[Any]) -> tuple[list[Any], Times]:
+        """Run the step once on this process's shards of its arguments."""
+        programs, values = self.programs, dict(zip(self.score.inputs, inputs, strict=True))
+        started: list[tuple[Exchange, Future[tuple[list[np.ndarray], float]]]] = []
+        computing = exchanging = 0.0
+        begin, cpu = time.perf_counter(), time.process_time()
+        with ThreadPoolExecutor(1) as stream:
+            for step in self.score.steps:
+                if isinstance(step, Segment):
+                    since = time.perf_counter()
+                    made = programs[step.code]([values[i] for i in step.inputs])
+                    computing += time.perf_counter() - since
+                    values.update(zip(step.outputs, made, strict=True))
+                    for i in step.spent:
+                        del values[step.inputs[i]]
+                elif isinstance(step, Exchange):
+                    arrays = [np.asarray(values[i]) for i in step.inputs]
+                    started.append((step, stream.submit(self._exchange, step, arrays)))
+                elif isinstance(step, Wait):
+                    what, future = started[step.exchange]
+                    results, seconds = future.result()
+                    exchanging += seconds
+                    values.update(zip(what.outputs, map(jax.device_put, results), strict=True))
+        outputs = [values[i] for i in self.score.outputs]
+        jax.block_until_ready(outputs)
+        times = Times(time.perf_counter() - begin, computing, exchanging, time.process_time() - cpu)
+        return outputs, times
+
+    def _exchange(self, what: Exchange, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], float]:
+        since = time.perf_counter()
+        return exchange(what, arrays, self.link), time.perf_counter() - since

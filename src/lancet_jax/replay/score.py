@@ -1,0 +1,255 @@
+"""Takes a module apart into stretches of compute and the exchanges between them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxlib.mlir import ir
+
+from hlo_passes.analysis.split_rules.reduce import is_prefix_scan
+from hlo_passes.errors import InputError
+from hlo_passes.ir import build
+from hlo_passes.ir.attributes import integer, shape_of
+from hlo_passes.ir.body import Body
+from hlo_passes.ir.collectives import KINDS
+from hlo_passes.ir.edit import clone_into
+from hlo_passes.ir.module import Module
+
+type Kind = Literal["all_to_all", "ragged_all_to_all", "all_reduce"]
+
+_CARRIED_ALONG = ("constant", "iota")
+_REMEDY = "replay steps that exchange by all-to-all and all-reduce over all devices at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of compute.
+
+    Attributes:
+        inputs, outputs: ids of the values that it reads and makes.
+        spent: places of inputs that nobody reads afterwards.
+        code: which of the score's programs it runs.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    spent: tuple[int, ...]
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange, to be started.
+
+    Attributes:
+        kind: what is exchanged, how.
+        inputs, outputs: ids of values.
+        split, concat: for an all-to-all, its dims.
+    """
+
+    kind: Kind
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    split: int = 0
+    concat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until an exchange has ended.
+
+    Attributes:
+        exchange: its place among all exchanges, in order of issue.
+    """
+
+    exchange: int
+
+
+type Step = Segment | Exchange | Wait
+
+
+@dataclass(frozen=True)
+class Score:
+    """What to do, in order.
+
+    Attributes:
+        inputs, outputs: ids of the step's arguments and results.
+        steps: what to do.
+        programs: StableHLO text of every different segment.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+    programs: tuple[str, ...]
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """The exchanges, in order of issue."""
+        return tuple(step for step in self.steps if isinstance(step, Exchange))
+
+
+def score_of(module: Module) -> Score:
+    """Take a module apart.
+
+    Its text order is the order of execution; an exchange is waited for where its result is read.
+
+    Raises:
+        InputError: if an exchange is of another kind, among some of the devices, or in a loop.
+    """
+    with module.ir.context, ir.Location.unknown():
+        return _Scorer(module).run()
+
+
+@dataclass
+class _Scorer:
+    module: Module
+    ids: dict[ir.Value, int] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    programs: dict[str, int] = field(default_factory=dict)
+    current: list[int] = field(default_factory=list)
+    pending: dict[ir.Value, int] = field(default_factory=dict)
+    started: int = 0
+
+    def run(self) -> Score:
+        self.body, self.graph = Body(self.module.body), self.module.snapshot()
+        self.last = {value: users[-1] for value, users in self.body.users.items()}
+        block = self.body.block
+        inputs = tuple(self._id(value) for value in block.arguments)
+        *ops, end = range(len(self.body.ops))
+        for place in ops:
+            self._wait_for(self.body.reads[place])
+            if (kind := self._kind(place)) is not None:
+                self._flush(place)
+                self._start(place, kind)
+            elif self.body.kind(place) not in _CARRIED_ALONG:
+                self.current.append(place)
+        self._wait_for(self.body.reads[end])
+        self._flush(end)
+        outputs = tuple(self._id(value) for value in self.body.ops[end].operands)
+        return Score(inputs, outputs, tuple(self.steps), tuple(self.programs))
+
+    def _id(self, value: ir.Value) -> int:
+        return self.ids.setdefault(value, len(self.ids))
+
+    def _kind(self, place: int) -> Kind | None:
+        """Return how an op exchanges; None if it does not."""
+        op, kind = self.body.ops[place], self.body.kind(place)
+        if kind == "custom_call" and "ragged_all_to_all" in str(op.attributes["call_target_name"]):
+            return "ragged_all_to_all"
+        if kind in ("all_to_all", "all_reduce"):
+            self._check_all(place)
+            return kind
+        inside = [inner for inner in _walk(op) if inner.removeprefix("stablehlo.") in KINDS]
+        if kind in KINDS or inside or kind == "partition_id":
+            raise InputError(self.body.where(place), "cannot be replayed", _REMEDY)
+        return None
+
+    def _check_all(self, place: int) -> None:
+        """Check that an exchange is among all devices, and a sum if it reduces."""
+        op = self.body.ops[place]
+        collective = self.graph.ops[place].collective
+        everybody = collective is None or collective.groups in (
+            (), (tuple(range(self.module.devices)),)
+        )  # fmt: skip
+        adds = all(name.endswith(("return", "add")) for name in list(_walk(op))[1:])
+        if not everybody or not adds:
+            raise InputError(self.body.where(place), "is among some devices, or no sum", _REMEDY)
+
+    def _start(self, place: int, kind: Kind) -> None:
+        op = self.body.ops[place]
+        inputs, outputs = (tuple(map(self._id, values)) for values in (op.operands, op.results))
+        dims = ()
+        if kind == "all_to_all":
+            dims = (integer(op, "split_dimension"), integer(op, "concat_dimension"))
+        self.steps.append(Exchange(kind, inputs, outputs, *dims))
+        self.pending.update(dict.fromkeys(op.results, self.started))
+        self.started += 1
+
+    def _wait_for(self, values: Sequence[ir.Value]) -> None:
+        for exchange in sorted({self.pending[v] for v in values if v in self.pending}):
+            self._flush()
+            self.steps.append(Wait(exchange))
+            done = [value for value, number in self.pending.items() if number == exchange]
+            for value in done:
+                del self.pending[value]
+
+    def _flush(self, reader: int | None = None) -> None:
+        """Make a segment of the ops so far."""
+        if not self.current:
+            return
+        ops, self.current = self.current, []
+        inside = {value for place in ops for value in self.body.ops[place].results}
+        reads = dict.fromkeys(value for place in ops for value in self.body.reads[place])
+        along = set(self._along(list(reads)))
+        inputs = [
+            value
+            for value in reads
+            if value not in inside and self.body.made_by(value)[0] not in along
+        ]
+        outputs = [value for value in inside if self.last.get(value, -1) > ops[-1]]
+        outputs.sort(key=self._id)
+        text = self._program(sorted(along) + ops, inputs, outputs)
+        spent = tuple(
+            i
+            for i, value in enumerate(inputs)
+            if self.last[value] <= ops[-1] and not isinstance(value, ir.BlockArgument)
+        )
+        code = self.programs.setdefault(text, len(self.programs))
+        ids = (tuple(map(self._id, values)) for values in (inputs, outputs))
+        self.steps.append(Segment(*ids, spent, code))
+
+    def _along(self, values: list[ir.Value]) -> Iterator[int]:
+        """Yield the ops that make constants: every segment has its own."""
+        for value in values:
+            place, kind = self.body.made_by(value)
+            if kind in _CARRIED_ALONG:
+                yield place
+
+    def _program(
+        self, ops: Sequence[int], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]
+    ) -> str:
+        """Build a module of one function around some ops, and return its text."""
+        module = ir.Module.create()
+        module.operation.attributes["sym_name"] = ir.StringAttr.get("segment")
+        kinds = ir.FunctionType.get([v.type for v in inputs], [v.type for v in outputs])
+        attributes = {
+            "sym_name": ir.StringAttr.get("main"),
+            "function_type": ir.TypeAttr.get(kinds),
+        }
+        with ir.InsertionPoint(module.body):
+            function = ir.Operation.create("func.func", attributes=attributes, regions=1)
+        types = [value.type for value in inputs]
+        places = [ir.Location.unknown()] * len(types)
+        block = function.regions[0].blocks.append(*types, arg_locs=places)
+        now = dict(zip(inputs, block.arguments, strict=True))
+        with ir.InsertionPoint(block):
+            for place in ops:
+                if self.body.kind(place) == "scan":
+                    _sum_up(self.body.ops[place], now)
+                else:
+                    clone_into(self.body.ops[place], now)
+            ir.Operation.create("func.return", operands=[now[value] for value in outputs])
+        return module.operation.get_asm(enable_debug_info=False)
+
+
+def _sum_up(scan: ir.Operation, now: dict[ir.Value, ir.Value]) -> None:
+    """Build a prefix sum as XLA:CPU knows it; a `chlo.scan` in a fusion ends its process."""
+    if not is_prefix_scan(scan):
+        raise InputError("chlo.scan", "is no prefix sum", "replay a step without it")
+    value, dim = now[scan.operands[0]], integer(scan, "dimension")
+    now[scan.results[0]] = total = build.prefix_sum(value, dim)
+    end = build.slice_of(total, dim, shape_of(total)[dim] - 1, shape_of(total)[dim])
+    now[scan.results[1]] = build.reshape(end, shape_of(scan.results[1]))
+
+
+def _walk(op: ir.Operation) -> Iterator[str]:
+    """Yield the name of an op and of all inside it."""
+    names: list[str] = []
+
+    def visit(inner: ir.Operation) -> ir.WalkResult:
+        names.append(inner.name)
+        return ir.WalkResult.ADVANCE
+
+    op.walk(visit, ir.WalkOrder.PRE_ORDER)
+    yield from names
