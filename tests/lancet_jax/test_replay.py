@@ -118,20 +118,9 @@ def test_an_absent_process_ends_the_replay_and_is_named():
     assert score.exchanges
 
 
-def test_a_process_that_dies_ends_the_replay_and_is_named():
-    ports = free_ports(RANKS)
-    links = [SocketLink(rank, RANKS, ports, timeout_s=5) for rank in range(RANKS)]
-    threads = [threading.Thread(target=link.connect) for link in links]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    links[1].close()
-    with pytest.raises(PeerError, match="process 1 "):
-        links[0].swap({1: memoryview(bytes(1 << 24))})
-
-
-def test_a_silent_process_ends_the_replay_in_time():
+@pytest.fixture
+def pair():
+    """Two connected links."""
     ports = free_ports(RANKS)
     links = [SocketLink(rank, RANKS, ports, timeout_s=0.5) for rank in range(RANKS)]
     threads = [threading.Thread(target=link.connect) for link in links]
@@ -139,8 +128,20 @@ def test_a_silent_process_ends_the_replay_in_time():
         thread.start()
     for thread in threads:
         thread.join()
+    yield links
+    for link in links:
+        link.close()
+
+
+def test_a_process_that_dies_ends_the_replay_and_is_named(pair):
+    pair[1].close()
+    with pytest.raises(PeerError, match="process 1 "):
+        pair[0].swap({1: memoryview(bytes(1 << 24))})
+
+
+def test_a_silent_process_ends_the_replay_in_time(pair):
     with pytest.raises(PeerError, match="was silent for"):
-        links[0].swap({1: memoryview(b"hello")})
+        pair[0].swap({1: memoryview(b"hello")})
 
 
 def test_exchanges_among_some_devices_are_refused():

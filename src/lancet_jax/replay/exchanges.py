@@ -29,32 +29,36 @@ def _all_to_all(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
 
 def _all_reduce(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Every process adds up a share of the elements, in order of rank, and hands it out."""
-    flats = [array.reshape(-1) for array in arrays]
-    shares = [np.array_split(flat, link.size) for flat in flats]
+    shares = [_equal_shares(array, link.size) for array in arrays]
     came = _swap(link, {p: _join([share[p] for share in shares]) for p in _others(link)})
-    mine = [share[link.rank] for share in shares]
     totals = []
-    for i, own in enumerate(mine):
-        offset = sum(m.nbytes for m in mine[:i])
-        parts = [
-            own if peer == link.rank else np.frombuffer(came[peer], own.dtype, own.size, offset)
-            for peer in range(link.size)
-        ]
-        total = parts[0].copy()
-        for part in parts[1:]:
-            total += part
+    for i, share in enumerate(shares):
+        total = np.zeros_like(share[0])
+        for peer in range(link.size):
+            own = share[link.rank]
+            total += own if peer == link.rank else _piece(came[peer], shares, i)
         totals.append(total)
     back = _swap(link, dict.fromkeys(_others(link), _join(totals)))
     results = []
-    for i, (array, share) in enumerate(zip(arrays, shares, strict=True)):
-        pieces = []
-        for peer in range(link.size):
-            offset = sum(s[peer].nbytes for s in shares[:i])
-            piece = share[peer]
-            pieces.append(totals[i] if peer == link.rank else np.frombuffer(
-                back[peer], piece.dtype, piece.size, offset))  # fmt: skip
-        results.append(np.concatenate(pieces).reshape(array.shape))
+    for i, array in enumerate(arrays):
+        pieces = [
+            totals[i] if peer == link.rank else _piece(back[peer], shares, i)
+            for peer in range(link.size)
+        ]
+        results.append(np.concatenate(pieces)[: array.size].reshape(array.shape))
     return results
+
+
+def _equal_shares(array: np.ndarray, count: int) -> np.ndarray:
+    """Return an array's elements in equal rows, `[count, n]`, the last ones padded with zeros."""
+    flat = array.reshape(-1)
+    return np.pad(flat, (0, -flat.size % count)).reshape(count, -1)
+
+
+def _piece(data: bytearray, shares: Arrays, i: int) -> np.ndarray:
+    """Return share `i` of a message that holds one of every array."""
+    offset = sum(share[0].nbytes for share in shares[:i])
+    return np.frombuffer(data, shares[i].dtype, shares[i][0].size, offset)
 
 
 def _ragged(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:

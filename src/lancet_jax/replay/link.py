@@ -19,15 +19,17 @@ class PeerError(LancetError):
 
 
 class Link(Protocol):
-    """A way to the other processes.
+    """A way to the other processes."""
 
-    Attributes:
-        rank: this process.
-        size: how many there are.
-    """
+    @property
+    def rank(self) -> int:
+        """This process."""
+        ...
 
-    rank: int
-    size: int
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
 
     def swap(self, parts: Mapping[int, memoryview]) -> dict[int, bytearray]:
         """Send a message to every other process, and return what they sent, by rank."""

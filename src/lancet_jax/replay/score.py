@@ -122,12 +122,21 @@ class _Scorer:
             if (kind := self._kind(place)) is not None:
                 self._flush(place)
                 self._start(place, kind)
-            elif self.body.kind(place) not in _CARRIED_ALONG:
+            elif not self._is_carried_along(place) or self._leaves(place, end):
                 self.current.append(place)
         self._wait_for(self.body.reads[end])
         self._flush(end)
         outputs = tuple(self._id(value) for value in self.body.ops[end].operands)
         return Score(inputs, outputs, tuple(self.steps), tuple(self.programs))
+
+    def _is_carried_along(self, place: int) -> bool:
+        """Whether every segment that reads an op's result makes it for itself."""
+        return self.body.kind(place) in _CARRIED_ALONG
+
+    def _leaves(self, place: int, end: int) -> bool:
+        """Whether an exchange, or the end, reads an op's result."""
+        users = self.body.users.get(self.body.ops[place].results[0], [])
+        return any(user == end or self._kind(user) is not None for user in users)
 
     def _id(self, value: ir.Value) -> int:
         return self.ids.setdefault(value, len(self.ids))
@@ -181,7 +190,7 @@ class _Scorer:
         ops, self.current = self.current, []
         inside = {value for place in ops for value in self.body.ops[place].results}
         reads = dict.fromkeys(value for place in ops for value in self.body.reads[place])
-        along = set(self._along(list(reads)))
+        along = set(self._along(list(reads))) - set(ops)
         inputs = [
             value
             for value in reads
@@ -196,14 +205,14 @@ class _Scorer:
             if self.last[value] <= ops[-1] and not isinstance(value, ir.BlockArgument)
         )
         code = self.programs.setdefault(text, len(self.programs))
-        ids = (tuple(map(self._id, values)) for values in (inputs, outputs))
-        self.steps.append(Segment(*ids, spent, code))
+        read, made = tuple(map(self._id, inputs)), tuple(map(self._id, outputs))
+        self.steps.append(Segment(read, made, spent, code))
 
     def _along(self, values: list[ir.Value]) -> Iterator[int]:
         """Yield the ops that make constants: every segment has its own."""
         for value in values:
-            place, kind = self.body.made_by(value)
-            if kind in _CARRIED_ALONG:
+            place, _ = self.body.made_by(value)
+            if place >= 0 and self._is_carried_along(place):
                 yield place
 
     def _program(
