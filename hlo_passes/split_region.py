@@ -26,6 +26,8 @@ Numerics
     REASSOCIATES: sums over tokens (weight gradients, losses) are added up part by part. Routing and
     drops are identical. A sum of n terms of magnitude m in a type of precision u may differ by
     2 n u m; totals of 16-bit products are kept in 32 bits and rounded once.
+    Where the step itself jumps (the derivative of a ReLU at zero, two experts with equal scores),
+    rounding may fall on either side, as it may between any two programs.
 
 Limits
     Without `ragged_all_to_all` (XLA:CPU) the room for k parts is sent: for tests, not for speed.
