@@ -196,6 +196,21 @@ class RowExchange:
         return _ragged(operands, exchange, self.groups[site.exchange], fill)
 
 
+def one_hot(labels: ir.Value, count: int) -> ir.Value:
+    """Return 1 where a row has a label below `count`, int32 `[N, count]`."""
+    table = build.int_type((*shape_of(labels), count))
+    is_it = build.compare(
+        build.broadcast(labels, table, [0]), "EQ", build.iota(tuple(table.shape), 1)
+    )
+    return build.convert(is_it, table.element_type)
+
+
+def ranks(hot: ir.Value, sum_up: PrefixSum) -> ir.Value:
+    """Count the rows before every row that have its label; -1 for a row that has none."""
+    upto = build.total(build.binary("multiply", sum_up(hot, 0), hot), 1)
+    return build.binary("subtract", upto, build.splat(upto.type, 1))
+
+
 @dataclass(frozen=True, slots=True)
 class _AddressBuilder:
     """Ranks the rows of a part among those for the same peer, and tells the peers.
@@ -221,8 +236,9 @@ class _AddressBuilder:
         count = shape_of(flat)[0]
         block = build.splat(flat.type, self.rows.block)
         peer, within = build.binary("divide", flat, block), build.binary("remainder", flat, block)
-        hot = self._hot(peer, inside)
-        rank = self._rank(hot)
+        hot = one_hot(peer, peers)
+        hot = build.binary("multiply", hot, build.broadcast(_as_int(inside), hot.type, [0]))
+        rank = ranks(hot, self.sum_up)
         fits = build.compare(rank, "LT", build.splat(rank.type, room))
         fits = build.binary("and", fits, inside)
         blocks = build.table([room * p for p in range(peers)])
@@ -249,20 +265,6 @@ class _AddressBuilder:
             here_near=build.reshape(build.slice_of(heard, 1, room, room + 1), (peers,)),
             here_far=build.reshape(build.slice_of(heard, 1, room + 1, room + 2), (peers,)),
         )
-
-    def _hot(self, peer: ir.Value, inside: ir.Value) -> ir.Value:
-        """Return 1 where a row goes to a peer, int32 `[N, peers]`."""
-        table = build.int_type((*shape_of(peer), self.rows.peers))
-        is_for = build.compare(
-            build.broadcast(peer, table, [0]), "EQ", build.iota(tuple(table.shape), 1)
-        )
-        hot = build.convert(is_for, table.element_type)
-        return build.binary("multiply", hot, build.broadcast(_as_int(inside), table, [0]))
-
-    def _rank(self, hot: ir.Value) -> ir.Value:
-        """Count the rows before every row that go to the same peer; -1 if it goes nowhere."""
-        upto = build.total(build.binary("multiply", self.sum_up(hot, 0), hot), 1)
-        return build.binary("subtract", upto, build.splat(upto.type, 1))
 
     def _starts(self, sent: ir.Value) -> ir.Value:
         """Sum up what goes to the peers before each."""

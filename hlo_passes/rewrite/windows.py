@@ -22,7 +22,7 @@ from hlo_passes.ir import build
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
 from hlo_passes.rewrite.pieces import Pieces
-from hlo_passes.rewrite.rows import Address, Arrival, PrefixSum
+from hlo_passes.rewrite.rows import Address, Arrival, PrefixSum, one_hot, ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Windows:
         asked = build.reshape(address.asked, (count,))
         rows = self.path.window_rows(shape_of(address.places)[0])
         expert = build.binary("divide", asked, build.splat(asked.type, self.path.capacity))
-        rank = self._rank(expert)
+        rank = ranks(one_hot(expert, self.path.experts), self.sum_up)
         last = build.largest(rank, 0, 0)
         trips = build.binary("divide", last, build.splat(last.type, rows))
         trips = build.binary("add", trips, build.splat(trips.type, 1))
@@ -116,16 +116,6 @@ class Windows:
 
         answer, *exports = build.repeat(trips, [empty, *exports], step)
         return [build.reshape(answer, (count, *shape_of(arrival.rows)[1:])), *exports]
-
-    def _rank(self, expert: ir.Value) -> ir.Value:
-        """Count the rows before every row that go to the same expert; -1 where there is no row."""
-        table = build.int_type((*shape_of(expert), self.path.experts))
-        is_for = build.compare(
-            build.broadcast(expert, table, [0]), "EQ", build.iota(tuple(table.shape), 1)
-        )
-        hot = build.convert(is_for, table.element_type)
-        upto = build.total(build.binary("multiply", self.sum_up(hot, 0), hot), 1)
-        return build.binary("subtract", upto, build.splat(upto.type, 1))
 
     def _window(
         self,
