@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hlo_passes.plan.budget import Budget, Facts
 from hlo_passes.plan.issue import Issuer
-from hlo_passes.plan.memory import Ledger
+from hlo_passes.plan.memory import Ledger, Rest
 from hlo_passes.plan.problem import Lane
 
 
@@ -40,7 +40,6 @@ def dispatch(
     *,
     priority: Sequence[float] | None = None,
     memory_limit: int | None = None,
-    reach: int | None = None,
 ) -> tuple[int, ...]:
     """Make one order, a decision at a time.
 
@@ -50,13 +49,12 @@ def dispatch(
         facts: of the problem.
         policy: what to prefer.
         priority: per op, the higher the sooner; by default what the policy says.
-        memory_limit: bytes; ops that would exceed it are put off while others are ready.
-        reach: how many places ahead of the first op not yet issued an op may be taken from; any
-            number by default. 1 is program order.
+        memory_limit: bytes; ops after which the rest would not fit any more, even in program
+            order, are put off. Where program order fits, the order made does too.
     """
     own = facts.by_stage if policy.staged else facts.priority(policy.sum_weight)
     chosen = own if priority is None else priority
-    return _Dispatch(facts, policy, chosen, memory_limit, reach).run()
+    return _Dispatch(facts, policy, chosen, memory_limit).run()
 
 
 _LOOK = 16
@@ -76,15 +74,13 @@ class _Dispatch:
         policy: Policy,
         priority: Sequence[float],
         memory_limit: int | None,
-        reach: int | None,
     ) -> None:
         problem = facts.problem
         self.facts, self.policy, self.priority = facts, policy, priority
         self.problem, self.us, self.lane_of = problem, problem.us, problem.lane
         self.limit = math.inf if memory_limit is None else memory_limit
-        self.reach = problem.size if reach is None else max(reach, 1)
         self.issuer = Issuer(problem)
-        self.ledger = Ledger(problem.buffers)
+        self.ledger, self.rest = Ledger(problem.buffers), Rest(problem.buffers)
         self.finish = [0.0] * problem.size
         self.compute = self.exchange = 0.0
         self.first = self.seen = self.entered = 0
@@ -93,7 +89,6 @@ class _Dispatch:
         self.waiting: list[tuple[float, int]] = []
         self.urgent: list[tuple[float, int]] = []
         self.sums: list[tuple[float, int]] = []
-        self.parked: list[int] = []
         self.when = [0.0] * problem.size
         self.budget = Budget(facts)
 
@@ -122,8 +117,6 @@ class _Dispatch:
             self.seen += 1
             if self.lane_of[op] is Lane.FREE:
                 self.finish[op] = self._ready_us(op)
-            elif op >= self.first + self.reach:
-                insort(self.parked, op)
             else:
                 self._queue(op)
 
@@ -206,7 +199,9 @@ class _Dispatch:
         return begin + us * (1 - self.policy.sum_delay) <= base + self.budget.work_before(ahead)
 
     def _forced(self) -> int | None:
-        """Return what to issue if nothing is to be preferred: whoever waits least."""
+        """Return what to issue if nothing is to be preferred: whoever waits least, of those that
+        fit; otherwise what is next in program order, which always does.
+        """
         for _, op in self.waiting[:_LOOK]:
             if self._fits(op):
                 return op
@@ -217,7 +212,11 @@ class _Dispatch:
         return self.first if self.first < self.problem.size else None
 
     def _fits(self, op: int) -> bool:
-        return self.limit == math.inf or self.ledger.need(op) <= self.limit
+        """Whether `op`, with what it drags along, fits now and leaves the rest a way on."""
+        if self.limit == math.inf:
+            return True
+        ops = self.issuer.pulled(op)
+        return self.ledger.need(ops) <= self.limit and self.rest.fits(ops, self.first, self.limit)
 
     def _first_fitting(self, queue: list[tuple[float, int]]) -> int | None:
         """Return the first op of a queue that fits into memory."""
@@ -229,8 +228,23 @@ class _Dispatch:
 
     def _issue(self, op: int) -> None:
         """Run `op` on its lanes and put what it sets free into the queues."""
+        if self.lane_of[op] is not Lane.FREE:
+            self._unqueue(op)
+            self._occupy(op)
+        self.issuer.pull(op)
+        if self.limit < math.inf:
+            entered = self.issuer.order[self.entered :]
+            self.ledger.issue(entered)
+            self.rest.issue(entered)
+            self.entered = len(self.issuer.order)
+        if self.budget.issue(op):
+            self._let_go()
+        self._advance()
+        self._absorb()
+
+    def _occupy(self, op: int) -> None:
+        """Keep the lanes of `op` busy while it runs."""
         lane, us = self.lane_of[op], self.us[op]
-        self._unqueue(op)
         begin = max(self._ready_us(op), self.compute)
         if lane is not Lane.COMPUTE:
             begin = max(begin, self.exchange)
@@ -239,14 +253,6 @@ class _Dispatch:
             self.compute = begin + us
         if lane is not Lane.COMPUTE:
             self.exchange = begin + us
-        self.issuer.pull(op)
-        if self.limit < math.inf:
-            self.ledger.issue(self.issuer.order[self.entered :])
-            self.entered = len(self.issuer.order)
-        if self.budget.issue(op):
-            self._let_go()
-        self._advance()
-        self._absorb()
 
     def _unqueue(self, op: int) -> None:
         """Take an op out of the queue that it is in."""
@@ -265,10 +271,6 @@ class _Dispatch:
             insort(self.ready, item)
 
     def _advance(self) -> None:
-        """Move on the first op not issued, and let in what has come within reach of it."""
-        while self.first < self.problem.size and (
-            self.lane_of[self.first] is Lane.FREE or self.issuer.has(self.first)
-        ):
+        """Move on to the first op in program order that is not issued."""
+        while self.first < self.problem.size and self.issuer.has(self.first):
             self.first += 1
-        while self.parked and self.parked[0] < self.first + self.reach:
-            self._queue(self.parked.pop(0))

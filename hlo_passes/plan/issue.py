@@ -33,19 +33,25 @@ class Issuer:
 
     def pull(self, op: int) -> None:
         """Issue `op`, after whatever it still has to follow, in program order."""
-        preds = self.problem.preds
+        for pulled in self.pulled(op):
+            if not self._placed[pulled]:  # one before it may have set it free to place itself
+                self._place(pulled)
+
+    def pulled(self, op: int) -> list[int]:
+        """Return what `pull` would issue, `op` last."""
+        preds, placed = self.problem.preds, self._placed
+        found: dict[int, None] = {}
         stack = [op]
         while stack:
             top = stack[-1]
-            if self._placed[top]:
-                stack.pop()
-                continue
-            missing = [p for p in preds[top] if not self._placed[p]]
+            missing = [p for p in preds[top] if not placed[p] and p not in found]
             if missing:
                 stack += reversed(missing)
             else:
+                if not placed[top]:
+                    found[top] = None
                 stack.pop()
-                self._place(top)
+        return list(found)
 
     def finish(self) -> tuple[int, ...]:
         """Issue everything that is left, in program order, and return the complete order."""

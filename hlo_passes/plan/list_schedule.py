@@ -33,9 +33,6 @@ POLICIES = (
 """What is tried, of 192 combinations: the first four by hand, for whole steps; the others one by
 one, until none of the rest made any of 500 random small steps shorter, local search included."""
 
-_REACHES = (4, 16, 64)
-"""Where an order needs too much memory, ops may run ahead by this fraction of the step."""
-
 _ENOUGH = 1e-4
 """An order this close to what no order can undercut is the last that is tried."""
 
@@ -96,22 +93,13 @@ def list_order(
 
 
 def _fitting(problem: Problem, memory_limit: int | None) -> Iterator[tuple[int, ...]]:
-    """Yield one order per policy, the least restrained that fits; none where none does.
-
-    Every policy may run ahead as far as it likes first; of the narrower reaches, what was too free
-    for one policy is not tried with the next.
-    """
+    """Yield one order per policy; none where none fits, as under a limit below program order's."""
     facts = Facts.of(problem)
-    reaches = [problem.size // part for part in _REACHES]
     effort = 0
     for number, policy in enumerate(POLICIES):
         if number >= _LEAST and effort >= _EFFORT:
             return
-        for reach in (None, *reaches):
-            effort += problem.size
-            order = dispatch(facts, policy, memory_limit=memory_limit, reach=reach)
-            if memory_limit is None or problem.buffers.peak(order) <= memory_limit:
-                yield order
-                break
-            if reach is not None and len(reaches) > 1:
-                reaches.remove(reach)
+        effort += problem.size
+        order = dispatch(facts, policy, memory_limit=memory_limit)
+        if memory_limit is None or problem.buffers.peak(order) <= memory_limit:
+            yield order
