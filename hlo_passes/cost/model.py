@@ -39,7 +39,7 @@ class CostModel(Protocol):
 
     @property
     def name(self) -> str:
-        """The target that it prices for, as a user would write it (`h100:1x8`)."""
+        """The target that it prices for, as a user would write it."""
         ...
 
     @property

@@ -61,7 +61,7 @@ class TargetCosts:
 
     @property
     def name(self) -> str:
-        """The target's name, `h100:1x8`."""
+        """The target's name."""
         return self.target.name
 
     @property

@@ -33,7 +33,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """As a user writes it: `h100:1x8`, nodes x devices of a node, `h100@v100:8x8`."""
+        """As a user writes it; see `parse_target`."""
         device = f"{self.profile.name}@{self.links}" if self.links else self.profile.name
         return f"{device}:{self.topology.nodes}x{self.topology.per_node}"
 

@@ -40,7 +40,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """As a user writes it: `h100:1x8`."""
+        """As a user writes it; see `target`."""
         return self.costs.name
 
     @cached_property

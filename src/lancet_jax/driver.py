@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any, Literal
@@ -27,7 +26,6 @@ from hlo_passes.errors import LancetError
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pin_order import PinOrder
-from hlo_passes.pipelines import parse_pipeline
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled
 from hlo_passes.schedule_dw import ScheduleDw
@@ -56,21 +54,16 @@ class StepRewriter:
     """Rewrites the modules of one wrapped function. Equal if it would do the same.
 
     Attributes:
-        pipeline: text form of the passes.
+        passes: what to run, in this order.
         target: what to plan for; None to look at the devices.
         on_unsupported: what to do about a step that cannot be optimised.
         outcomes: what became of every compile, newest last.
     """
 
-    pipeline: str
+    passes: Pipeline
     target: str | None = None
     on_unsupported: OnUnsupported = "warn"
     outcomes: list[Outcome] = field(default_factory=list, compare=False, repr=False)
-
-    @cached_property
-    def passes(self) -> Pipeline:
-        """The passes, read."""
-        return parse_pipeline(self.pipeline)
 
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
         """Return prices for the given target, or for the one that `devices` are.
@@ -172,7 +165,7 @@ class StepRewriter:
     def salt(self, costs: TargetCosts, module: ir.Module) -> str:
         """Return 16 hex digits over everything that the rewritten program depends on."""
         parts = [
-            version("lancet-jax"), version("jaxlib"), self.pipeline, costs.name, costs.fingerprint,
+            version("lancet-jax"), version("jaxlib"), self.passes.spec, costs.name, costs.fingerprint,
             module.operation.get_asm(enable_debug_info=False),
         ]  # fmt: skip
         return sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -34,7 +34,7 @@ def jit(
         fun: a function, or what `jax.jit` or `nnx.jit` made of one. May be left out to use the
             call as a decorator.
         pipeline: a preset (`dw`, `off`), the text form of passes
-            (`schedule-dw{strategy=greedy}`), or a `Pipeline`.
+            (`schedule-dw{strategy=greedy}`), or a `Pipeline`, of passes of your own too.
         target: what to plan for (`h100:1x8`); by default the devices that the arguments live on.
         on_unsupported: `warn`, `raise` or `ignore` if the step can only run as it is.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
@@ -55,13 +55,12 @@ def jit(
     if _jax.is_jitted(fun) and jit_kwargs:
         raise OptionError("lancet_jax.jit", f"{sorted(jit_kwargs)} given for a jitted function",
                           "give them to the inner jit, or pass the plain function")  # fmt: skip
-    spec = pipeline if isinstance(pipeline, str) else pipeline.spec
-    parse_pipeline(spec)
+    passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
     name = target.name if isinstance(target, Target) else target
     if name is not None:
         parse_target(name)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
-    return Step(jitted, StepRewriter(spec, name, on_unsupported))
+    return Step(jitted, StepRewriter(passes, name, on_unsupported))
 
 
 class Step:

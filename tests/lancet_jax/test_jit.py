@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lancet_jax
+from hlo_passes.base import Pipeline
+from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax.errors import LancetWarning, OptionError
 from tests.steps import CASES
 
@@ -215,6 +218,28 @@ def test_mistakes_are_found_when_wrapping():
         lancet_jax.jit(jnp.sin, target="k80:1x8")
     with pytest.raises(OptionError, match="'shout' is no policy"):
         lancet_jax.jit(jnp.sin, on_unsupported="shout")
+
+
+@dataclass(frozen=True)
+class Backwards(ScheduleDw):
+    """A pass of somebody else: of the ops that could come next, the last in program order does."""
+
+    def choose(self, problem, contention):
+        left, order = set(range(problem.size)), []
+        while left:
+            able = [op for op in left if not left & set(problem.preds[op])]
+            order.append(max(able))
+            left.remove(order[-1])
+        return "backwards", tuple(order)
+
+
+def test_a_pass_of_ones_own_decides_the_order(body, args):
+    step = lancet_jax.jit(body, pipeline=Pipeline((Backwards(),)), on_unsupported="raise")
+    compiled = step.lower(*args).compile()
+    assert compiled.plan.strategy == "backwards"
+    assert compiled.plan.passes == ("backwards",)
+    assert compiled.drift().moved == 0
+    assert lancet_jax.verify(step, *args)
 
 
 @pytest.mark.parametrize("policy", ["warn", "ignore", "raise"])
