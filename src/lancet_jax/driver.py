@@ -165,9 +165,13 @@ class StepRewriter:
     def salt(self, costs: TargetCosts, module: ir.Module) -> str:
         """Return 16 hex digits over everything that the rewritten program depends on."""
         parts = [
-            version("lancet-jax"), version("jaxlib"), self.passes.spec, costs.name, costs.fingerprint,
+            version("lancet-jax"),
+            version("jaxlib"),
+            self.passes.spec,
+            costs.name,
+            costs.fingerprint,
             module.operation.get_asm(enable_debug_info=False),
-        ]  # fmt: skip
+        ]
         return sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def _complain(self, outcome: Outcome) -> None:
