@@ -150,9 +150,14 @@ class PartsPass(SplitPass):
 
 def ordered_timeline(graph: Graph, context: Context) -> Timeline:
     """Simulate a step in the best order that a list scheduler finds for it and for its loops."""
+    return ordered(graph, context)[1]
+
+
+def ordered(graph: Graph, context: Context) -> tuple[Simulator, Timeline]:
+    """Return the best order that a list scheduler finds for a step and its loops, and its run."""
     graph = without_barriers(graph)
     orders: dict[str, tuple[int, ...]] = {}
-    timeline, costs = None, context.costs.for_graph(graph)
+    costs = context.costs.for_graph(graph)
     for inside in reversed({g.name: g for g, _ in graph.walk()}.values()):
         simulator = Simulator(inside, costs, orders)
         timeline = simulator.timeline()
@@ -161,5 +166,4 @@ def ordered_timeline(graph: Graph, context: Context) -> Timeline:
             listed = simulator.timeline(order)
             if listed.makespan_us < timeline.makespan_us:
                 orders[inside.name], timeline = order, listed
-    assert timeline is not None
-    return timeline
+    return simulator, timeline
