@@ -37,7 +37,6 @@ def encode(report: Report) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "report": report.to_dict(),
-        "text": str(report),
         "plans": [_plan(plan) for plan in plans],
         "race": _race(plans),
         "ops": table.columns(),
