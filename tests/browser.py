@@ -108,7 +108,9 @@ class Tab:
         self._events.append(method)
         if method == "Runtime.exceptionThrown":
             self.errors.append(params["exceptionDetails"])
-        if method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+        if method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
+            self.errors.append(params["args"])
+        if method == "Log.entryAdded" and params["entry"]["source"] != "rendering":
             self.errors.append(params["entry"])
         if method == "Network.requestWillBeSent":
             url = params["request"]["url"]

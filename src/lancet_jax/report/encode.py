@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hlo_passes.ir.graph import Op
+from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.plan import Move, Plan
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
@@ -34,13 +35,15 @@ def encode(report: Report) -> dict[str, Any]:
     table = OpTable(report)
     views = [_view(table, name, timeline, step) for name, timeline, step in steps]
     plans = [*report.cuts, *([report.plan] if report.plan else [])]
+    moves = table.moves(move for plan in plans for move in plan.moves)
     return {
         "schema": SCHEMA,
         "report": report.to_dict(),
         "plans": [_plan(plan) for plan in plans],
         "race": _race(plans),
+        "bound_us": _bound(steps[-1][2]),
         "ops": table.columns(),
-        "moves": table.moves(move for plan in plans for move in plan.moves),
+        "moves": moves,
         "views": views,
     }
 
@@ -233,6 +236,13 @@ def differences(numbers: Sequence[int]) -> list[int]:
     return [b - a for a, b in zip([0, *numbers], numbers, strict=False)]
 
 
+def _bound(step: Step) -> float:
+    """Return the us of communication that the step as it is drawn last exposes in any order."""
+    levels = {level.graph.name: level for level in step.levels}.values()
+    bounds = (exposed_bound(level.simulator.problem) * level.trips for level in levels)
+    return round(sum(bounds), 3)
+
+
 def _plan(plan: Plan) -> dict[str, Any]:
     return {
         "hash": plan.hash,
@@ -252,8 +262,10 @@ def _race(plans: Sequence[Plan]) -> list[dict[str, Any]]:
     plan = next((plan for plan in plans if plan.race), None)
     if plan is None:
         return []
+    whole = {"not cut": plan.before} if plan.before and "off" not in plan.race else {}
+    winner = plan.strategy.split()[0] if plan.splits or not whole else "not cut"
     return [
         {"name": name, "step_us": result.step_us, "exposed_us": result.exposed_us,
-         "peak_bytes": result.peak_bytes, "won": plan.strategy.split()[0] == name}
-        for name, result in plan.race.items()
+         "peak_bytes": result.peak_bytes, "won": name == winner}
+        for name, result in (whole | plan.race).items()
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from hlo_passes.errors import InputError
 from lancet_jax.errors import OptionError
 from lancet_jax.report import dot, figure, html, model_explorer, perfetto
 from lancet_jax.report.report import Report
@@ -30,13 +31,16 @@ def export(report: Report, path: Path) -> dict[Path, bytes]:
 
 
 def check_names(paths: Iterable[Path]) -> None:
-    """Raise unless every file has an ending that says what it is to be.
+    """Raise unless every file has a folder to be in, and an ending that says what it is to be.
 
     Raises:
-        OptionError: if one has not.
+        OptionError: if no format has its ending.
+        InputError: if there is no such folder.
     """
     for path in paths:
         _writer(path)
+        if not path.parent.is_dir():
+            raise InputError(str(path), f"there is no folder {path.parent}", "make it first")
 
 
 def _writer(path: Path) -> Writer:

@@ -63,7 +63,7 @@ def _nodes(level: Level) -> Iterator[dict[str, Any]]:
         yield {
             "id": op.key,
             "label": op.kind,
-            "namespace": op.scope,
+            "namespace": op.scope or ("parameters" if op.kind == "parameter" else "no scope"),
             "subgraphIds": [inner.name for inner in op.inner],
             "attrs": [{"key": k, "value": v} for k, v in _attributes(level, op) if v],
             "incomingEdges": _edges(graph, op),

@@ -62,7 +62,8 @@ def _slice(process: int, thread: int, step: Step, bar: Bar, **more: Any) -> dict
             "bytes": op.collective.bytes if op.collective else op.bytes, "flops": op.flops,
             **more}  # fmt: skip
     return {"ph": "X", "name": op.name, "cat": op.kind, "pid": process, "tid": thread,
-            "ts": _us(bar.start_us), "dur": _us(bar.us), "args": args}  # fmt: skip
+            "ts": _us(bar.start_us), "dur": round(_us(bar.end_us) - _us(bar.start_us), 3),
+            "args": args}  # fmt: skip
 
 
 def _arrows(process: int, step: Step) -> Iterator[dict[str, Any]]:

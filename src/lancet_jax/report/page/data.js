@@ -41,14 +41,19 @@ function readPage() {
   ops.number = summed(ops.number);
   ops.moved = new Map(raw.moves.map(([op, beside, reason]) => [op, { beside, reason: ops.reasons[reason] }]));
   const views = raw.views.map((view, i) => readView(view, ops.ns, i));
+  // Keys count ops of one scope: once a step is cut, the same key may be another exchange.
+  const isCut = raw.plans.some((plan) => plan.splits.length);
   const keys = views.map((view) => new Map(view.windows.map((w) => [w.key, w])));
   for (const view of views) {
     for (const window of view.windows) {
-      const other = views.length > 1 ? keys[1 - view.index].get(window.key) : undefined;
+      const other = views.length > 1 && !isCut ? keys[1 - view.index].get(window.key) : undefined;
       window.twin = other && ops.kind[other.op] === ops.kind[window.op] ? other : null;
     }
   }
-  return { ...raw, ops, views, end: Math.max(...views.map((view) => view.ns)) };
+  const last = views.at(-1).compute, roles = {}, costs = {};
+  for (const op of last.op) roles[ops.roles[ops.role[op]]] = (roles[ops.roles[ops.role[op]]] ?? 0) + ops.ns[op];
+  for (const op of new Set([...last.op, ...views.at(-1).exchange.op])) costs[ops.costs[ops.cost[op]]] = (costs[ops.costs[ops.cost[op]]] ?? 0) + 1;
+  return { ...raw, ops, views, roles, costs, isCut, end: Math.max(...views.map((view) => view.ns)) };
 }
 
 const page = readPage();
@@ -75,11 +80,12 @@ function placeOf(op) {
     for (let m; (m = /^(?:transpose|jvp|vmap|remat|checkpoint)\((.*)\)$/.exec(name)); ) name = m[1];
     return name;
   });
-  const kept = bare.filter((s) => s && !/^(p?jit\(.*|shard_map|shmap_body|while|body|cond|closed_call|checkpoint|remat\d*|custom_[jv][vj]p_call.*)$/.test(s));
+  const kept = bare.filter((s) => s && !/^(p?jit\(.*|shard_map|shmap_body|eval_jaxpr|rematted_computation|while|body|cond|closed_call|checkpoint|remat\d*|custom_[jv][vj]p_call.*)$/.test(s));
   return kept.join("/") || nameOf(op);
 }
 
-const layerOf = (op) => placeOf(op).split("/").slice(0, -1).join("/") || placeOf(op);
+// The layer an op belongs to; in a step without named scopes the line that it was written on.
+const layerOf = (op) => placeOf(op).split("/").slice(0, -1).join("/") || shortFile(fileOf(op)) || placeOf(op);
 
 function ms(ns) {
   const us = ns / 1000;
@@ -96,7 +102,7 @@ function amount(bytes) {
   return [String(bytes), "B"];
 }
 const bytes = (n) => amount(n).join(" ");
-const percent = (old, now) => (old ? `${now > old ? "+" : "\u2212"}${Math.abs(((now - old) / old) * 100).toFixed(1)}%` : "");
+const percent = (old, now) => (old && Math.abs(now / old - 1) >= 0.0005 ? `${now > old ? "+" : "\u2212"}${Math.abs(((now - old) / old) * 100).toFixed(1)}%` : "");
 
 // First index whose value is above `value`; values ascend.
 function after(values, value) {

@@ -91,9 +91,11 @@ function paint() {
 }
 
 function paintView(view) {
-  const step = `${view.name}`, facts = `step ${time(view.ns)}, exposed ${time(view.windows.reduce((sum, w) => sum + w.exposed_ns * w.times, 0))}`;
+  const step = view.name, exposed = view.windows.reduce((sum, w) => sum + w.exposed_ns * w.times, 0);
+  const facts = `step ${time(view.ns)}, exposed ${time(exposed)} (${view.source})`;
   text(step, gutter, topOf(view) + 13, colours.ink, "600 12.5px");
-  text(`${facts} (${view.source})`, gutter + 8 + context.measureText(step).width, topOf(view) + 13, colours.muted, "12px");
+  const ends = gutter + 8 + context.measureText(step).width;
+  text(facts, ends, topOf(view) + 13, colours.muted, "12px");
   if (gutter) {
     for (const [name, y] of [["compute", computeTop(view) + LANE.compute / 2], ["exchange", exchangeTop(view) + LANE.exchange / 2], ["memory", memoryTop(view) + LANE.memory / 2]]) {
       text(name, 0, y + 4, colours.muted, "12px");
@@ -109,7 +111,7 @@ function paintView(view) {
   paintCompute(view);
   paintExchanges(view);
   paintMemory(view);
-  paintLoops(view);
+  paintLoops(view, ends);
   paintChoice(view);
   context.restore();
 }
@@ -171,8 +173,18 @@ function label(words, left, right, y, h, cat) {
   context.beginPath();
   context.rect(left, y, right - left - 3, h);
   context.clip();
-  text(words, left + 4, y + h / 2 + 4, cat === 0 && chosen.window ? colours.muted : "#ffffff", "11px");
+  text(words, left + 4, y + h / 2 + 4, inkOn(colours[categories()[cat]]), "11px");
   context.restore();
+}
+
+// White or near black, whichever can be read better on a colour (WCAG's relative luminance).
+const inks = new Map();
+function inkOn(colour) {
+  if (!inks.has(colour)) {
+    const [r, g, b] = [1, 3, 5].map((i) => (parseInt(colour.slice(i, i + 2), 16) / 255) ** 2.2);
+    inks.set(colour, 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#14181c" : "#ffffff");
+  }
+  return inks.get(colour);
 }
 
 function paintExchanges(view) {
@@ -186,10 +198,11 @@ function paintExchanges(view) {
     context.fillRect(x(lane.start[i]), y, Math.max(x(lane.end[i]) - x(lane.start[i]), 0.5), LANE.exchange);
   }
   context.globalAlpha = 1;
-  context.fillStyle = hatch;
   for (let i = 0; i < view.bare.length; i += 2) {
     const left = x(view.bare[i]), right = x(view.bare[i] + view.bare[i + 1]);
-    if (right > gutter && left < width) context.fillRect(left, y, Math.max(right - left, 0.5), LANE.exchange);
+    if (right <= gutter || left >= width) continue;
+    context.fillStyle = right - left < 5 ? colours.exposed : hatch;
+    context.fillRect(left, y, Math.max(right - left, 0.5), LANE.exchange);
   }
 }
 
@@ -225,7 +238,8 @@ function paintMemory(view) {
   }
 }
 
-function paintLoops(view) {
+function paintLoops(view, titled) {
+  const free = titled + measure("step 00.00 ms, exposed 00.00 ms (predicted)", "12px") + 12;
   for (const [op, start, ns, trips] of view.loops) {
     const left = Math.max(x(start), gutter), right = Math.min(x(start + ns), width);
     if (right - left < 2) continue;
@@ -235,7 +249,7 @@ function paintLoops(view) {
     context.fillRect(left, y, 1, 3);
     context.fillRect(right - 1, y, 1, 3);
     const words = `${kindOf(op)} \u00d7${trips}`;
-    if (right - left > 300 && gutter) text(words, right - measure(words, "11px") - 2, y - 3, colours.muted, "11px");
+    if (right - measure(words, "11px") - 4 > Math.max(free, left)) text(words, right - measure(words, "11px") - 2, y - 3, colours.muted, "11px");
   }
 }
 
@@ -261,13 +275,17 @@ function paintAxis() {
   while (span / step < wanted) step /= span / step < wanted / 2 ? (span / step < wanted / 5 ? 10 : 5) : 2;
   const unit = step >= 1e5 ? ["ms", 1e6] : step >= 100 ? ["us", 1e3] : ["ns", 1];
   const digits = Math.max(0, -Math.floor(Math.log10(step / unit[1]) + 1e-9));
-  for (let at = Math.ceil(seen.from / step) * step; at <= seen.to; at += step) {
-    const px = x(at);
+  const marks = [];
+  for (let at = Math.ceil(seen.from / step) * step; at <= seen.to; at += step) marks.push(at);
+  let free = width; // labels are set from the right, so that the one with the unit always is there
+  for (const at of marks.reverse()) {
+    const px = x(at), words = (at / unit[1]).toFixed(digits) + (free === width ? ` ${unit[0]}` : ""), wide = measure(words, "11px");
     context.fillStyle = colours.rule;
     context.fillRect(Math.round(px), LANE.title - 4, 1, y - LANE.title + 8);
-    const words = (at / unit[1]).toFixed(digits) + (at + step > seen.to ? ` ${unit[0]}` : "");
-    const wide = measure(words, "11px");
-    text(words, Math.min(Math.max(px - wide / 2, gutter), width - wide), y + 18, colours.muted, "11px");
+    const left = Math.min(Math.max(px - wide / 2, gutter), width - wide);
+    if (left + wide > free) continue;
+    text(words, left, y + 18, colours.muted, "11px");
+    free = left - 8;
   }
 }
 

@@ -34,7 +34,7 @@ function start() {
   }
   new ResizeObserver(() => { resize(); readColours(); paint(); }).observe(canvas.parentElement);
   paint();
-  globalThis.lancet = { page, seen, chosen, show, zoom, select, paint };
+  globalThis.lancet = { page, seen, chosen, show, zoom, select, paint, fillersOf, candidatesOf, nameOf };
 }
 
 start();

@@ -17,16 +17,18 @@ const us = (n) => time(n * 1000);
 
 function totals() {
   const { before, after: now } = report;
+  const bound = page.bound_us;
   const rows = [
     ["Step", ms(now.step_us * 1e3), time(before.step_us * 1e3), percent(before.step_us, now.step_us), ""],
     ["Exposed communication", ms(now.exposed_us * 1e3), time(before.exposed_us * 1e3), percent(before.exposed_us, now.exposed_us), "exposed"],
     ["of it, all-to-alls", ms(now.exposed_all_to_all_us * 1e3), time(before.exposed_all_to_all_us * 1e3), percent(before.exposed_all_to_all_us, now.exposed_all_to_all_us), ""],
+    ["Exposed in any order", ms(bound * 1e3), null, null, ""],
     ["Exchanges, hidden or not", ms(now.exchange_us * 1e3), time(before.exchange_us * 1e3), percent(before.exchange_us, now.exchange_us), ""],
     ["Temporary memory, peak", amount(now.peak_bytes), bytes(before.peak_bytes), percent(before.peak_bytes, now.peak_bytes), ""],
   ];
   byId("totals").replaceChildren(...rows.map(([name, [number, unit], old, change, kind]) =>
     el("div", { class: kind }, el("dt", {}, name), el("dd", { class: "big" }, number, el("small", {}, ` ${unit}`)),
-      single ? "" : el("dd", { class: "from" }, `from ${old}${change ? `, ${change}` : ""}`))));
+      single && old ? "" : el("dd", { class: "from" }, old == null ? "at least" : change ? `from ${old}, ${change}` : "unchanged"))));
   const source = single || before.source === now.source ? now.source : `${before.source} before, ${now.source} after`;
   byId("where").textContent = `on ${report.target}; all times ${source}, none measured`.replace(/(measured), none measured/, "$1");
 }
@@ -49,11 +51,11 @@ function windowsTable() {
   const view = page.views.at(-1), which = document.querySelector("[name=which]:checked").value;
   const kept = view.windows.filter((w) => which === "all" || (which === "bare" ? w.exposed_ns > 0 : w.tokens));
   const head = el("tr", {}, el("th", { scope: "col" }, "exchange"), el("th", { scope: "col", class: "hide-narrow" }, "place"), el("th", { scope: "col", class: "n hide-narrow" }, "size"),
-    el("th", { scope: "col", class: "n" }, "time"), el("th", { scope: "col", class: "n" }, single ? "exposed" : "exposed, before \u2192 after"), el("th", { class: "hide-narrow" }));
+    el("th", { scope: "col", class: "n" }, "time"), el("th", { scope: "col", class: "n" }, single ? "exposed" : page.isCut ? "exposed after" : "exposed, before \u2192 after"), el("th", { class: "hide-narrow" }));
   const rows = kept.map((w) => {
-    const old = single ? "" : w.twin ? `${time(w.twin.exposed_ns)} \u2192 ` : "new \u2192 ";
+    const old = single || page.isCut ? "" : w.twin ? `${time(w.twin.exposed_ns)} \u2192 ` : "new \u2192 ";
     const way = w.tokens ? (w.backward ? "bwd " : "fwd ") : "";
-    const row = el("tr", {}, el("td", {}, el("button", { type: "button", onclick: () => { select(w, { jump: true }); canvas.scrollIntoView({ block: "nearest" }); } }, `${way}${w.phase}${w.times > 1 ? ` \u00d7${w.times}` : ""}`)),
+    const row = el("tr", {}, el("td", { class: "name" }, el("button", { type: "button", onclick: () => { select(w, { jump: true }); canvas.scrollIntoView({ block: "nearest" }); } }, `${way}${w.phase}${w.times > 1 ? ` \u00d7${w.times}` : ""}`)),
       el("td", { class: "path hide-narrow", title: scopeOf(w.op).join("/") }, layerOf(w.op)), el("td", { class: "n hide-narrow" }, bytes(ops.bytes[w.op])), el("td", { class: "n" }, time(w.end - w.start)),
       el("td", { class: "n" }, old + time(w.exposed_ns)), el("td", { class: "hide-narrow" }, trackOf(w)));
     row.dataset.window = w.index;
@@ -142,12 +144,13 @@ function facts() {
   const blocks = [];
   if (page.race.length) {
     const longest = Math.max(...page.race.map((r) => r.step_us));
-    blocks.push(table("What competed", ["preset", "step, predicted", "", "exposed", "memory"], page.race.map((r) =>
-      [r.won ? el("strong", {}, `${r.name} (taken)`) : r.name, us(r.step_us), barOf(r.step_us / longest, r.won), us(r.exposed_us), bytes(r.peak_bytes)])));
+    blocks.push(table("What competed, by prediction", ["way", "step", "", "exposed", "memory"], page.race.map((r) =>
+      [r.won ? el("strong", {}, `${r.name}, taken`) : r.name, us(r.step_us), barOf(r.step_us / longest, r.won), us(r.exposed_us), bytes(r.peak_bytes)])));
   }
-  const roles = Object.entries(report.roles_us), most = Math.max(1, ...roles.map(([, n]) => n));
-  if (roles.length) blocks.push(table("Compute by role", ["role", "time", "", "share"], roles.map(([role, n]) => [role, us(n), barOf(n / most), `${((100 * n) / report.after.compute_us).toFixed(1)}%`])));
-  blocks.push(decisions());
+  const roles = Object.entries(page.roles).sort((a, b) => b[1] - a[1]), most = Math.max(1, ...roles.map(([, n]) => n));
+  const whole = roles.reduce((sum, [, n]) => sum + n, 0);
+  if (roles.length) blocks.push(table("Compute by role", ["role", "time", "", "share"], roles.map(([role, n]) => [role, time(n), barOf(n / most), `${((100 * n) / whole).toFixed(1)}%`])));
+  decisions();
   const refused = refusals();
   if (refused) blocks.push(refused);
   byId("facts").replaceChildren(...blocks);
@@ -158,13 +161,12 @@ function decisions() {
     const what = plan.splits.length ? plan.splits.map((s) => `${s.ops} ops of ${s.block} cut into ${s.k} parts along ${s.along}`) : [plan.moved ? `${plan.moved} ops moved beside exchanges` : "nothing changed"];
     return [["Plan", `${plan.hash}${plan.passes.length ? `, ${plan.passes.join(", ")}` : ""}`], ["Decided", `${plan.strategy}: ${what.join("; ")}`]];
   });
-  if (report.bound_exposed_us != null && !page.plans.some((plan) => plan.splits.length)) lines.push(["Bound", `${us(report.bound_exposed_us)} stay exposed whatever the order`]);
   if (report.drift) lines.push(["Drift", `${report.drift.moved} of ${report.drift.common} ops out of place, ${report.drift.missing} folded by XLA`]);
-  lines.push(["Costs", Object.entries(report.cost_sources).map(([source, n]) => `${n.toLocaleString("en")} ${source}`).join(", ")]);
+  lines.push(["Costs of ops", Object.entries(page.costs).map(([source, n]) => `${n.toLocaleString("en")} ${source}`).join(", ")]);
   if (report.planner_seconds) lines.push(["Planning", `${report.planner_seconds.toFixed(2)} s, with editing`]);
   for (const view of page.views) for (const loop of view.folded) lines.push(["Drawn as one", `${loop}: too many trips to draw each`]);
   for (const note of report.notes) lines.push(["Note", note]);
-  return el("section", {}, el("h2", {}, "What was decided"), el("dl", { class: "facts" }, ...lines.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
+  byId("decided").replaceChildren(el("h2", { id: "decided-title" }, "What was decided"), el("dl", { class: "facts" }, ...lines.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
 }
 
 function refusals() {
