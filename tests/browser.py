@@ -34,7 +34,9 @@ class Tab:
         self._events = []
         self.errors = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
             self.send(f"{domain}.enable")
 
@@ -123,7 +125,7 @@ def tab():
     """Start a browser with one tab, and end it."""
     to_browser, ours = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = 'exec "$0" "$@" 3<&{} 4>&{}'.format(to_browser[0], ours[1])
+        command = f'exec "$0" "$@" 3<&{to_browser[0]} 4>&{ours[1]}'
         browser = subprocess.Popen(
             ["bash", "-c", command, CHROMIUM, *_FLAGS, f"--user-data-dir={folder}"],
             pass_fds=(to_browser[0], ours[1]), stderr=subprocess.DEVNULL,

@@ -86,7 +86,9 @@ def test_lanes_have_the_colours_of_the_legend(quiet, pages, dark):
     hidden = (max(exchange.start_us, moved.start_us) + 0.5) * 1e3
     assert colour_at(quiet, hidden, "exchange") == variable(quiet, "hidden")
     [(begin, end)] = step.bare
-    found = {colour_at(quiet, 1e3 * (begin + (end - begin) * i / 40), "exchange") for i in range(40)}
+    found = {
+        colour_at(quiet, 1e3 * (begin + (end - begin) * i / 40), "exchange") for i in range(40)
+    }
     assert variable(quiet, "exposed") in found
     assert variable(quiet, "hidden") not in found
 

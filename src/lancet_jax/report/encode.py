@@ -41,7 +41,7 @@ def encode(report: Report) -> dict[str, Any]:
         "report": report.to_dict(),
         "plans": [_plan(plan) for plan in plans],
         "race": _race(plans),
-        "bound_us": _bound(steps[-1][2]),
+        "bound_us": _bound(report, steps[-1][2]),
         "ops": table.columns(),
         "moves": moves,
         "views": views,
@@ -155,7 +155,7 @@ def _view(table: OpTable, name: str, timeline: Timeline, step: Step) -> dict[str
         "exchange": _lane(table, step, step.exchange)
         | {"window": [numbers[bar.level, bar.op] for bar in step.exchange]},
         "groups": [
-            [numbers[at, op] for op in _ones(step.levels[at], bits)] for at, bits in groups
+            runs(numbers[at, op] for op in _ones(step.levels[at], bits)) for at, bits in groups
         ],
         "bare": [v for a, b in step.bare for v in (round(a * 1e3), round((b - a) * 1e3))],
         "loops": [(table.row(step.levels[b.level], step.op(b), b), round(b.start_us * 1e3),
@@ -236,11 +236,26 @@ def differences(numbers: Sequence[int]) -> list[int]:
     return [b - a for a, b in zip([0, *numbers], numbers, strict=False)]
 
 
-def _bound(step: Step) -> float:
+def _bound(report: Report, step: Step) -> float:
     """Return the us of communication that the step as it is drawn last exposes in any order."""
+    plan = report.plan
+    if plan is not None and plan.bound_us and not plan.splits:
+        return plan.bound_us
     levels = {level.graph.name: level for level in step.levels}.values()
     bounds = (exposed_bound(level.simulator.problem) * level.trips for level in levels)
     return round(sum(bounds), 3)
+
+
+def runs(numbers: Iterable[int]) -> list[int]:
+    """Return a set of numbers as lengths: so many are not in it, so many are, so many are not."""
+    lengths, inside = [0], False
+    wanted = set(numbers)
+    for number in range(max(wanted, default=-1) + 1):
+        if (number in wanted) is not inside:
+            lengths.append(0)
+            inside = not inside
+        lengths[-1] += 1
+    return lengths
 
 
 def _plan(plan: Plan) -> dict[str, Any]:

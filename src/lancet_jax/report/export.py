@@ -1,11 +1,11 @@
 """A report in the format that a file's ending asks for.
 
-    page.html            a page of its own
-    figure.svg .png .pdf before and after, for papers; needs matplotlib
-    step.perfetto.json   a trace for ui.perfetto.dev or chrome://tracing
-    step.me.json         a graph for Model Explorer; beside it step.me.role.json, .cost and
-                         .exposed, node data to colour it by
-    step.dot             a graph for Graphviz
+page.html            a page of its own
+figure.svg .png .pdf before and after, for papers; needs matplotlib
+step.perfetto.json   a trace for ui.perfetto.dev or chrome://tracing
+step.me.json         a graph for Model Explorer; beside it step.me.role.json, .cost and
+                     .exposed, node data to colour it by
+step.dot             a graph for Graphviz
 """
 
 import io

@@ -109,7 +109,10 @@ class Report:
 
     @staticmethod
     def of_steps(
-        name: str, stock: Simulator, final: Simulator, plans: Sequence[Plan],
+        name: str,
+        stock: Simulator,
+        final: Simulator,
+        plans: Sequence[Plan],
         pieces: frozenset[str] = frozenset(),
     ) -> "Report":
         """Report what several passes, one after another, are predicted to do.
@@ -144,9 +147,10 @@ class Report:
             notes=tuple(outcome.notes),
             seconds=outcome.seconds,
         )
-        stock = outcome.graph is not None and Simulator(outcome.graph, outcome.costs or costs)
-        final = Simulator(graph, costs)
-        return replace(report, cuts=tuple(outcome.cuts), stock=stock or final, final=final)
+        final = stock = Simulator(graph, costs)
+        if outcome.graph is not None and outcome.costs is not None:
+            stock = Simulator(outcome.graph, outcome.costs)
+        return replace(report, cuts=tuple(outcome.cuts), stock=stock, final=final)
 
     def to_html(self) -> str:
         """Return the report as one HTML page that needs nothing else, neither files nor network.

@@ -16,13 +16,26 @@ function readLane(lane, ns) {
   return { size: op.length, op, start, end, cat: new Uint8Array(op.length), sums: [] };
 }
 
+// A set of numbers, written as how many are out of it, how many in it, and so on in turn.
+function readRuns(lengths) {
+  const found = [];
+  let at = 0;
+  lengths.forEach((length, i) => {
+    if (i % 2) for (let n = at; n < at + length; n++) found.push(n);
+    at += length;
+  });
+  return found;
+}
+
 function readView(raw, ns, index) {
   const view = { ...raw, index, compute: readLane(raw.compute, ns), exchange: readLane(raw.exchange, ns) };
   view.group = raw.compute.group;
+  view.groups = raw.groups.map(readRuns);
   view.exchange.window = raw.exchange.window;
   view.memory = { ...raw.memory, ns: summed(raw.memory.ns), size: summed(raw.memory.size).map((n) => n * raw.memory.unit) };
   view.windows.forEach((window, i) => {
     window.index = i;
+    window.twin = null;
     window.view = view;
     window.bars = [];
   });
@@ -35,6 +48,21 @@ function readView(raw, ns, index) {
   return view;
 }
 
+// Finds the same exchange in both views: the only one of its name in each. (XLA renames an exchange
+// that it folds into one op.)
+function pairUp([before, later], name) {
+  const single = (view) => {
+    const found = new Map();
+    for (const w of view.windows) if (!w.twin) found.set(name(w), found.has(name(w)) ? null : w);
+    return found;
+  };
+  const old = single(before);
+  for (const [key, w] of single(later)) {
+    const other = old.get(key);
+    if (w && other) [w.twin, other.twin] = [other, w];
+  }
+}
+
 function readPage() {
   const raw = JSON.parse(document.getElementById("data").textContent);
   const ops = raw.ops;
@@ -43,13 +71,7 @@ function readPage() {
   const views = raw.views.map((view, i) => readView(view, ops.ns, i));
   // Keys count ops of one scope: once a step is cut, the same key may be another exchange.
   const isCut = raw.plans.some((plan) => plan.splits.length);
-  const keys = views.map((view) => new Map(view.windows.map((w) => [w.key, w])));
-  for (const view of views) {
-    for (const window of view.windows) {
-      const other = views.length > 1 && !isCut ? keys[1 - view.index].get(window.key) : undefined;
-      window.twin = other && ops.kind[other.op] === ops.kind[window.op] ? other : null;
-    }
-  }
+  if (views.length > 1 && !isCut) for (const name of [(w) => w.key, (w) => `${w.tokens} ${ops.scope[w.op]}`]) pairUp(views, name);
   const last = views.at(-1).compute, roles = {}, costs = {};
   for (const op of last.op) roles[ops.roles[ops.role[op]]] = (roles[ops.roles[ops.role[op]]] ?? 0) + ops.ns[op];
   for (const op of new Set([...last.op, ...views.at(-1).exchange.op])) costs[ops.costs[ops.cost[op]]] = (costs[ops.costs[ops.cost[op]]] ?? 0) + 1;
