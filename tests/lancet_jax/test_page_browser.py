@@ -150,6 +150,8 @@ def test_a_click_on_an_exchange_lists_what_runs_beside_it(quiet, pages):
     quiet.mouse("mouseReleased", x, top + 144 + 20 + 38 + 3 + 12, **button)
     text = quiet.run("document.getElementById('chosen').innerText")
     assert "Runs beside it" in text
+    [refusal] = [r for r in report.plan.refusals if r.op == window.key]
+    assert refusal.reason in text
     assert len(window.fillers) == 1
     listed = quiet.run("document.querySelectorAll('#chosen .list')[0].innerText")
     assert "dw" in listed

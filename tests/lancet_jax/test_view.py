@@ -85,6 +85,14 @@ def test_several_files_from_one_plan(files, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} > set(names)
 
 
+def test_json(files, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert run(["view", str(files / "gpu.txt"), "-o", str(out), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["wrote"] == [str(out)]
+    assert printed["report"] == data_of(out)["report"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

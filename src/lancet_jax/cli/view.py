@@ -13,7 +13,7 @@ from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.split_pass import ordered
-from lancet_jax.cli.files import context_of, read, working
+from lancet_jax.cli.files import Json, context_of, print_json, read, working
 from lancet_jax.cli.opt import follow, run_pass
 from lancet_jax.report.export import check_names, export
 from lancet_jax.report.report import Report, pieces_of
@@ -26,6 +26,7 @@ def view(
     target: str | None = None,
     pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
     plan: Path | None = None,
+    json: Json = False,
 ) -> None:
     """Draw the step of a module file before and after its plan.
 
@@ -43,6 +44,8 @@ def view(
         A preset (off, dw, exchange, lancet, full, best) or passes; off draws the step as it is.
     plan
         A plan made by `lancet-jax plan` for this very file, to be drawn instead.
+    json
+        Print the names of the files and the report as JSON.
     """
     check_names(output)
     parse_pipeline(pipeline)
@@ -57,7 +60,10 @@ def view(
         written = {name: data for path in output for name, data in export(report, path).items()}
     for name, data in written.items():
         write_atomically(name, data)
-        print(f"wrote {name}")
+    if json:
+        print_json({"wrote": [str(name) for name in written], "report": report.to_dict()})
+    else:
+        print("\n".join(f"wrote {name}" for name in written))
 
 
 def of_pipeline(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: str) -> Report:

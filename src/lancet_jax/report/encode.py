@@ -41,6 +41,7 @@ def encode(report: Report) -> dict[str, Any]:
         "report": report.to_dict(),
         "plans": [_plan(plan) for plan in plans],
         "race": _race(plans),
+        "cut": bool(report.pieces),
         "bound_us": _bound(report, steps[-1][2]),
         "ops": table.columns(),
         "moves": moves,
@@ -264,6 +265,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "passes": list(plan.passes),
         "strategy": plan.strategy,
         "moved": len(plan.moves),
+        "changes": plan.changes,
         "splits": [
             {"block": s.block, "ops": len(s.only) or s.last - s.first + 1, "k": s.k,
              "along": s.along} for s in plan.splits

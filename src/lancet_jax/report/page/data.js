@@ -70,12 +70,11 @@ function readPage() {
   ops.moved = new Map(raw.moves.map(([op, beside, reason]) => [op, { beside, reason: ops.reasons[reason] }]));
   const views = raw.views.map((view, i) => readView(view, ops.ns, i));
   // Keys count ops of one scope: once a step is cut, the same key may be another exchange.
-  const isCut = raw.plans.some((plan) => plan.splits.length);
-  if (views.length > 1 && !isCut) for (const name of [(w) => w.key, (w) => `${w.tokens} ${ops.scope[w.op]}`]) pairUp(views, name);
+  if (views.length > 1 && !raw.cut) for (const name of [(w) => w.key, (w) => `${w.tokens} ${ops.scope[w.op]}`]) pairUp(views, name);
   const last = views.at(-1).compute, roles = {}, costs = {};
   for (const op of last.op) roles[ops.roles[ops.role[op]]] = (roles[ops.roles[ops.role[op]]] ?? 0) + ops.ns[op];
   for (const op of new Set([...last.op, ...views.at(-1).exchange.op])) costs[ops.costs[ops.cost[op]]] = (costs[ops.costs[ops.cost[op]]] ?? 0) + 1;
-  return { ...raw, ops, views, roles, costs, isCut, end: Math.max(...views.map((view) => view.ns)) };
+  return { ...raw, ops, views, roles, costs, end: Math.max(...views.map((view) => view.ns)) };
 }
 
 const page = readPage();

@@ -51,9 +51,9 @@ function windowsTable() {
   const view = page.views.at(-1), which = document.querySelector("[name=which]:checked").value;
   const kept = view.windows.filter((w) => which === "all" || (which === "bare" ? w.exposed_ns > 0 : w.tokens));
   const head = el("tr", {}, el("th", { scope: "col" }, "exchange"), el("th", { scope: "col", class: "hide-narrow" }, "place"), el("th", { scope: "col", class: "n hide-narrow" }, "size"),
-    el("th", { scope: "col", class: "n" }, "time"), el("th", { scope: "col", class: "n" }, single ? "exposed" : page.isCut ? "exposed after" : "exposed, before \u2192 after"), el("th", { class: "hide-narrow" }));
+    el("th", { scope: "col", class: "n" }, "time"), el("th", { scope: "col", class: "n" }, single ? "exposed" : page.cut ? "exposed after" : "exposed, before \u2192 after"), el("th", { class: "hide-narrow" }));
   const rows = kept.map((w) => {
-    const old = single || page.isCut ? "" : w.twin ? `${time(w.twin.exposed_ns)} \u2192 ` : "new \u2192 ";
+    const old = single || page.cut ? "" : w.twin ? `${time(w.twin.exposed_ns)} \u2192 ` : "new \u2192 ";
     const way = w.tokens ? (w.backward ? "bwd " : "fwd ") : "";
     const row = el("tr", {}, el("td", { class: "name" }, el("button", { type: "button", onclick: () => { select(w, { jump: true }); canvas.scrollIntoView({ block: "nearest" }); } }, `${way}${w.phase}${w.times > 1 ? ` \u00d7${w.times}` : ""}`)),
       el("td", { class: "path hide-narrow", title: scopeOf(w.op).join("/") }, layerOf(w.op)), el("td", { class: "n hide-narrow" }, bytes(ops.bytes[w.op])), el("td", { class: "n" }, time(w.end - w.start)),
@@ -102,9 +102,11 @@ function panelOf(window) {
   }
   const { view } = window, beside = fillersOf(window), busy = new Set(beside.map(([bar]) => bar));
   const able = candidatesOf(window), could = able.reduce((sum, bar) => sum + view.compute.end[bar] - view.compute.start[bar], 0);
+  const why = page.plans.flatMap((plan) => plan.refusals).filter((r) => r.op === window.key && window.exposed_ns > 0).map((r) => r.reason);
   const facts = [
     ["Place", scopeOf(window.op).join("/") || nameOf(window.op)],
     ["Exposed", `${time(window.exposed_ns)} of ${time(window.end - window.start)}${window.times > 1 ? `, ${window.times} times a step` : ""}`],
+    ...why.map((reason) => ["Why", reason]),
     ["No order hides", time(window.bound_ns)],
     ["Could run beside it", `${time(could)} of compute, ${able.length.toLocaleString("en")} ops`],
     ["Cost", `${bytes(ops.bytes[window.op])}, priced by ${ops.costs[ops.cost[window.op]]}`],
@@ -158,7 +160,7 @@ function facts() {
 
 function decisions() {
   const lines = page.plans.flatMap((plan) => {
-    const what = plan.splits.length ? plan.splits.map((s) => `${s.ops} ops of ${s.block} cut into ${s.k} parts along ${s.along}`) : [plan.moved ? `${plan.moved} ops moved beside exchanges` : "nothing changed"];
+    const what = plan.splits.length ? plan.splits.map((s) => `${s.ops} ops of ${s.block} cut into ${s.k} parts along ${s.along}`) : [plan.moved ? `${plan.moved} ops moved beside exchanges` : plan.changes ? "another order" : "nothing changed"];
     return [["Plan", `${plan.hash}${plan.passes.length ? `, ${plan.passes.join(", ")}` : ""}`], ["Decided", `${plan.strategy}: ${what.join("; ")}`]];
   });
   if (report.drift) lines.push(["Drift", `${report.drift.moved} of ${report.drift.common} ops out of place, ${report.drift.missing} folded by XLA`]);
