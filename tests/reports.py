@@ -55,4 +55,21 @@ def alone(report):
     return Report.of_steps(report.name, stock, stock, (report.plan,))
 
 
+def quiet(body="  ROOT %a = f32[4]{0} negate(%x)"):
+    """A step without an exchange, or without anything."""
+    text = f"""HloModule quiet, is_scheduled=true
+
+ENTRY %main (x: f32[4]) -> f32[4] {{
+  %x = f32[4]{{0}} parameter(0)
+{body}
+}}
+"""
+    return alone(small(text))
+
+
+def empty():
+    """A step that does nothing at all."""
+    return quiet("  ROOT %t = (f32[4]{0}) tuple(%x)")
+
+
 REPORTS = {"small": small, "looped": looped, "cut": cut}

@@ -15,7 +15,7 @@ from hlo_passes.errors import InputError, OptionError
 from lancet_jax.report import dot, model_explorer, perfetto
 from lancet_jax.report.export import check_names, export
 from lancet_jax.report.step import Step
-from tests.reports import REPORTS, alone, small
+from tests.reports import REPORTS, alone, empty, quiet, small
 
 DOT = shutil.which("dot")
 
@@ -176,6 +176,13 @@ def test_the_ending_chooses_the_format():
         assert len(files) == (4 if name == "a.me.json" else 1)
     names = {path.name for path in export(report, Path("a.me.json"))}
     assert names == {"a.me.json", "a.me.role.json", "a.me.cost.json", "a.me.exposed.json"}
+
+
+@pytest.mark.parametrize("make", [quiet, empty])
+@pytest.mark.parametrize("ending", [".html", ".svg", ".perfetto.json", ".me.json", ".dot"])
+def test_steps_without_exchanges_can_be_drawn(make, ending):
+    path = Path(f"a{ending}")
+    assert all(len(data) > 20 for data in export(make(), path).values())
 
 
 def test_names_are_checked_first(tmp_path):

@@ -122,8 +122,8 @@ class OpTable:
         """Return the rows, column by column, and the texts that they name."""
         names = ("stem", "number", "kind", "scope", "file", "role", "cost", "ns", "bytes", "flops",
                  "piece", "trips")  # fmt: skip
-        columns = dict(zip(names, map(list, zip(*self.rows, strict=True)), strict=True))
-        columns["number"] = differences(columns.get("number", []))
+        columns = {name: [row[i] for row in self.rows] for i, name in enumerate(names)}
+        columns["number"] = differences(columns["number"])
         texts = {"stems": self.stems, "kinds": self.kinds, "files": self.files,
                  "roles": self.roles, "costs": self.costs, "reasons": self.reasons,
                  "segments": self.scopes.segments}  # fmt: skip

@@ -34,7 +34,8 @@ def save(
         ):
             _strip(axis, name, timeline)
         axes[-1].set_xlabel("ms", color=_INK)
-        axes[0].set_xlim(0, max(report.before.makespan_us, report.after.makespan_us) / 1e3)
+        end = max(report.before.makespan_us, report.after.makespan_us) or 1.0
+        axes[0].set_xlim(0, end / 1e3)
         figure.suptitle(title, x=0.01, ha="left", color=_INK)
         _legend(figure, pyplot)
         figure.tight_layout(rect=(0, 0.06, 1, 0.98))

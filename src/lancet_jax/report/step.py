@@ -136,7 +136,7 @@ class Step:
         points, now = [], 0.0
         for op in top.order:
             now = max(now, start.get(op, now))
-            points.append((now, ledger.need(op)))
+            points.append((now, ledger.need((op,))))
             ledger.issue((op,))
             points.append((now, ledger.live))
         return tuple(points)

@@ -74,7 +74,7 @@ function readPage() {
   const last = views.at(-1).compute, roles = {}, costs = {};
   for (const op of last.op) roles[ops.roles[ops.role[op]]] = (roles[ops.roles[ops.role[op]]] ?? 0) + ops.ns[op];
   for (const op of new Set([...last.op, ...views.at(-1).exchange.op])) costs[ops.costs[ops.cost[op]]] = (costs[ops.costs[ops.cost[op]]] ?? 0) + 1;
-  return { ...raw, ops, views, roles, costs, end: Math.max(...views.map((view) => view.ns)) };
+  return { ...raw, ops, views, roles, costs, end: Math.max(1, ...views.map((view) => view.ns)) };
 }
 
 const page = readPage();
