@@ -112,7 +112,7 @@ function ms(ns) {
   const us = ns / 1000;
   if (us >= 100000) return [(us / 1000).toFixed(1), "ms"];
   if (us >= 1000) return [(us / 1000).toFixed(2), "ms"];
-  if (us >= 100 || us === 0) return [us.toFixed(0), "us"];
+  if (us >= 100 || us < 0.0005) return [us.toFixed(0), "us"];
   return [us.toFixed(us >= 10 ? 1 : us >= 1 ? 2 : 3), "us"];
 }
 const time = (ns) => ms(ns).join(" ");

@@ -20,7 +20,7 @@ function totals() {
   const bound = page.bound_us;
   const rows = [
     ["Step", ms(now.step_us * 1e3), time(before.step_us * 1e3), percent(before.step_us, now.step_us), ""],
-    ["Exposed communication", ms(now.exposed_us * 1e3), time(before.exposed_us * 1e3), percent(before.exposed_us, now.exposed_us), "exposed"],
+    ["Exposed communication", ms(now.exposed_us * 1e3), time(before.exposed_us * 1e3), percent(before.exposed_us, now.exposed_us), now.exposed_us < 0.0005 ? "" : "exposed"],
     ["of it, all-to-alls", ms(now.exposed_all_to_all_us * 1e3), time(before.exposed_all_to_all_us * 1e3), percent(before.exposed_all_to_all_us, now.exposed_all_to_all_us), ""],
     ["Exposed in any order", ms(bound * 1e3), null, null, ""],
     ["Exchanges, hidden or not", ms(now.exchange_us * 1e3), time(before.exchange_us * 1e3), percent(before.exchange_us, now.exchange_us), ""],
@@ -163,6 +163,7 @@ function decisions() {
     const what = plan.splits.length ? plan.splits.map((s) => `${s.ops} ops of ${s.block} cut into ${s.k} parts along ${s.along}`) : [plan.moved ? `${plan.moved} ops moved beside exchanges` : plan.changes ? "another order" : "nothing changed"];
     return [["Plan", `${plan.hash}${plan.passes.length ? `, ${plan.passes.join(", ")}` : ""}`], ["Decided", `${plan.strategy}: ${what.join("; ")}`]];
   });
+  if (!single && !page.cut && page.plans.some((plan) => plan.splits.length)) lines.push(["Before", "the cut step, in the order that XLA gives it"]);
   if (report.drift) lines.push(["Drift", `${report.drift.moved} of ${report.drift.common} ops out of place, ${report.drift.missing} folded by XLA`]);
   lines.push(["Costs of ops", Object.entries(page.costs).map(([source, n]) => `${n.toLocaleString("en")} ${source}`).join(", ")]);
   if (report.planner_seconds) lines.push(["Planning", `${report.planner_seconds.toFixed(2)} s, with editing`]);
