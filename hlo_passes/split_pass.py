@@ -150,16 +150,26 @@ class PartsPass(SplitPass):
 
 def ordered_timeline(graph: Graph, context: Context) -> Timeline:
     """Simulate a step in the best order that a list scheduler finds for it and for its loops."""
+    return ordered(graph, context)[1]
+
+
+def ordered(graph: Graph, context: Context) -> tuple[Simulator, Timeline]:
+    """Return the best order that a list scheduler finds for a step and its loops, and its run."""
     graph = without_barriers(graph)
+    costs = context.costs.for_graph(graph)
     orders: dict[str, tuple[int, ...]] = {}
-    timeline, costs = None, context.costs.for_graph(graph)
-    for inside in reversed({g.name: g for g, _ in graph.walk()}.values()):
-        simulator = Simulator(inside, costs, orders)
-        timeline = simulator.timeline()
-        if simulator.problem.exchanges:
-            order = list_order(simulator.problem, contention=costs.contention)
-            listed = simulator.timeline(order)
-            if listed.makespan_us < timeline.makespan_us:
-                orders[inside.name], timeline = order, listed
-    assert timeline is not None
-    return timeline
+    inside_out = reversed({inside.name: inside for inside, _ in graph.walk()}.values())
+    return [_ordered(Simulator(inside, costs, orders), orders) for inside in inside_out][-1]
+
+
+def _ordered(
+    simulator: Simulator, orders: dict[str, tuple[int, ...]]
+) -> tuple[Simulator, Timeline]:
+    """Enter the order of one computation into `orders`, if a new one is shorter."""
+    timeline = simulator.timeline()
+    if simulator.problem.exchanges:
+        order = list_order(simulator.problem, contention=simulator.costs.contention)
+        listed = simulator.timeline(order)
+        if listed.makespan_us < timeline.makespan_us:
+            orders[simulator.graph.name], timeline = order, listed
+    return simulator, timeline

@@ -46,6 +46,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         assert run(command[1:]) == 0, line
     assert Path("plan.json").exists()
     assert Path("out.txt").read_text().startswith("HloModule")
+    assert Path("page.html").read_text().startswith("<!doctype html>")
     capsys.readouterr()
 
 

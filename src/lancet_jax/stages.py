@@ -15,12 +15,12 @@ from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.drift import Drift, drift_of
 from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.plan.simulate import Simulator, simulate
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax import _jax
 from lancet_jax.driver import StepRewriter, is_disabled, run_on_stablehlo
 from lancet_jax.outcome import Outcome
-from lancet_jax.report.report import Report
+from lancet_jax.report.report import Report, pieces_of
 
 
 class Lowered:
@@ -66,11 +66,13 @@ class Lowered:
 
     def report(self) -> Report:
         """Return what the plan is predicted to hide, and what not, and why."""
-        rewritten = None
-        if self.plan.splits:
-            cut = self._planned[0].snapshot()
-            rewritten = cut, simulate(cut, self.costs.for_graph(cut))
-        return Report.of_plan(self.module.name, self._graph, self.costs, self.plan, rewritten)
+        if not self.plan.splits:
+            return Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
+        cut = self._planned[0].snapshot()
+        stock = Simulator(self._graph, self.costs)
+        final = Simulator(cut, self.costs.for_graph(cut))
+        pieces = pieces_of(self._graph, self.plan.splits)
+        return Report.of_steps(self.module.name, stock, final, (self.plan,), pieces)
 
     def as_text(self, dialect: str | None = None, **kwargs: Any) -> str:
         """Return the step's program, as `jax.stages.Lowered.as_text` does."""
@@ -135,10 +137,14 @@ class Compiled:
         """Return the final HLO, in the order in which it runs."""
         return self.scheduled.text
 
+    @cached_property
+    def costs(self) -> TargetCosts:
+        """Prices of the program that will run: XLA's own where it has them."""
+        return self._lowered.costs.for_graph(self.scheduled.snapshot())
+
     def schedule(self) -> Timeline:
         """Return the timeline of the final schedule: XLA's order, priced by XLA where it can."""
-        costs = self._lowered.costs.for_graph(self.scheduled.snapshot())
-        return simulate(self.scheduled.snapshot(), costs, source="compiled")
+        return simulate(self.scheduled.snapshot(), self.costs, source="compiled")
 
     def drift(self) -> Drift:
         """Return how far the final schedule is from the planned one."""

@@ -14,6 +14,7 @@ from lancet_jax.cli.doctor import doctor
 from lancet_jax.cli.inspect import inspect
 from lancet_jax.cli.opt import opt
 from lancet_jax.cli.plan import plan
+from lancet_jax.cli.view import view
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -25,7 +26,7 @@ def make_app() -> App:
         help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
         help_format="plaintext",
     )
-    for command in (demo, inspect, plan, opt, doctor):
+    for command in (demo, inspect, plan, opt, view, doctor):
         app.command(command)
     return app
 

@@ -1,7 +1,7 @@
 """Before and after on one time axis, as a figure for papers and the README. Needs matplotlib."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
@@ -12,12 +12,15 @@ _INK = "#57606a"
 """A grey that reads on white and on black: the figure has no background of its own."""
 
 
-def save(report: Report, path: str | Path, *, title: str = "") -> None:
+def save(
+    report: Report, path: str | Path | BinaryIO, *, form: str | None = None, title: str = ""
+) -> None:
     """Draw a report as two strips, `before` and `after`, with two lanes each.
 
     Args:
         report: what to draw.
         path: where to; the ending chooses SVG, PNG or PDF.
+        form: `svg`, `png` or `pdf`, where there is no ending.
         title: a line above the strips.
 
     Raises:
@@ -31,11 +34,13 @@ def save(report: Report, path: str | Path, *, title: str = "") -> None:
         ):
             _strip(axis, name, timeline)
         axes[-1].set_xlabel("ms", color=_INK)
-        axes[0].set_xlim(0, max(report.before.makespan_us, report.after.makespan_us) / 1e3)
+        end = max(report.before.makespan_us, report.after.makespan_us) or 1.0
+        axes[0].set_xlim(0, end / 1e3)
         figure.suptitle(title, x=0.01, ha="left", color=_INK)
         _legend(figure, pyplot)
         figure.tight_layout(rect=(0, 0.06, 1, 0.98))
-        figure.savefig(path, transparent=True, dpi=150, metadata=_undated(path))
+        figure.savefig(path, format=form, transparent=True, dpi=150,
+                       metadata=_undated(form or str(path)))  # fmt: skip
         pyplot.close(figure)
 
 
@@ -103,6 +108,6 @@ def _legend(figure: Any, pyplot: Any) -> None:
     figure.legend(handles=patches, loc="lower right", ncols=4, frameon=False, fontsize=8)
 
 
-def _undated(path: str | Path) -> dict[str, Any] | None:
+def _undated(name: str) -> dict[str, Any] | None:
     """Leave the date out of an SVG, so that equal figures are equal files."""
-    return {"Date": None} if str(path).endswith(".svg") else None
+    return {"Date": None} if name.endswith("svg") else None

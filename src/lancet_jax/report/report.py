@@ -2,16 +2,18 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from hlo_passes.analysis.roles import Role, phases_of, roles_of
 from hlo_passes.cost.model import CostModel
+from hlo_passes.files import write_atomically
 from hlo_passes.ir.collectives import Phase
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.drift import Drift
-from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.plan.plan import Plan, Split
+from hlo_passes.plan.simulate import Simulator, simulate
 from hlo_passes.plan.timeline import Timeline, Window
 
 
@@ -57,6 +59,11 @@ class Report:
         sources: how many costs came from where.
         drift: final schedule against plan; None before compiling.
         notes: what was left alone, and why.
+        seconds: time spent planning and editing.
+        cuts: plans of passes that had cut the step before `plan` was made.
+        pieces: what ops that come from a cut are called: their keys without ordinals.
+        stock, final: what `before` and `after` were simulated from, for those who draw more than
+            two timelines.
     """
 
     name: str
@@ -69,6 +76,10 @@ class Report:
     drift: Drift | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    cuts: tuple[Plan, ...] = ()
+    pieces: frozenset[str] = frozenset()
+    stock: Simulator | None = field(default=None, repr=False, compare=False)
+    final: Simulator | None = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def of_plan(
@@ -91,17 +102,44 @@ class Report:
         before = simulate(graph, costs)
         if rewritten is not None:
             return _report(name, rewritten[0], before, rewritten[1], plan, matched=False)
-        after = simulate(graph, costs, plan.orders.get(graph.name), orders=plan.orders)
-        return _report(name, graph, before, after, plan)
+        planned = Simulator(graph, costs, plan.orders)
+        after = planned.timeline(plan.orders.get(graph.name))
+        report = _report(name, graph, before, after, plan)
+        return replace(report, stock=Simulator(graph, costs), final=planned)
+
+    @staticmethod
+    def of_steps(
+        name: str,
+        stock: Simulator,
+        final: Simulator,
+        plans: Sequence[Plan],
+        pieces: frozenset[str] = frozenset(),
+    ) -> "Report":
+        """Report what several passes, one after another, are predicted to do.
+
+        Args:
+            name: the module's name.
+            stock: the step as it is, in its program order.
+            final: the step that the last pass left, with its order.
+            plans: what each pass decided; the last one is the report's own.
+            pieces: see `Report`.
+        """
+        order = final.orders.get(final.graph.name)
+        matched = stock.graph.name == final.graph.name and not any(p.splits for p in plans)
+        report = _report(name, final.graph, stock.timeline(), final.timeline(order), plans[-1],
+                         matched=matched)  # fmt: skip
+        cuts = tuple(plan for plan in plans[:-1] if plan.changes or plan.race or plan.refusals)
+        return replace(report, cuts=cuts, pieces=pieces, stock=stock, final=final)
 
     @staticmethod
     def of_compiled(compiled: Any) -> "Report":
         """Report what a `lancet_jax.Compiled` hides, read back from its final schedule."""
         final = compiled.schedule()
-        outcome = compiled.outcome
-        return _report(
+        outcome, costs = compiled.outcome, compiled.costs
+        graph = compiled.scheduled.snapshot()
+        report = _report(
             compiled.scheduled.name,
-            compiled.scheduled.snapshot(),
+            graph,
             outcome.before or final,
             final,
             outcome.plan,
@@ -109,6 +147,34 @@ class Report:
             notes=tuple(outcome.notes),
             seconds=outcome.seconds,
         )
+        final = stock = Simulator(graph, costs)
+        if outcome.graph is not None and outcome.costs is not None:
+            stock = Simulator(outcome.graph, outcome.costs)
+        return replace(report, cuts=tuple(outcome.cuts), stock=stock, final=final)
+
+    def to_html(self) -> str:
+        """Return the report as one HTML page that needs nothing else, neither files nor network.
+
+        Raises:
+            UnsupportedError: if the report was made without the step's graph.
+        """
+        from lancet_jax.report.html import page
+
+        return page(self)
+
+    def save_html(self, path: str | Path) -> None:
+        """Write the report's page to `path`, whole or not at all.
+
+        Raises:
+            InputError: if it cannot be written there.
+        """
+        write_atomically(Path(path), self.to_html().encode())
+
+    def _repr_html_(self) -> str:
+        """Show the page in a notebook, in a frame that the notebook's own style cannot reach."""
+        from lancet_jax.report.html import frame
+
+        return frame(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data, times in us and sizes in bytes."""
@@ -195,10 +261,10 @@ def _labels(graph: Graph) -> Iterator[tuple[str, tuple[Phase, bool]]]:
     for inside, _ in graph.walk():
         roles, phases = roles_of(inside), phases_of(inside)
         for op, phase in phases.items():
-            yield inside.ops[op].key, (phase, _is_backward(inside, roles, op))
+            yield inside.ops[op].key, (phase, is_backward(inside, roles, op))
 
 
-def _is_backward(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
+def is_backward(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
     """Whether what an exchange sends comes out of the backward pass, or its scope says so."""
     return _has_backward_input(graph, roles, exchange) or "transpose(" in graph.ops[exchange].scope
 
@@ -206,6 +272,28 @@ def _is_backward(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
 def _has_backward_input(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
     makers = {graph.values[v].op for v in graph.ops[exchange].operands}
     return any(roles[m] in (Role.BACKWARD, Role.WEIGHT) for m in makers if m >= 0)
+
+
+def pieces_of(graph: Graph, splits: Sequence[Split]) -> frozenset[str]:
+    """Return what the ops that `splits` cut are called, without ordinals: parts keep their scope.
+
+    Args:
+        graph: the step that the splits were planned for.
+        splits: what is cut.
+    """
+    blocks = {inside.name: inside for inside, _ in graph.walk()}
+    found = set()
+    for split in splits:
+        block = blocks.get(split.block)
+        places = split.only or range(split.first, split.last + 1)
+        if block is not None:
+            found |= {stem_of(block.ops[p].key) for p in places if not block.ops[p].is_free}
+    return frozenset(found)
+
+
+def stem_of(key: str) -> str:
+    """Return an op's key without its ordinal."""
+    return key.rpartition("#")[0]
 
 
 def _time_by_role(graph: Graph, timeline: Timeline) -> dict[str, float]:
