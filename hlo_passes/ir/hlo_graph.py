@@ -90,6 +90,8 @@ class _Builder:
         where: str,
     ) -> Op:
         kind, half = _kind(ins, self.module)
+        sent = _wrapped_exchange(ins, self.module) if kind == "async_start" else None
+        kind = f"{sent.opcode.replace('-', '_')}_start" if sent else kind
         operands = tuple(ids[o] for o in ins.operands)
         types = tuple(t for o in operands for t in computation.instructions[o].leaves)
         work = self._instruction_work(ins, kind, types)
@@ -109,7 +111,7 @@ class _Builder:
             matmul=work.matmul and not half,
             dtype=work.dtype,
             xla_us=None if _widens(ins, work) else _xla_cost(ins),
-            collective=_collective(ins, kind, types) if half != "done" else None,
+            collective=_collective(sent or ins, kind, types) if half != "done" else None,
             start=operands[0] if half == "done" and operands else -1,
             blocking='"is_sync":true' in ins.attributes,
             side_effect=_has_side_effect(ins),
@@ -210,6 +212,13 @@ def _kind(ins: Instruction, module: HloText) -> tuple[str, str]:
         if kind == "async_done" or names & KINDS or "ragged" in ins.attributes:
             return kind, kind.removeprefix("async_")
     return kind, ""
+
+
+def _wrapped_exchange(ins: Instruction, module: HloText) -> Instruction | None:
+    """Return the exchange inside an `async-start`, as dumps spell some all-to-alls."""
+    wrapped = module.computations.get(next(iter(ins.called("calls", "to_apply")), ""))
+    inside = wrapped.instructions if wrapped else []
+    return next((i for i in inside if i.opcode.replace("-", "_") in KINDS), None)
 
 
 def _collective(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> Collective | None:

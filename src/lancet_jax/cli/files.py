@@ -1,10 +1,11 @@
-"""What `inspect`, `plan` and `opt` share: a module file, a target, a place to print."""
+"""What the commands share: a module file, a target, a place to print."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,33 +16,109 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from hlo_passes.base import AnyModule, Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
+from hlo_passes.errors import InputError, LancetError
+from hlo_passes.ir.dump_folder import choose_module
 from hlo_passes.ir.dumps import load
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
+from hlo_passes.plan.simulate import Simulator
+from hlo_passes.plan.timeline import Timeline
+from lancet_jax.capture import find_capture, read_capture
 
 type Json = Annotated[bool, Parameter(negative="")]
 """The flag that every command has."""
 
+_CAPABILITY = re.compile(r"\.sm_(\d+\.\d+)[a-z]?_gpu_")
 
-def read(path: Path, target: str | None) -> tuple[AnyModule, Graph, TargetCosts]:
-    """Read a module file and price it for a target.
+
+@dataclass(frozen=True)
+class Source:
+    """What a command was pointed at.
+
+    Attributes:
+        module: the module, also of a capture.
+        graph: its picture, with as many devices as its exchanges speak of.
+        costs: prices for the target.
+        measured: the step by the clock, for a capture.
+        notes: how the file was chosen, and what a reader should know.
+    """
+
+    module: AnyModule
+    graph: Graph
+    costs: TargetCosts
+    measured: Timeline | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The module's name."""
+        return self.module.name
+
+
+def open_source(path: Path, target: str | None) -> Source:
+    """Read a module file, the right one of a dump folder, or a profiler capture.
 
     Args:
-        path: see `hlo_passes.ir.dumps.load`.
+        path: see `hlo_passes.ir.dumps.load`; or an `.xplane.pb`, or a folder that
+            `jax.profiler.trace` wrote.
         target: `h100:1x8`; by default as many H100 as the module has devices, 8 to a node.
 
     Raises:
         LancetError: if the file or the target is unfit.
     """
     costs = TargetCosts(target=parse_target(target)) if target else None
+    notes: list[str] = []
     with working(f"reading {path}"):
-        module = load(path)
+        captured = find_capture(path)
+        if captured is not None:
+            capture = read_capture(captured)
+            notes += capture.notes
+            module = capture.module
+        else:
+            if path.is_dir():
+                choice = choose_module(path)
+                path, notes = choice.chosen.path, [str(choice)]
+            module = load(path)
         graph = module.snapshot()
-    graph = replace(graph, devices=max(graph.devices, *_named_devices(graph)))
-    if costs is None:
-        nodes = -(-graph.devices // 8)
-        costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-graph.devices // nodes)}"))
-    return module, graph, costs.for_graph(graph)
+        graph = replace(graph, devices=max(graph.devices, *_named_devices(graph)))
+        if costs is None:
+            nodes = -(-graph.devices // 8)
+            costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-graph.devices // nodes)}"))
+        costs = _priced(costs, graph, path)
+    measured = capture.timeline(graph) if captured is not None else None
+    return Source(module, graph, costs, measured, tuple(notes))
+
+
+def _priced(costs: TargetCosts, graph: Graph, path: Path) -> TargetCosts:
+    """Fit prices to a graph, and make sure that it can be priced at all.
+
+    XLA's estimates beside the ops are of the device that it compiled for. A dump's name tells it.
+
+    Raises:
+        InputError: if an op makes no sense, as a shape of an unknown type.
+    """
+    named = _CAPABILITY.search(path.name)
+    foreign = named is not None and named[1] != costs.target.profile.compute_capability
+    try:
+        priced = replace(costs, xla_compute=not foreign).for_graph(graph)
+        Simulator(graph, priced).timeline()
+    except LancetError:
+        raise
+    except Exception as error:
+        raise InputError(str(path), f"malformed: {error} ({type(error).__name__})",
+                         "write the file again; if XLA or JAX wrote it as it is, report it") \
+            from error  # fmt: skip
+    return priced
+
+
+def read(path: Path, target: str | None) -> tuple[AnyModule, Graph, TargetCosts]:
+    """Read a module and price it for a target; see `open_source`.
+
+    Raises:
+        LancetError: if the file or the target is unfit.
+    """
+    source = open_source(path, target)
+    return source.module, source.graph, source.costs
 
 
 def context_of(module: AnyModule, costs: TargetCosts) -> Context:
