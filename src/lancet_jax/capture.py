@@ -100,8 +100,8 @@ def read_capture(path: Path) -> Capture:
     chosen = next(run for run, us in length.items() if us == middle)
     module = parse(protos[name], str(path))
     assert isinstance(module, ScheduledModule)
-    notes = [f"{path.name}: {name} on {devices[0]} of {len(devices)} devices, the median of "
-             f"{len(own)} runs"]  # fmt: skip
+    where = f"{devices[0]} of {len(devices)}"
+    notes = [f"{path.name}: {name} on {where}, the median of {len(own)} runs"]
     if len(busy) > 1:
         notes.append(f"{len(busy) - 1} other modules in the capture took less time")
     return Capture(module, devices[0], tuple(own[chosen]), tuple(notes))

@@ -9,7 +9,9 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from hlo_passes.errors import LancetError
+from lancet_jax.cli.check import check
 from lancet_jax.cli.demo import demo
+from lancet_jax.cli.diff import diff
 from lancet_jax.cli.doctor import doctor
 from lancet_jax.cli.inspect import inspect
 from lancet_jax.cli.opt import opt
@@ -26,7 +28,7 @@ def make_app() -> App:
         help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
         help_format="plaintext",
     )
-    for command in (demo, inspect, plan, opt, view, doctor):
+    for command in (demo, inspect, plan, opt, view, doctor, diff, check):
         app.command(command)
     return app
 
