@@ -17,6 +17,7 @@ from lancet_jax.cli.inspect import inspect
 from lancet_jax.cli.opt import opt
 from lancet_jax.cli.plan import plan
 from lancet_jax.cli.view import view
+from lancet_jax.cli.whatif import whatif
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -28,7 +29,7 @@ def make_app() -> App:
         help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
         help_format="plaintext",
     )
-    for command in (demo, inspect, plan, opt, view, doctor, diff, check):
+    for command in (demo, inspect, plan, opt, view, doctor, diff, check, whatif):
         app.command(command)
     return app
 
