@@ -5,7 +5,6 @@ from pathlib import Path
 
 from hlo_passes.errors import OptionError
 from hlo_passes.files import write_atomically
-from hlo_passes.plan.simulate import Simulator
 from lancet_jax.cli.files import Json, open_source, print_json, stdout, working
 from lancet_jax.report.ci import junit as as_junit
 from lancet_jax.report.ci import sarif as as_sarif
@@ -51,11 +50,11 @@ def check(
     verdicts: list[Verdict] = []
     with working("checking"):
         if max_exposed is not None:
-            found = inspection_of(source.name, source.graph, source.costs,
+            found = inspection_of(source.name, source.simulator,
                                   measured=source.measured)  # fmt: skip
             verdicts.append(judge_exposed(found, max_exposed))
         if max_memory is not None:
-            problem = Simulator(source.graph, source.costs).problem
+            problem = source.simulator.problem
             verdicts.append(judge_memory(source.graph, problem, max_memory))
     if junit is not None:
         write_atomically(junit, as_junit(source.name, verdicts))

@@ -35,4 +35,4 @@ def diff(first: Path, second: Path, *, target: str | None = None, json: Json = F
 
 
 def _inspected(source: Source) -> Inspection:
-    return inspection_of(source.name, source.graph, source.costs, measured=source.measured)
+    return inspection_of(source.name, source.simulator, measured=source.measured)

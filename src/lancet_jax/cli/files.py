@@ -37,17 +37,28 @@ class Source:
 
     Attributes:
         module: the module, also of a capture.
-        graph: its picture, with as many devices as its exchanges speak of.
-        costs: prices for the target.
+        simulator: its picture, with as many devices as its exchanges speak of, priced for the
+            target.
         measured: the step by the clock, for a capture.
         notes: how the file was chosen, and what a reader should know.
     """
 
     module: AnyModule
-    graph: Graph
-    costs: TargetCosts
+    simulator: Simulator
     measured: Timeline | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        """The module's picture."""
+        return self.simulator.graph
+
+    @property
+    def costs(self) -> TargetCosts:
+        """Prices for the target."""
+        costs = self.simulator.costs
+        assert isinstance(costs, TargetCosts)
+        return costs
 
     @property
     def name(self) -> str:
@@ -84,12 +95,12 @@ def open_source(path: Path, target: str | None) -> Source:
         if costs is None:
             nodes = -(-graph.devices // 8)
             costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-graph.devices // nodes)}"))
-        costs = _priced(costs, graph, path)
+        simulator = _priced(costs, graph, path)
     measured = capture.timeline(graph) if captured is not None else None
-    return Source(module, graph, costs, measured, tuple(notes))
+    return Source(module, simulator, measured, tuple(notes))
 
 
-def _priced(costs: TargetCosts, graph: Graph, path: Path) -> TargetCosts:
+def _priced(costs: TargetCosts, graph: Graph, path: Path) -> Simulator:
     """Fit prices to a graph, and make sure that it can be priced at all.
 
     XLA's estimates beside the ops are of the device that it compiled for. A dump's name tells it.
@@ -100,8 +111,9 @@ def _priced(costs: TargetCosts, graph: Graph, path: Path) -> TargetCosts:
     named = _CAPABILITY.search(path.name)
     foreign = named is not None and named[1] != costs.target.profile.compute_capability
     try:
-        priced = replace(costs, xla_compute=not foreign).for_graph(graph)
-        Simulator(graph, priced).timeline()
+        fitted = replace(costs, xla_compute=not foreign).for_graph(graph)
+        priced = Simulator(graph, fitted)
+        priced.timeline()
     except LancetError:
         raise
     except Exception as error:

@@ -32,7 +32,7 @@ def inspect(
         if why is not None:
             answer = explain(source.graph, source.costs, why)
         else:
-            answer = inspection_of(source.name, source.graph, source.costs,
+            answer = inspection_of(source.name, source.simulator,
                                    measured=source.measured, notes=source.notes)  # fmt: skip
     if json:
         print_json(answer.to_dict())

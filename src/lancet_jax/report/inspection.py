@@ -3,6 +3,7 @@
 Everything is by one schedule: the module's own, if it has one, else program order.
 """
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,6 @@ from hlo_passes.analysis.labels import Label, labels_of
 from hlo_passes.analysis.moe_roles import MoePart, moe_parts_of
 from hlo_passes.analysis.reach import Reach
 from hlo_passes.analysis.roles import Role, roles_of
-from hlo_passes.cost.model import CostModel
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.problem import Lane, Problem
@@ -24,8 +24,8 @@ from hlo_passes.plan.timeline import Timeline, Window
 _FILLERS = 3
 """How many of the longest fillers are named per exchange."""
 
-_ROWS = 4096
-"""Ops whose paths are unpacked to bits at a time: memory stays below ops x exchanges."""
+_ROWS = 512
+"""Rows of bits that are unpacked at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,7 @@ class Inspection:
 
 def inspection_of(
     name: str,
-    graph: Graph,
-    costs: CostModel,
+    simulator: Simulator,
     *,
     measured: Timeline | None = None,
     notes: Sequence[str] = (),
@@ -145,12 +144,11 @@ def inspection_of(
 
     Args:
         name: the module's name.
-        graph: its entry, loops inside it.
-        costs: prices for the target.
+        simulator: its entry, loops inside it, priced for a target.
         measured: the same step by the clock, instead of a prediction.
         notes: what the reader should know.
     """
-    simulator = Simulator(graph, costs)
+    graph = simulator.graph
     timeline = measured or simulator.timeline(source="compiled" if graph.scheduled else "predicted")
     roles = roles_of(graph)
     labels = labels_of(graph, roles)
@@ -273,24 +271,42 @@ def _hidden_by(timeline: Timeline, labels: dict[str, Label]) -> dict[str, str]:
 def _could_hide(graph: Graph, problem: Problem) -> tuple[list[float], list[list[int]]]:
     """Return per exchange the us of compute that may run beside it, and the longest such ops.
 
-    The paths are bits of Python integers; a few thousand ops at a time are unpacked into a table,
-    the longest ops first. O(ops * exchanges / 8) bytes pass through, in numpy's time.
+    Ops that are tied to the same exchanges are one row; the rows' bits are unpacked to a table, a
+    few hundred at a time. Rows come in order of their longest op, so an exchange's longest ops are
+    in its first rows.
     """
-    reach, exchanges = Reach.of(problem, graph.exchanges), graph.exchanges
-    count, size = len(exchanges), -(-len(exchanges) // 8)
-    able, longest = np.zeros(count), [[] for _ in exchanges]
-    ops = [op for op in range(problem.size)
-           if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0]  # fmt: skip
-    ops.sort(key=lambda op: -problem.us[op])
-    for at in range(0, len(ops) if count else 0, _ROWS):
-        rows = ops[at : at + _ROWS]
-        data = b"".join((reach.before[op] | reach.after[op]).to_bytes(size, "little")
-                        for op in rows)  # fmt: skip
-        bits = np.frombuffer(data, np.uint8).reshape(len(rows), size)
-        free = np.unpackbits(bits, axis=1, count=count, bitorder="little") == 0
-        able += np.array([problem.us[op] for op in rows]) @ free
-        for i in range(count):
-            if len(longest[i]) < _FILLERS:
-                found = np.flatnonzero(free[:, i])[: _FILLERS - len(longest[i])]
-                longest[i] += [rows[j] for j in found]
-    return [float(us) for us in able], longest
+    count = len(graph.exchanges)
+    able, seen = np.zeros(count), np.zeros(count, int)
+    longest: list[list[int]] = [[] for _ in range(count)]
+    rows = sorted(_rows(graph, problem).items(), key=lambda row: -problem.us[row[1][1][0]])
+    size = -(-count // 8)
+    for at in range(0, len(rows), _ROWS):
+        part = rows[at : at + _ROWS]
+        data = b"".join(bits.to_bytes(size, "little") for bits, _ in part)
+        table = np.frombuffer(data, np.uint8).reshape(len(part), size)
+        free = np.unpackbits(table, axis=1, count=count, bitorder="little")
+        able += np.array([us for _, (us, _) in part]) @ free
+        found = free.any(axis=0)
+        for i in np.flatnonzero(found & (seen < _FILLERS)):
+            first = np.flatnonzero(free[:, i])[: _FILLERS - seen[i]]
+            seen[i] += len(first)
+            longest[i] += [op for row in first for op in part[row][1][1]]
+    best = [heapq.nlargest(_FILLERS, ops, problem.us.__getitem__) for ops in longest]
+    return [float(us) for us in able], best
+
+
+def _rows(graph: Graph, problem: Problem) -> dict[int, tuple[float, list[int]]]:
+    """Return by the exchanges that they may run beside: us of all compute ops, and the longest."""
+    reach = Reach.of(problem, graph.exchanges)
+    every = (1 << len(graph.exchanges)) - 1
+    groups: dict[int, list[int]] = defaultdict(list)
+    for op in range(problem.size):
+        if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0:
+            bits = every & ~(reach.before[op] | reach.after[op])
+            if bits:
+                groups[bits].append(op)
+    return {
+        bits: (sum(problem.us[op] for op in ops),
+               heapq.nlargest(_FILLERS, ops, problem.us.__getitem__))
+        for bits, ops in groups.items()
+    }  # fmt: skip
