@@ -90,10 +90,14 @@ def experts_of(graph: Graph) -> Experts:
                 if maker < 0 or not reach.before[maker]:
                     shapes |= _weights_behind(graph, value)
     stacked = {shape[0] for shape in shapes if len(shape) > 2}
-    if len(stacked) > 1 or not shapes:
-        what = "its expert weights are in a loop, or there are none" if not shapes else \
-            f"its expert weights begin with {sorted(stacked)}: these are no stacks of experts"  # fmt: skip
-        raise OptionError("experts per device", what, "leave --experts-per-device out")
+    if not shapes:
+        raise OptionError("experts per device",
+                          "the module's expert weights are in a loop, or it has none",
+                          "leave --experts-per-device out")  # fmt: skip
+    if len(stacked) > 1:
+        raise OptionError("experts per device",
+                          f"expert weights begin with {sorted(stacked)}: no stacks of experts",
+                          "leave --experts-per-device out")  # fmt: skip
     return Experts(stacked.pop() if stacked else 1, frozenset(shapes))
 
 

@@ -15,6 +15,7 @@ from lancet_jax.cli.diff import diff
 from lancet_jax.cli.doctor import doctor
 from lancet_jax.cli.inspect import inspect
 from lancet_jax.cli.opt import opt
+from lancet_jax.cli.passes import passes
 from lancet_jax.cli.plan import plan
 from lancet_jax.cli.view import view
 from lancet_jax.cli.whatif import whatif
@@ -29,8 +30,11 @@ def make_app() -> App:
         help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
         help_format="plaintext",
     )
-    for command in (demo, inspect, plan, opt, view, doctor, diff, check, whatif):
+    for command in (demo, inspect, plan, opt, view, doctor, diff, check, whatif, passes):
         app.command(command)
+    app.register_install_completion_command(
+        help="Install tab completion for this shell (bash, zsh or fish)."
+    )
     return app
 
 

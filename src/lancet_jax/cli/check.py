@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hlo_passes.errors import OptionError
 from hlo_passes.files import write_atomically
-from lancet_jax.cli.files import Json, open_source, print_json, stdout, working
+from lancet_jax.cli.files import Json, Target, open_source, print_json, stdout, working
 from lancet_jax.report.ci import junit as as_junit
 from lancet_jax.report.ci import sarif as as_sarif
 from lancet_jax.report.gate import Verdict, judge_exposed, judge_memory
@@ -18,7 +18,7 @@ def check(
     *,
     max_exposed: str | None = None,
     max_memory: str | None = None,
-    target: str | None = None,
+    target: Target = None,
     junit: Path | None = None,
     sarif: Path | None = None,
     json: Json = False,

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from lancet_jax.cli.files import Json, Source, open_source, print_json, stdout, working
+from lancet_jax.cli.files import Json, Source, Target, open_source, print_json, stdout, working
 from lancet_jax.report.diff import Diff, show_diff
 from lancet_jax.report.inspection import Inspection, inspection_of
 
 
-def diff(first: Path, second: Path, *, target: str | None = None, json: Json = False) -> None:
+def diff(first: Path, second: Path, *, target: Target = None, json: Json = False) -> None:
     """Compare two modules: ops, order, bytes, and exposed time by layer.
 
     Ops are matched by what they compute, not by name or place, so two schedules of one module

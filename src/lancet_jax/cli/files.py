@@ -28,6 +28,15 @@ from lancet_jax.capture import find_capture, read_capture
 type Json = Annotated[bool, Parameter(negative="")]
 """The flag that every command has."""
 
+type Target = Annotated[str | None, Parameter(name=["--target", "-t"])]
+"""The option that most commands have: what to price or plan for."""
+
+type Pipeline = Annotated[str, Parameter(name=["--pipeline", "-p"])]
+"""The passes of `plan` and `opt`; `lancet-jax passes` lists them."""
+
+type Output = Annotated[Path | None, Parameter(name=["--output", "-o"])]
+"""Where a command writes, whole or not at all."""
+
 _CAPABILITY = re.compile(r"\.sm_(\d+\.\d+)[a-z]?_gpu_")
 
 

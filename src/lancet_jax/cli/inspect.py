@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lancet_jax.cli.files import Json, open_source, print_json, stdout, working
+from lancet_jax.cli.files import Json, Target, open_source, print_json, stdout, working
 from lancet_jax.report.inspection import inspection_of
 from lancet_jax.report.inspection_text import show_inspection
 from lancet_jax.report.why import show_why
@@ -10,7 +10,7 @@ from lancet_jax.report.why import why as explain
 
 
 def inspect(
-    file: Path, *, target: str | None = None, why: str | None = None, json: Json = False
+    file: Path, *, target: Target = None, why: str | None = None, json: Json = False
 ) -> None:
     """Show the exchanges of a module: bytes, time, exposed time, and what could hide them.
 

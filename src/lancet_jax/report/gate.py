@@ -87,9 +87,12 @@ def _exposed(found: Inspection) -> Iterator[Offence]:
     for e in sorted(found.exchanges, key=lambda e: -e.exposed_us * e.times):
         if e.exposed_us > 0:
             times = f" x{e.times}" if e.times > 1 else ""
-            hint = f"; {e.could_hide_us:,.0f} us of compute could hide it" if e.could_hide_us else ""
-            yield Offence(e.op, e.name, e.line, f"{what_of(e)} {e.layer}".rstrip() +
-                          f": {e.exposed_us:,.0f} of {e.us:,.0f} us{times} exposed{hint}")  # fmt: skip
+            hint = (
+                f"; {e.could_hide_us:,.0f} us of compute could hide it" if e.could_hide_us else ""
+            )
+            what = f"{what_of(e)} {e.layer}".rstrip()
+            message = f"{what}: {e.exposed_us:,.0f} of {e.us:,.0f} us{times} exposed{hint}"
+            yield Offence(e.op, e.name, e.line, message)
 
 
 def judge_memory(graph: Graph, problem: Problem, limit: str) -> Verdict:

@@ -92,9 +92,7 @@ def what_if(
     return WhatIf(name, graph.devices, rows, tuple(_assumptions(graph, targets, known)))
 
 
-def _assumptions(
-    graph: Graph, targets: Sequence[Target], known: Experts | None
-) -> Iterator[str]:
+def _assumptions(graph: Graph, targets: Sequence[Target], known: Experts | None) -> Iterator[str]:
     yield "compute by each device's roofline, exchanges by XLA's tables or links: predicted"
     if any(t.topology.devices != graph.devices for t in targets):
         yield (f"where a target has not {graph.devices} devices: work per device stays, exchanges "
