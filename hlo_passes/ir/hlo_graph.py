@@ -93,7 +93,10 @@ class _Builder:
         sent = _wrapped_exchange(ins, self.module) if kind == "async_start" else None
         kind = f"{sent.opcode.replace('-', '_')}_start" if sent else kind
         operands = tuple(ids[o] for o in ins.operands)
-        types = tuple(t for o in operands for t in computation.instructions[o].leaves)
+        types = tuple(
+            t for n, o in enumerate(operands)
+            for t in ins.taken(n, computation.instructions[o].leaves)
+        )  # fmt: skip
         work = self._instruction_work(ins, kind, types)
         scope = match[1] if (match := _OP_NAME.search(ins.attributes)) else ""
         is_loop = kind in ("while", "conditional", "call")
@@ -156,7 +159,9 @@ class _Builder:
         root = next(i for i in reversed(computation.instructions) if i.is_root)
         total, largest, dtype = 0.0, 0.0, root.leaves[0].dtype if root.leaves else "f32"
         for ins in computation.instructions:
-            operands = tuple(t for o in ins.operands for t in table[o].leaves)
+            operands = tuple(
+                t for n, o in enumerate(ins.operands) for t in ins.taken(n, table[o].leaves)
+            )
             flops, matmul = _flops(ins, ins.opcode.replace("-", "_"), operands)
             total += flops
             if matmul and flops > largest:

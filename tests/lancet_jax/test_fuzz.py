@@ -111,12 +111,13 @@ def test_noise(data):
     survives(data, command=("plan",))
 
 
-WORDS = st.sampled_from(
-    "HloModule ENTRY %main ROOT %x = f32[4]{0} parameter(0) all-to-all( while( fusion( , { } ( ) "
-    "body=%b calls=%c replica_groups={{0,1}} replica_groups=[2,4]<=[8] dimensions={0} bf16[0,9] "
-    "all-to-all-done( async-start( dot( lhs_contracting_dims={0} to_apply=%main -> tuple( "
-    "get-tuple-element( index=7 custom-call( scatter( opaque[] f33[2] (f32[2],s32[]) \n".split(" ")
-)
+PIECES = """
+HloModule ENTRY %main ROOT %x = f32[4]{0} parameter(0) all-to-all( while( fusion( , { } ( )
+body=%b calls=%c replica_groups={{0,1}} replica_groups=[2,4]<=[8] dimensions={0} bf16[0,9]
+all-to-all-done( async-start( dot( lhs_contracting_dims={0} to_apply=%main -> tuple( %x#1
+get-tuple-element( index=7 custom-call( scatter( opaque[] f33[2] (f32[2],s32[])
+"""
+WORDS = st.sampled_from([*PIECES.split(), "\n"])
 
 
 @few(MANY)

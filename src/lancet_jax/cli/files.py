@@ -89,11 +89,11 @@ def open_source(path: Path, target: str | None) -> Source:
     costs = TargetCosts(target=parse_target(target)) if target else None
     notes: list[str] = []
     with working(f"reading {path}"):
-        captured = find_capture(path)
-        if captured is not None:
-            capture = read_capture(captured)
+        found = find_capture(path)
+        capture = read_capture(found) if found is not None else None
+        if capture is not None:
             notes += capture.notes
-            module = capture.module
+            module: AnyModule = capture.module
         else:
             if path.is_dir():
                 choice = choose_module(path)
@@ -105,7 +105,7 @@ def open_source(path: Path, target: str | None) -> Source:
             nodes = -(-graph.devices // 8)
             costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-graph.devices // nodes)}"))
         simulator = _priced(costs, graph, path)
-    measured = capture.timeline(graph) if captured is not None else None
+    measured = capture.timeline(graph) if capture is not None else None
     return Source(module, simulator, measured, tuple(notes))
 
 

@@ -28,15 +28,17 @@ def inspect(
         Print JSON instead of tables.
     """
     source = open_source(file, target)
-    with working("pricing"):
-        if why is not None:
-            answer = explain(source.graph, source.costs, why)
+    if why is not None:
+        answer = explain(source.graph, source.costs, why)
+        if json:
+            print_json(answer.to_dict())
         else:
-            answer = inspection_of(source.name, source.simulator,
-                                   measured=source.measured, notes=source.notes)  # fmt: skip
+            show_why(answer, stdout())
+        return
+    with working("pricing"):
+        found = inspection_of(source.name, source.simulator,
+                              measured=source.measured, notes=source.notes)  # fmt: skip
     if json:
-        print_json(answer.to_dict())
-    elif why is not None:
-        show_why(answer, stdout())
+        print_json(found.to_dict())
     else:
-        show_inspection(answer, stdout())
+        show_inspection(found, stdout())
