@@ -59,7 +59,7 @@ def labels_of(graph: Graph, roles: Sequence[Role] | None = None) -> dict[str, La
     for inside, _ in graph.walk():
         known = roles if roles is not None and inside is graph else roles_of(inside)
         phases = phases_of(inside)
-        backward = {op: _is_backward(inside, known, op) for op in phases}
+        backward = {op: is_backward(inside, known, op) for op in phases}
         numbers = {} if named else _numbered_layers(inside, backward, inside is graph)
         for op, phase in phases.items():
             key = inside.ops[op].key
@@ -68,7 +68,7 @@ def labels_of(graph: Graph, roles: Sequence[Role] | None = None) -> dict[str, La
     return labels
 
 
-def _is_backward(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
+def is_backward(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
     """Whether what an exchange sends comes out of the backward pass, or its scope says so."""
     makers = {graph.values[v].op for v in graph.ops[exchange].operands}
     if any(roles[m] in (Role.BACKWARD, Role.WEIGHT) for m in makers if m >= 0):

@@ -143,6 +143,14 @@ ENTRY %main (p: (f32[8], f32[1000])) -> f32[8] {
     assert ScheduledModule(text).snapshot().ops[1].bytes == 2 * 8 * 4
 
 
+def test_synchronous_exchanges_are_named(tmp_path, capsys):
+    path = tmp_path / "step.txt"
+    config = ', backend_config={"collective_backend_config":{"is_sync":true}}'
+    path.write_text(STEP.replace("dimensions={0}, metadata", f"dimensions={{0}}{config}, metadata"))
+    assert run(["inspect", str(path)]) == 0
+    assert "XLA made it synchronous" in capsys.readouterr().out
+
+
 def test_why(tmp_path, capsys):
     path = tmp_path / "step.txt"
     path.write_text(STEP)

@@ -43,3 +43,14 @@ def test_command(capsys):
     assert "split-region" not in capsys.readouterr().out
     assert run(["passes", "faster"]) == 2
     assert "use one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_the_commands(shell, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "completion"
+    assert run(["--install-completion", "--shell", shell, "--output", str(path)]) == 0
+    script = path.read_text()
+    for word in ("inspect", "whatif", "--max-exposed"):
+        assert word in script
+    capsys.readouterr()

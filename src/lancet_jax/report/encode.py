@@ -14,7 +14,7 @@ from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.plan import Move, Plan
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
-from lancet_jax.report.report import Report, is_backward, stem_of
+from lancet_jax.report.report import Report, stem_of
 from lancet_jax.report.step import Bar, Level, Step
 
 SCHEMA = 1

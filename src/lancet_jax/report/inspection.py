@@ -62,6 +62,7 @@ class Exchange:
         could_hide_us: compute that neither needs nor feeds it; None inside a loop.
         times: how often it happens.
         line: `file:line` of the user's code, or "".
+        blocking: whether XLA made it synchronous, so that nothing runs beside it.
         fillers: the longest of that compute.
     """
 
@@ -79,6 +80,7 @@ class Exchange:
     could_hide_us: float | None
     times: int
     line: str
+    blocking: bool = False
     fillers: tuple[Filler, ...] = ()
 
 
@@ -227,7 +229,7 @@ def _exchanges(
     names: Sequence[str],
 ) -> Iterator[Exchange]:
     """Describe every exchange, and the compute that neither needs it nor feeds it."""
-    lines = {op.key: op.source for inside, _ in graph.walk() for op in inside.ops}
+    ops = {op.key: op for inside, _ in graph.walk() for op in inside.ops if op.collective}
     places = {graph.ops[e].key: i for i, e in enumerate(graph.exchanges)}
     able, longest = _could_hide(graph, problem)
     start = {slot.op: slot.start_us for slot in timeline.slots}
@@ -240,7 +242,7 @@ def _exchanges(
         yield Exchange(
             w.key, w.name, w.kind, str(label.phase), label.direction, label.layer, w.bytes, w.us,
             str(w.source), w.start_us, w.exposed_us, None if place is None else able[place],
-            w.times, lines.get(w.key, ""), fillers,
+            w.times, ops[w.key].source, ops[w.key].blocking, fillers,
         )  # fmt: skip
 
 
