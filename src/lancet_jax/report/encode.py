@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hlo_passes.analysis.labels import is_backward
 from hlo_passes.ir.graph import Op
 from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.plan import Move, Plan
