@@ -58,9 +58,11 @@ def main() -> None:
 
 def measure(path: Path) -> dict[str, Any]:
     """Inspect one file in this process."""
+    from lancet_jax.cli.app import spare_garbage_collection
     from lancet_jax.cli.files import open_source
     from lancet_jax.report.inspection import inspection_of
 
+    spare_garbage_collection()
     started = time.perf_counter()
     source = open_source(path, None)
     read = time.perf_counter() - started

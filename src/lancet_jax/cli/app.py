@@ -1,5 +1,6 @@
 """Puts the commands together, and turns every mendable error into one message and exit code 2."""
 
+import gc
 import logging
 import sys
 import warnings
@@ -45,7 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     warnings.simplefilter("default")
+    spare_garbage_collection()
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def spare_garbage_collection() -> None:
+    """Look for garbage less often, in a process that is ours.
+
+    A module is a million small objects that live as long as the command: going through them again
+    and again takes a sixth of the time.
+    """
+    gc.set_threshold(200_000, 20, 100)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -164,7 +164,13 @@ def _facts(found: Why) -> Iterator[tuple[str, str]]:
     yield "key", op.key
     if op.source:
         yield "line", op.source
-    yield "cost", f"{found.us:,.1f} us ({found.source}); {op.flops:.3g} FLOP, {op.bytes:,.0f} bytes"
+    exchange = op.collective
+    if exchange is None:
+        work = f"{op.flops:.3g} FLOP, {op.bytes:,.0f} bytes"
+    else:
+        groups = f"groups of {exchange.group_size}" if exchange.group_size else "all devices"
+        work = f"{exchange.bytes / 2**20:,.2f} MiB of each device, {groups}"
+    yield "cost", f"{found.us:,.1f} us ({found.source}); {work}"
     yield "starts", f"{found.start_us:,.0f} us into {found.where}"
 
 
