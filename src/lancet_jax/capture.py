@@ -112,8 +112,9 @@ def _end(events: Sequence[Event]) -> float:
 
 
 def _protos(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield (module name, HloProto) of every module in a capture's metadata plane.
+    """Yield (module and program id, HloProto) of every module in a capture's metadata plane.
 
+    Several modules of a process may have one name; they are told apart as in `jit_step(18)`.
     The profiler's own reader does not hand out metadata of events, so the wire format is read.
     """
     for number, _, plane, _, _ in fields(data):
@@ -130,7 +131,7 @@ def _proto_in(entry: bytes) -> Iterator[tuple[str, bytes]]:
     name = ""
     for number, _, value, _, _ in fields(metadata):
         if number == _NAME and isinstance(value, bytes):
-            name = value.decode("utf-8", "replace").partition("(")[0]
+            name = value.decode("utf-8", "replace")
         elif number == _STATS and isinstance(value, bytes):
             for stat, _, payload, _, _ in fields(value):
                 if stat == _BYTES and isinstance(payload, bytes) and name:
@@ -166,7 +167,8 @@ def _place(plane: str, stats: dict[str, Any]) -> tuple[str, str, str]:
     """Return (module, device, run) of an event; no run where the device does not say it."""
     ordinal = stats.get("device_ordinal")
     device = plane if ordinal is None else f"device {ordinal}"
-    return str(stats["hlo_module"]), device, str(stats.get("run_id", ""))
+    module = f"{stats['hlo_module']}({stats.get('program_id', '')})"
+    return module, device, str(stats.get("run_id", ""))
 
 
 def _cut_runs(events: list[Event]) -> list[list[Event]]:

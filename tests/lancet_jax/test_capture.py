@@ -44,6 +44,32 @@ def test_a_run_is_read_with_its_module(profile):
     assert max(ends) <= timeline.makespan_us + 1e-6
 
 
+def test_modules_of_one_name_are_told_apart(tmp_path):
+    """A process compiles a step again and again; events belong to the program that they name."""
+    import jax.numpy as jnp
+
+    def make(count):
+        def step(x):
+            for _ in range(count):
+                x = jnp.sin(x @ x)
+            return x
+
+        return jax.jit(step)
+
+    x = jnp.ones((64, 64))
+    small, large = make(1).lower(x).compile(), make(9).lower(x).compile()
+    jax.block_until_ready((small(x), large(x)))
+    with jax.profiler.trace(str(tmp_path)):
+        for _ in range(3):
+            jax.block_until_ready((small(x), large(x)))
+    capture = read_capture(find_capture(tmp_path))
+    module = capture.module
+    assert module.name == "jit_step"
+    assert len(module.snapshot().ops) > 9
+    names = {op.name for g, _ in module.snapshot().walk() for op in g.ops}
+    assert {e.op for e in capture.events} <= names
+
+
 def test_inspect_shows_what_was_measured(profile, capsys):
     folder, _ = profile
     for path in (folder, find_capture(folder)):
