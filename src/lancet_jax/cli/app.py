@@ -31,7 +31,7 @@ def make_app() -> App:
         help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
         help_format="plaintext",
     )
-    for command in (demo, inspect, plan, opt, view, doctor, diff, check, whatif, passes):
+    for command in (inspect, view, diff, check, whatif, plan, opt, passes, demo, doctor):
         app.command(command)
     app.register_install_completion_command(
         help="Install tab completion for this shell (bash, zsh or fish)."
