@@ -167,7 +167,18 @@ class _Builder:
             if matmul and flops > largest:
                 largest, dtype = flops, operands[0].dtype
         moved = _fusion_traffic(computation.instructions, root, table)
+        moved += sum(self._added_to(ins, table) for ins in _outputs(root, table))
         return Work(total, moved, largest > 0.0, dtype)
+
+    def _added_to(self, ins: Instruction, table: dict[str, Instruction]) -> float:
+        """Bytes that a scatter reads where it writes: none if it puts its updates there as is."""
+        if ins.opcode != "scatter":
+            return 0.0
+        rules = [self.module.computations.get(name) for name in ins.called("to_apply")]
+        if any(i.is_root and i.opcode == "parameter" for r in rules if r for i in r.instructions):
+            return 0.0
+        updates = ins.operands[len(ins.operands) // 2 + 1 :]
+        return float(sum(t.bytes for name in updates for t in table[name].leaves))
 
     def _overwrites(
         self, ins: Instruction, kind: str, operands: tuple[int, ...]
@@ -275,23 +286,33 @@ def _fusion_traffic(
     instructions: list[Instruction], root: Instruction, table: dict[str, Instruction]
 ) -> float:
     """HBM bytes of a fusion: parameters as far as they are read, and what its root writes."""
-    readers: dict[str, list[Instruction]] = {}
+    readers: dict[str, list[tuple[Instruction, str]]] = {}
     for ins in instructions:
-        for operand in ins.operands:
-            readers.setdefault(operand, []).append(ins)
+        for operand in () if ins.opcode == "bitcast" else ins.operands:
+            readers.setdefault(_behind_bitcasts(operand, table), []).append((ins, operand))
     total = 0.0
     for ins in instructions:
         if ins.opcode != "parameter":
             continue
         full = sum(t.bytes for t in ins.leaves)
-        total += min(full, sum(_read_by(r, ins.name, full) for r in readers.get(ins.name, [])))
-    outputs = [table[o] for o in root.operands] if root.opcode == "tuple" else [root]
-    for out in outputs:
+        total += min(full, sum(_read_by(r, name, full) for r, name in readers.get(ins.name, [])))
+    for out in _outputs(root, table):
         if out.opcode.replace("-", "_") in UPDATING:
             total += sum(t.bytes for o in out.operands[1:] for t in table[o].leaves)
         else:
             total += sum(t.bytes for t in out.leaves)
     return total
+
+
+def _outputs(root: Instruction, table: dict[str, Instruction]) -> list[Instruction]:
+    return [table[o] for o in root.operands] if root.opcode == "tuple" else [root]
+
+
+def _behind_bitcasts(name: str, table: dict[str, Instruction]) -> str:
+    """Return what a name is another shape of."""
+    while table[name].opcode == "bitcast":
+        name = table[name].operands[0]
+    return name
 
 
 def _read_by(reader: Instruction, name: str, full: float) -> float:
