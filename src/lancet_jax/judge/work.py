@@ -57,7 +57,7 @@ class Work:
 
     def of(self, line: Line, block: Block) -> Effort:
         """Return the work of one line of a block, what it calls included."""
-        if line.opcode == "fusion":
+        if line.opcode in ("fusion", "fusion-start"):
             name = line.names("calls")[0]
             if name not in self._fused:
                 self._fused[name] = self._fusion(self._listing.block(name, line))
@@ -110,6 +110,8 @@ class Work:
             times = 1 if rule.root.opcode == "parameter" else 2
             updates = operands[_targets(line) + 1 :]
             return times * sum(t.bytes for made in updates for t in made)
+        if line.opcode == "copy-start":
+            return sum(t.bytes for t in operands[0])
         if line.opcode == "custom-call" and _is_product(line):
             return line.makes[0].bytes  # the rest is scratch
         return sum(t.bytes for t in line.makes)
