@@ -304,7 +304,9 @@ def _fusion_traffic(
         if out.opcode.replace("-", "_") in UPDATING:
             total += sum(t.bytes for o in out.operands[1:] for t in table[o].leaves)
         else:
-            total += sum(t.bytes for t in out.leaves)
+            is_product = out.opcode == "custom-call" and "matmul" in out.attributes
+            made = out.leaves[:1] if is_product else out.leaves  # the rest is scratch
+            total += sum(t.bytes for t in made)
     return total
 
 

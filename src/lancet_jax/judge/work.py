@@ -101,8 +101,8 @@ class Work:
 
     def _written(self, line: Line, operands: tuple[tuple[Tensor, ...], ...]) -> float:
         """Return the bytes that a line writes, and reads where it adds to what lies there."""
-        if line.opcode in NAMES:
-            return sum(t.bytes for t in line.makes) if line.opcode == "parameter" else 0.0
+        if line.opcode in NAMES and line.opcode not in ("parameter", "iota"):
+            return 0.0
         if line.opcode == "dynamic-update-slice":
             return sum(t.bytes for t in operands[1])
         if line.opcode == "scatter":
