@@ -304,10 +304,17 @@ def _fusion_traffic(
         if out.opcode.replace("-", "_") in UPDATING:
             total += sum(t.bytes for o in out.operands[1:] for t in table[o].leaves)
         else:
-            is_product = out.opcode == "custom-call" and "matmul" in out.attributes
-            made = out.leaves[:1] if is_product else out.leaves  # the rest is scratch
-            total += sum(t.bytes for t in made)
+            total += _bytes_made(out, table)
     return total
+
+
+def _bytes_made(out: Instruction, table: dict[str, Instruction]) -> float:
+    """Bytes that a fusion's output writes; of a product, what is not its scratch memory."""
+    maker = table[out.operands[0]] if out.opcode == "get-tuple-element" else out
+    if maker.opcode != "custom-call" or "matmul" not in maker.attributes:
+        return float(sum(t.bytes for t in out.leaves))
+    is_scratch = maker is not out and out.attribute("index") != "0"
+    return 0.0 if is_scratch else float(out.leaves[0].bytes)
 
 
 def _outputs(root: Instruction, table: dict[str, Instruction]) -> list[Instruction]:

@@ -101,6 +101,8 @@ class Work:
 
     def _written(self, line: Line, operands: tuple[tuple[Tensor, ...], ...]) -> float:
         """Return the bytes that a line writes, and reads where it adds to what lies there."""
+        if line.opcode == "get-tuple-element" and operands and line.value("index") == "0":
+            return line.makes[0].bytes  # of a product: the rest is scratch
         if line.opcode in NAMES and line.opcode not in ("parameter", "iota"):
             return 0.0
         if line.opcode == "dynamic-update-slice":
