@@ -43,7 +43,8 @@ from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.analysis.row_paths import find_row_paths
 from hlo_passes.base import Context
-from hlo_passes.forward_ranges import Knobs, Stretch, choose_forward_splits
+from hlo_passes.errors import OptionError
+from hlo_passes.forward_ranges import Knobs, Stretch, choose_forward_splits, splits_of_reach
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
@@ -62,16 +63,30 @@ class SplitRegion(PartsPass):
         rho: most parts.
         gamma_us: forward only: length of an instruction group; none for five between MoE layers.
         iota_us: forward only: longest range beside the exchanges; none for one layer's interval.
+        reach: forward only: groups to cut beside every MoE layer's exchanges, half of them before
+            and half behind, instead of what the dynamic program chooses: the paper's figure 6.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
     """
 
     direction: Literal["both", "forward"] = "both"
     gamma_us: float | None = None
     iota_us: float | None = None
+    reach: int | None = None
 
     def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
-        """Yield the cut into every number of parts, or what the dynamic program chooses."""
+        """Yield the cut into every number of parts, or what the dynamic program chooses.
+
+        Raises:
+            OptionError: if `reach` is negative, or given for both directions.
+        """
         stretches = tuple(self._stretches(module, graph))
+        if self.reach is not None:
+            if self.reach < 0 or self.direction == "both":
+                raise OptionError(self.spec, "reach counts groups of the forward pass",
+                                  "say direction=forward,reach=0")  # fmt: skip
+            for k in self.parts:
+                yield Candidate(self._reaching(stretches, context, k, self.reach))
+            return
         if self.direction == "both" or self.k is not None:
             for k in self.parts:
                 yield _candidate(stretches, k, context.ragged)
@@ -96,6 +111,16 @@ class SplitRegion(PartsPass):
             split
             for stretch in stretches
             for split in choose_forward_splits(stretch, context, knobs)
+        )
+
+    def _reaching(
+        self, stretches: Sequence[Stretch], context: Context, k: int, reach: int
+    ) -> tuple[Split, ...]:
+        """Return ranges of a given length, in every block."""
+        return tuple(
+            split
+            for stretch in stretches
+            for split in splits_of_reach(stretch, context, k, reach, self.gamma_us)
         )
 
     def _region(self, graph: Graph) -> range:

@@ -68,7 +68,7 @@ def test_the_picture_can_be_made_again(tmp_path):
 
     out = tmp_path / "picture.svg"
     done = subprocess.run(
-        [sys.executable, "scripts/make_picture.py", str(out), "--layers", "2"], cwd=ROOT,
+        [sys.executable, "-m", "scripts.make_picture", str(out), "--layers", "2"], cwd=ROOT,
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
