@@ -38,7 +38,7 @@ def main() -> None:
     if args.render:
         from scripts.paper_page import render
 
-        render(load(args.results), Path(args.docs))
+        render(load(args.results), Path(args.docs), args.layers)
         return
     run(args)
 

@@ -148,6 +148,7 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
         "batch": BATCHES[cell.model, cell.device],
         "dtype": DTYPES[cell.device],
         "parts": parts,
+        "notes": compiled.outcome.notes,
         **_verdicts(compiled, ragged, is_stock=cell.pipeline == "off"),
         "planner": _planners(compiled),
         "temp_bytes": memory.temp_size_in_bytes,

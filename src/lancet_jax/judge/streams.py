@@ -6,7 +6,7 @@ event, and between two of them it is known who is busy: that is what is added up
 """
 
 import heapq
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -77,7 +77,9 @@ class Replay:
 
     contention: float = 0.0
     now: float = 0.0
-    times: Counter[tuple[Kind | None, Kind | None]] = field(default_factory=Counter)
+    times: dict[tuple[Kind | None, Kind | None], float] = field(
+        default_factory=lambda: defaultdict(float)
+    )
     _events: list[tuple[float, int, int, int]] = field(default_factory=list)
     _up: set[int] = field(default_factory=set)
     _waiting: dict[int, list[int]] = field(default_factory=dict)
