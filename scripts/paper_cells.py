@@ -8,7 +8,7 @@ and at a skewed one.
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import ceil
@@ -48,6 +48,9 @@ DTYPES = {"v100": "float32", "a100": "float32", "h100": "bfloat16"}
 
 BUSIEST = 2.0
 """Skewed routing: the busiest device is asked for this many times the mean, see `skewed_load`."""
+
+CONTENTION = 0.2
+"""What-if: the share by which an exchange in flight slows compute beside it; an assumption."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,10 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
 
 
 def _verdicts(compiled: Compiled, ragged: int, *, is_stock: bool) -> dict[str, Any]:
-    """Judge a compiled step: as it is, under a skewed routing, and with no overlap at all."""
+    """Judge a compiled step: as it is, with contention, at a skewed routing, without overlap."""
     text, costs = compiled.as_text(), compiled._lowered.costs
     found: dict[str, Verdict] = {"verdict": judge(text, costs)}
+    found["contended"] = judge(text, replace(costs, contention=CONTENTION))
     if ragged:
         found["skewed"] = judge(text, costs, load=skewed_load(ragged))
     if is_stock:

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hlo_passes.cost.device import load_profile
 from hlo_passes.files import write_atomically
 from scripts.paper_cells import (
     BATCHES,
     BUSIEST,
     CLUSTERS,
+    CONTENTION,
     REACH_PARTS,
     REACHES,
     SIZES,
@@ -41,7 +43,7 @@ def render(data: dict[str, Any], docs: Path, layers: int | None = None) -> None:
     figures = draw_all(table, docs / "figures")
     links = {name: path.relative_to(docs) for name, path in figures.items()}
     lines = [*_head(table, layers), *_beside(table), *_sections(table, links),
-             *_every_cell(table), *_how(), *_provenance(table)]  # fmt: skip
+             *_every_cell(table), *_how(), *_links(), *_provenance(table)]  # fmt: skip
     write_atomically(docs / "results.md", ("\n".join(lines) + "\n").encode())
 
 
@@ -196,11 +198,14 @@ def _range_table(table: Table) -> Iterator[str]:
 def _every_cell(table: Table) -> Iterator[str]:
     yield "## Every cell"
     yield ""
-    yield _flow("""
+    yield _flow(
+        """
         Times in ms. *bound*: the longer of compute and exchange of that very program. *of bound*:
-        how near the step is to it. *skewed*: the step at the skewed routing. *planner*: by how
+        how near the step is to it. *skewed*: the step at the skewed routing. *contended*: the step
+        if an exchange slows compute beside it by CONTENTION, which is an assumption. *planner*: by how
         much the planner's own simulation of the same schedule differs from the judge's.
-    """)
+    """.replace("CONTENTION", f"{CONTENTION:.0%}")
+    )
     for model, gate in groups():
         for device in CLUSTERS:
             sizes = [s for s in SIZES if any(table.cell(model, gate, device, s, r) for r in ROWS)]
@@ -211,8 +216,9 @@ def _every_cell(table: Table) -> Iterator[str]:
                 yield "Not run."
                 continue
             yield ("| GPUs | | parts | step | x none | x stock | compute | exchange | exposed "
-                   "| a2a | bound | of bound | skewed | GB | plan s | planner |")  # fmt: skip
-            yield "|---|" + "---|" * 15
+                   "| a2a | bound | of bound | skewed | contended | GB | plan s "
+                   "| planner |")  # fmt: skip
+            yield "|---|" + "---|" * 16
             for size in sizes:
                 for row in ROWS:
                     yield _row(table, model, gate, device, size, row)
@@ -225,7 +231,7 @@ def _row(table: Table, model: str, gate: str, device: str, size: str, row: str) 
     cell = table.cell(model, gate, device, size, row)
     verdict = table.verdict(model, gate, device, size, row)
     if cell is None or verdict is None:
-        return start + " not run |" + " |" * 13
+        return start + " not run |" + " |" * 14
     parts = ", ".join(map(str, cell["parts"])) or "-"
     ratios = [table.speed_up(model, gate, device, size, row, over) for over in ("none", "off")]
     keys = ("compute_us", "exchange_us", "exposed_us", "exposed_all_to_all_us")
@@ -239,7 +245,8 @@ def _row(table: Table, model: str, gate: str, device: str, size: str, row: str) 
         *(f"{ratio:.3f}" if ratio else "not run" for ratio in ratios),
         *(f"{verdict[key] / 1e3:,.1f}" for key in keys),
         f"{bound / 1e3:,.1f}", f"{bound / verdict['step_us']:.0%}",
-        f"{skewed['step_us'] / 1e3:,.1f}", f"{cell['peak_bytes'] / 1e9:.1f}{fits}",
+        f"{skewed['step_us'] / 1e3:,.1f}", _contended(cell, verdict, row),
+        f"{cell['peak_bytes'] / 1e9:.1f}{fits}",
         f"{cell['plan_s']:.0f}" if row not in ("none", "off") else "-",
         f"{theirs:+.2%}" if row != "none" else "-",
     ]  # fmt: skip
@@ -254,11 +261,37 @@ _HOW = {
         has none (`hlo_passes/cost/profiles`, every figure with its source)""",
     "exchanges": """XLA's table inside an H100 node; elsewhere latency and bandwidth by tier, NVLink
         and network, small messages dearer by the byte""",
-    "no contention": """an exchange slows nothing beside it here; on GPUs it takes some SMs and
-        memory bandwidth""",
+    "contention": """none, but for one column; on GPUs an exchange takes some SMs and memory
+        bandwidth from what runs beside it""",
     "ragged exchanges": """priced by the rows that are sent; XLA's own implementation on GPUs may
         cost more""",
 }
+
+
+def _contended(cell: dict[str, Any], verdict: dict[str, Any], row: str) -> str:
+    """Return the contended step in ms; where nothing overlaps there is no contention."""
+    found = verdict if row == "none" else cell.get("contended")
+    return f"{found['step_us'] / 1e3:,.1f}" if found else "-"
+
+
+def _links() -> Iterator[str]:
+    """Yield every tier of links with its figures and where they are from."""
+    yield "## Links"
+    yield ""
+    yield _flow("""
+        What exchanges are priced by: latency, what one GPU gets each way, and the message at which
+        half of that is reached, so that small messages cost more by the byte. Source of each below.
+    """)
+    yield ""
+    yield "| | tier | latency us | GB/s | half at KiB | source |"
+    yield "|---|---|---|---|---|---|"
+    for device, cluster in CLUSTERS.items():
+        for tier in load_profile(device).tiers:
+            own = [f"{kind} {rate / 1e9:g}" for kind, rate in tier.rates.items()]
+            rates = "; ".join([f"{tier.bytes_per_s / 1e9:g}", *own])
+            yield (f"| {cluster} | {tier.name} | {tier.latency_us:g} | {rates} "
+                   f"| {tier.half_bytes / 1024:g} | {tier.source} |")  # fmt: skip
+    yield ""
 
 
 def _how() -> Iterator[str]:
