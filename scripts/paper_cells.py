@@ -15,6 +15,7 @@ from math import ceil
 from typing import Any
 
 import lancet_jax
+from hlo_passes.cost.roofline import TargetCosts
 from lancet_jax.judge import Load, Verdict, judge
 from lancet_jax.stages import Compiled
 from scripts.gpu_steps import model_step
@@ -152,7 +153,9 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
         "dtype": DTYPES[cell.device],
         "parts": parts,
         "notes": compiled.outcome.notes,
-        **_verdicts(compiled, ragged, is_stock=cell.pipeline == "off"),
+        **_verdicts(
+            compiled.as_text(), TargetCosts(gpus.costs), ragged, is_stock=cell.pipeline == "off"
+        ),
         "planner": _planners(compiled),
         "temp_bytes": memory.temp_size_in_bytes,
         "peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
@@ -166,9 +169,8 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
     }
 
 
-def _verdicts(compiled: Compiled, ragged: int, *, is_stock: bool) -> dict[str, Any]:
+def _verdicts(text: str, costs: TargetCosts, ragged: int, *, is_stock: bool) -> dict[str, Any]:
     """Judge a compiled step: as it is, with contention, at a skewed routing, without overlap."""
-    text, costs = compiled.as_text(), compiled._lowered.costs
     found: dict[str, Verdict] = {"verdict": judge(text, costs)}
     found["contended"] = judge(text, replace(costs, contention=CONTENTION))
     if ragged:

@@ -202,8 +202,8 @@ def _every_cell(table: Table) -> Iterator[str]:
         """
         Times in ms. *bound*: the longer of compute and exchange of that very program. *of bound*:
         how near the step is to it. *skewed*: the step at the skewed routing. *contended*: the step
-        if an exchange slows compute beside it by CONTENTION, which is an assumption. *planner*: by how
-        much the planner's own simulation of the same schedule differs from the judge's.
+        if an exchange slows compute beside it by CONTENTION, which is an assumption. *planner*: by
+        how much the planner's own simulation of the same schedule differs from the judge's.
     """.replace("CONTENTION", f"{CONTENTION:.0%}")
     )
     for model, gate in groups():
