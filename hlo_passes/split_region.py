@@ -20,7 +20,8 @@ Steps
     2. Spread the cut from there over everything that has a rule.
     3. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
        best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses
-       ranges and their k first (`forward_ranges`), and what it chose competes with no cut.
+       ranges and their k first (`forward_ranges`); what it chose, what it would choose if there
+       were halves alone, and no cut compete.
 
 Numerics
     REASSOCIATES: sums over tokens (weight gradients, losses) are added up part by part. Routing and
@@ -92,7 +93,12 @@ class SplitRegion(PartsPass):
                 yield _candidate(stretches, k, context.ragged)
             return
         told = _candidate(stretches, self.parts[0], context.ragged).refusals
-        yield Candidate(self._ranges(stretches, context), told)
+        # The program prices every range by itself, so that it cuts too finely where exchanges of
+        # several layers and gradients queue up: its choice of halves competes in the whole step.
+        halves = self._ranges(stretches, context, 2)
+        chosen = self._ranges(stretches, context, self.rho) if self.rho > 2 else halves
+        for splits in dict.fromkeys((halves, chosen)):
+            yield Candidate(splits, told)
 
     def _stretches(self, module: Module, graph: Graph) -> Iterator[Stretch]:
         """Yield what may be cut of every block that exchanges."""
@@ -104,9 +110,11 @@ class SplitRegion(PartsPass):
                 rows = find_row_paths(body, sites)
                 yield Stretch(body, inside, self._region(inside), sites, rows)
 
-    def _ranges(self, stretches: Sequence[Stretch], context: Context) -> tuple[Split, ...]:
+    def _ranges(
+        self, stretches: Sequence[Stretch], context: Context, rho: int
+    ) -> tuple[Split, ...]:
         """Return the ranges of every block that the paper's dynamic program chooses."""
-        knobs = Knobs(self.rho, self.gamma_us, self.iota_us)
+        knobs = Knobs(rho, self.gamma_us, self.iota_us)
         return tuple(
             split
             for stretch in stretches
