@@ -40,20 +40,6 @@ def test_ranges_grow_group_by_group_on_both_sides(train_step):
             assert a.last < b.last
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("target", ["h100:1x8", "v100:8x8"])
-def test_what_the_program_chooses_never_loses_to_halves(train_step, target):
-    step, arguments = train_step
-    lengths = []
-    for rho in (2, 8):
-        pipeline = f"split-region{{direction=forward,rho={rho}}}"
-        plan = lancet_jax.jit(step, pipeline=pipeline, target=target).lower(*arguments).plan
-        lengths.append(plan.after.step_us)
-        assert plan.after.step_us <= plan.before.step_us
-        assert plan.race
-    assert lengths[1] <= lengths[0]
-
-
 @pytest.mark.parametrize("options", ["reach=1,k=2", "direction=forward,reach=-1,k=2"])
 def test_a_reach_that_makes_no_sense_is_an_error(train_step, options):
     with pytest.raises(OptionError, match="counts groups of the forward pass"):
