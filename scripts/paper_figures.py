@@ -66,7 +66,7 @@ def _speed_up(pyplot: Any, table: Table) -> Any:
         return None
     figure, axes = pyplot.subplots(
         len(CLUSTERS), len(shown), sharey="row", squeeze=False,
-        figsize=(1.0 + 2.4 * len(shown), 5.6), layout="constrained",
+        figsize=(max(8.4, 1.0 + 2.4 * len(shown)), 5.6), layout="constrained",
     )  # fmt: skip
     for row, device in enumerate(CLUSTERS):
         for column, (model, gate) in enumerate(shown):
@@ -110,6 +110,7 @@ def _speed_up_bars(axis: Any, table: Table, model: str, gate: str, device: str) 
             axis.axhline(published.highest, color="#b35900", linestyle=":", linewidth=1)
     axis.set_xticks(range(len(SIZES)), [str(_GPUS[size]) for size in SIZES])
     axis.set_xlim(-0.55, len(SIZES) - 0.45)
+    axis.set_ylim(1, max(1.1, axis.get_ylim()[1]))
     axis.tick_params(length=0)
 
 
@@ -124,20 +125,20 @@ def _parts(pyplot: Any, table: Table) -> Any:
     if not shown:
         return None
     rows = len({model for model, _, _ in shown})
+    devices = [device for device in CLUSTERS if any(device == found for _, found, _ in shown)]
     figure, axes = pyplot.subplots(
-        rows, len(CLUSTERS), figsize=(9.4, 0.9 + 1.9 * rows), squeeze=False, layout="constrained"
-    )
+        rows, len(devices), squeeze=False, layout="constrained",
+        figsize=(max(6.0, 0.4 + 3.0 * len(devices)), 0.9 + 1.9 * rows),
+    )  # fmt: skip
     for axis in axes.flat:
         axis.set_visible(False)
     order = list(dict.fromkeys(model for model, _, _ in shown))
     for model, device, size in shown:
-        column = list(CLUSTERS).index(device)
-        axis = axes[order.index(model)][column]
+        axis = axes[order.index(model)][devices.index(device)]
         axis.set_visible(True)
         _stack(axis, table, model, device, size)
         axis.set_title(f"{MODELS[model]}, {_GPUS[size]} GPUs, {_cluster(device)}",
                        loc="left")  # fmt: skip
-    for axis in axes[-1]:
         axis.set_xlabel("ms")
     _legend(figure, pyplot, [("compute alone", _COMPUTE), ("compute and exchange", _BOTH),
                              ("exchange alone: exposed", _EXPOSED)],
@@ -293,5 +294,6 @@ def _legend(
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour, label=text) for text, colour in patches]
     handles += [pyplot.Line2D([], [], color=colour, linestyle=style, linewidth=1, label=text)
                 for text, colour, style in lines]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5),
+    most = 5 if figure.get_figwidth() > 8 else 4
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), most),
                   fontsize=7)  # fmt: skip
