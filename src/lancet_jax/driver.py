@@ -134,7 +134,7 @@ class StepRewriter:
             if schedule is None:
                 outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
                 outcome.notes.append("the order is pinned by barriers in StableHLO")
-            is_kept = source.is_partitioned and not outcome.cuts and schedule is not None
+            is_kept = source.is_partitioned and ours is source.module
             clone = _jax.clone(module) if is_kept else ours.ir
         else:
             clone = _jax.clone(module)

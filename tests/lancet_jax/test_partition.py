@@ -9,8 +9,8 @@ import pytest
 
 import lancet_jax
 from hlo_passes.ir.module import Module
+from hlo_passes.pipelines import parse_pipeline
 from lancet_jax import _jax
-from lancet_jax.driver import StepRewriter
 from lancet_jax.partition import Source, source_of
 from tests.auto_steps import IDIOMS, NUTS
 from tests.lancet_jax.test_split import distance
@@ -35,7 +35,7 @@ class Converted:
     def prepare(self, module, devices, partition):
         if len(devices) == 1:
             return None
-        passes = StepRewriter(CUT).passes.passes
+        passes = parse_pipeline(CUT).passes
         source = source_of(Module.copy_of(module), passes, len(devices), partition)
         self.sources.append(source)
         _jax.mark(source.module.ir, "converted")
@@ -133,6 +133,20 @@ def test_a_refusal_leaves_the_step_as_it_was(monkeypatch):
     step = lancet_jax.jit(planted, pipeline=CUT, target=TARGET, on_unsupported="raise")
     got = step(*case.args)
     assert "another program" in step.outcomes[-1].notes[0]
+    assert distance(jax.jit(case.step)(*case.args), got) == 0.0
+
+
+def test_a_step_that_no_cut_makes_shorter_is_compiled_as_it_was_lowered():
+    case = IDIOMS["auto_sharded"](jax.devices()[:8])
+
+    def small(*args):
+        return case.step(*args)
+
+    step = lancet_jax.jit(small, pipeline="split-exchange", target=TARGET, on_unsupported="raise")
+    got = step(*case.args)
+    notes = step.outcomes[-1].notes
+    assert notes[0].startswith("partitioned first")
+    assert "main no cut makes the step shorter" in notes
     assert distance(jax.jit(case.step)(*case.args), got) == 0.0
 
 
