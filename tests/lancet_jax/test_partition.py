@@ -76,6 +76,19 @@ def test_a_step_that_xla_partitions_is_cut_and_the_same(name):
     assert deleted(plain) == deleted(ours)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linen", "nnx_layers", "linen_scan_remat", "grad_outside"])
+def test_a_step_with_a_shard_map_per_layer_is_cut_along_its_tokens(name):
+    plain, ours = (IDIOMS[name](jax.devices()[:8]) for _ in range(2))
+    expected = jax.jit(plain.step, **plain.jit_kwargs)(*plain.args)
+    step = lancet_jax.jit(ours.step, pipeline="split-region{k=2},schedule-dw", target=TARGET,
+                          on_unsupported="raise", **ours.jit_kwargs)  # fmt: skip
+    got = step(*ours.args)
+    assert step.outcomes[-1].cuts
+    same_outside(expected, got)
+    assert distance(expected, got) <= BOUND
+
+
 @pytest.mark.parametrize("name", NUTS)
 def test_what_is_hard_to_convert_is_right_or_refused(name):
     case = NUTS[name](jax.devices()[:8])
