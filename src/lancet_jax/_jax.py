@@ -177,7 +177,8 @@ def _partition(
         except jax.errors.JaxRuntimeError as error:
             if salt not in str(error):
                 reason = str(error).splitlines()[0]
-                raise UnsupportedError("lancet_jax.jit", f"XLA fails: {reason}", "") from None
+                raise UnsupportedError("lancet_jax.jit", f"XLA fails: {reason}",
+                                       "see what plain jax.jit says") from None  # fmt: skip
         finally:
             options.env_option_overrides = given
         found = sorted(Path(folder).glob("*after_spmd-partitioning*.hlo.pb"))
