@@ -32,7 +32,7 @@ Numerics
 
 Limits
     Without `ragged_all_to_all` (XLA:CPU) the room for k parts is sent: for tests, not for speed.
-    Dispatch by one-hot products, and exchanges that the partitioner would insert, are left whole.
+    Dispatch by one-hot products is left whole.
 """
 
 from collections.abc import Iterator, Sequence

@@ -9,7 +9,7 @@ import gc
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -37,6 +37,7 @@ from hlo_passes.verify import (
 from lancet_jax import _jax
 from lancet_jax.errors import LancetWarning, UnsupportedError
 from lancet_jax.outcome import Outcome, recall, remember
+from lancet_jax.partition import source_of
 
 type OnUnsupported = Literal["warn", "raise", "ignore"]
 
@@ -79,13 +80,15 @@ class StepRewriter:
 
     # ------------------------------------------------------------------ around one compile
 
-    def prepare(self, module: ir.Module, devices: Sequence[Any]) -> _jax.Prepared | None:
+    def prepare(
+        self, module: ir.Module, devices: Sequence[Any], partition: Callable[[], bytes]
+    ) -> _jax.Prepared | None:
         """Return what to compile instead of `module`; None to leave it alone."""
         outcome = Outcome(devices=len(devices))
         self.outcomes.append(outcome)
         started = time.perf_counter()
         try:
-            return self._prepare(module, devices, outcome)
+            return self._prepare(module, devices, partition, outcome)
         except Exception as error:
             outcome.error = error
             self._complain(outcome)
@@ -94,7 +97,11 @@ class StepRewriter:
             outcome.seconds += time.perf_counter() - started
 
     def _prepare(
-        self, module: ir.Module, devices: Sequence[Any], outcome: Outcome
+        self,
+        module: ir.Module,
+        devices: Sequence[Any],
+        partition: Callable[[], bytes],
+        outcome: Outcome,
     ) -> _jax.Prepared | None:
         options = compile_only_options(devices)
         if len(devices) == 1:
@@ -102,25 +109,33 @@ class StepRewriter:
         elif not self.passes.passes:
             outcome.notes.append("pipeline off: the module was left as it is")
         else:
-            return self._rewrite(module, devices, options, outcome)
+            return self._rewrite(module, devices, partition, options, outcome)
         return _jax.Prepared(module, options) if options else None
 
     def _rewrite(
-        self, module: ir.Module, devices: Sequence[Any], options: dict[str, Any], outcome: Outcome
+        self,
+        module: ir.Module,
+        devices: Sequence[Any],
+        partition: Callable[[], bytes],
+        options: dict[str, Any],
+        outcome: Outcome,
     ) -> _jax.Prepared:
         """Run what edits StableHLO now, and prepare what edits the schedule."""
         costs = self.costs(devices)
         now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
         if now:
             ragged = devices[0].platform == "gpu"
-            ours, plans = run_on_stablehlo(Module.copy_of(module), now, costs, ragged=ragged)
+            source = source_of(Module.copy_of(module), now, len(devices), partition)
+            outcome.partition_seconds = source.seconds
+            ours, plans = run_on_stablehlo(source.module, now, costs, ragged=ragged)
             outcome.cuts = tuple(plan for plan in plans if plan.splits)
-            outcome.notes += [note for plan in plans for note in _notes_of(plan)]
+            outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
             options |= split_options(devices, bool(outcome.cuts))
             if schedule is None:
                 outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
                 outcome.notes.append("the order is pinned by barriers in StableHLO")
-            clone = ours.ir
+            is_kept = source.is_partitioned and ours is source.module
+            clone = _jax.clone(module) if is_kept else ours.ir
         else:
             clone = _jax.clone(module)
         salt = self.salt(costs, clone)
