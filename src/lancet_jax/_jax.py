@@ -15,19 +15,23 @@ import importlib
 import importlib.util
 import io
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import jax
 import jax.extend.xla as jex
-from jax._src import compiler, config, hardware_utils, xla_bridge
+from jax._src import compiler, config, distributed, hardware_utils, xla_bridge
 from jax._src.lib import xla_client
 from jaxlib import _jax as jaxlib_client
 from jaxlib.mlir import ir
+
+from lancet_jax.errors import PeerError
 
 logger = logging.getLogger("lancet_jax")
 
@@ -47,13 +51,13 @@ class Prepared:
         compiler_options: XLA options to add where the user did not set them.
         on_scheduled: called with the serialized HloModuleProto after XLA has scheduled it; returns
             other bytes to go on with, or None. None where the backend has no such stage.
-        on_finished: called once XLA is done.
+        on_finished: called with the executable once XLA is done.
     """
 
     module: ir.Module
     compiler_options: dict[str, str | bool | int]
     on_scheduled: Callable[[bytes], bytes | None] | None = None
-    on_finished: Callable[[], None] = lambda: None
+    on_finished: Callable[[Any], None] = lambda executable: None
 
 
 class Rewriter(Protocol):
@@ -93,7 +97,7 @@ def install() -> None:
         platform = plugin_of(backend.platform)
         with _user_context()(None), _after_scheduling(prepared.on_scheduled, platform):
             executable = original(backend, prepared.module, devices, options, *args, **kwargs)
-        prepared.on_finished()
+        prepared.on_finished(executable)
         return executable
 
     compiler.compile_or_get_cached = compile_or_get_cached
@@ -147,6 +151,11 @@ def clone(module: ir.Module) -> ir.Module:
     module.operation.write_bytecode(buffer)
     with module.context:
         return ir.Module.parse(buffer.getvalue())
+
+
+def fingerprint(module: ir.Module) -> str:
+    """Return 16 hex digits over a module without locations."""
+    return sha256(module.operation.get_asm(enable_debug_info=False).encode()).hexdigest()[:16]
 
 
 def mark(module: ir.Module, salt: str) -> None:
@@ -204,8 +213,77 @@ def uncached(lowered: jax.stages.Lowered) -> jax.stages.Lowered:
 
 def final_hlo(compiled: jax.stages.Compiled) -> str:
     """Return the HLO that will run, in the order in which it will run."""
-    executable = compiled.runtime_executable()
+    return hlo_of(compiled.runtime_executable())
+
+
+def hlo_of(executable: Any) -> str:
+    """Return the HLO of an executable as XLA's client knows it."""
     return "\n\n".join(module.to_string() for module in executable.hlo_modules())
+
+
+# ---------------------------------------------------------------------------- other processes
+
+_SLICE_S = 1.0
+"""Seconds of one wait in XLA's client, which Ctrl-C does not interrupt."""
+
+
+@dataclass(frozen=True, eq=False)
+class JobStore:
+    """What every process of a job can write to and read from; its coordinator keeps it.
+
+    Attributes:
+        client: of the coordination service that `jax.distributed.initialize` connected to.
+        rank: this process.
+        agreed: what was settled with the others, by place, in order.
+    """
+
+    client: Any
+    rank: int
+    agreed: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def set(self, key: str, value: bytes) -> None:
+        """Write a value, over an older one if need be.
+
+        Raises:
+            PeerError: if the coordinator does not answer.
+        """
+        try:
+            self.client.key_value_set_bytes(key, value, True)
+        except jax.errors.JaxRuntimeError as error:
+            raise _lost_coordinator(error) from None
+
+    def get(self, key: str, seconds: float) -> bytes | None:
+        """Return a value, waiting for it if need be; None if nobody writes it in time.
+
+        Raises:
+            PeerError: if the coordinator does not answer.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            left = min(max(deadline - time.monotonic(), 0.001), _SLICE_S)
+            try:
+                return self.client.blocking_key_value_get_bytes(key, int(left * 1e3) or 1)
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise _lost_coordinator(error) from None
+            if time.monotonic() >= deadline:
+                return None
+
+
+def _lost_coordinator(error: Exception) -> PeerError:
+    return PeerError("jax.distributed", f"the coordinator does not answer: {error}",
+                     "see whether the first process still runs")  # fmt: skip
+
+
+def job_store() -> JobStore | None:
+    """Return the store of the job; None if `jax.distributed` was not initialized."""
+    state = distributed.global_state
+    return None if state.client is None else _job_store(state.client, state.process_id)
+
+
+@functools.cache
+def _job_store(client: Any, rank: int) -> JobStore:
+    return JobStore(client, rank)
 
 
 # ---------------------------------------------------------------------------- backends

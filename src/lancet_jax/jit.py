@@ -12,7 +12,7 @@ from hlo_passes.cost.target import parse_target
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from lancet_jax import _jax
 from lancet_jax.aot import Target
-from lancet_jax.driver import OnUnsupported, StepRewriter, is_disabled
+from lancet_jax.driver import OnUnsupported, PlanOn, StepRewriter, is_disabled
 from lancet_jax.errors import OptionError
 from lancet_jax.outcome import Outcome
 from lancet_jax.stages import Lowered
@@ -24,6 +24,8 @@ def jit(
     pipeline: str | Pipeline = DEFAULT,
     target: str | Target | None = None,
     on_unsupported: OnUnsupported = "warn",
+    plan_on: PlanOn = "every",
+    peer_timeout_s: float = 600.0,
     **jit_kwargs: Any,
 ) -> Any:
     """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
@@ -37,18 +39,28 @@ def jit(
             (`schedule-dw{strategy=greedy}`), or a `Pipeline`, of passes of your own too.
         target: what to plan for (`h100:1x8`); by default the devices that the arguments live on.
         on_unsupported: `warn`, `raise` or `ignore` if the step can only run as it is.
+        plan_on: in a job of many processes, whether `every` one plans (plans are equal, and
+            compared) or the `first` plans for all, which saves their CPU time and allows for
+            machines that differ.
+        peer_timeout_s: seconds that the first process waits for the others to compile the same
+            step; they wait twice as long for it. Longer than the longest compile.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
         A function like that of `jax.jit`, whose `lower(...)` gives a `lancet_jax.Lowered`.
 
     Raises:
-        OptionError: if the pipeline, the target or `on_unsupported` is none.
+        OptionError: if the pipeline, the target, `on_unsupported` or `plan_on` is none. Calling the
+            step raises `PeerError` if another process of the job would run another program, or
+            does not come.
     """
     if fun is None:
         return functools.partial(
-            jit, pipeline=pipeline, target=target, on_unsupported=on_unsupported, **jit_kwargs
-        )
+            jit, pipeline=pipeline, target=target, on_unsupported=on_unsupported, plan_on=plan_on,
+            peer_timeout_s=peer_timeout_s, **jit_kwargs,
+        )  # fmt: skip
+    if plan_on not in ("every", "first"):
+        raise OptionError("plan_on", f"{plan_on!r} is no choice", "use 'every' or 'first'")
     if on_unsupported not in ("warn", "raise", "ignore"):
         raise OptionError("on_unsupported", f"{on_unsupported!r} is no policy",
                           "use 'warn', 'raise' or 'ignore'")  # fmt: skip
@@ -60,7 +72,7 @@ def jit(
     if name is not None:
         parse_target(name)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
-    return Step(jitted, StepRewriter(passes, name, on_unsupported))
+    return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s))
 
 
 class Step:

@@ -53,7 +53,7 @@ class Probe:
             clone,
             compile_only_options(devices),
             on_scheduled,
-            lambda: self.calls.append("finish"),
+            lambda _: self.calls.append("finish"),
         )
 
 
