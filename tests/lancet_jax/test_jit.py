@@ -244,12 +244,12 @@ def test_a_pass_of_ones_own_decides_the_order(body, args):
 
 @pytest.mark.parametrize("policy", ["warn", "ignore", "raise"])
 def test_a_failing_pass_never_breaks_a_step_unless_asked(body, args, policy, monkeypatch):
-    from lancet_jax import driver
+    from hlo_passes.reorder_scheduled import ReorderScheduled
 
     def broken(*args, **kwargs):
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(driver, "reorder", broken)
+    monkeypatch.setattr(ReorderScheduled, "plan", broken)
 
     def planted(x, w):
         return body(x, w)

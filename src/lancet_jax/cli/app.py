@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from hlo_passes.errors import LancetError
+from lancet_jax.cli.calibrate import calibrate
 from lancet_jax.cli.demo import demo
 from lancet_jax.cli.doctor import doctor
 from lancet_jax.cli.inspect import inspect
@@ -26,7 +27,7 @@ def make_app() -> App:
         help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
         help_format="plaintext",
     )
-    for command in (demo, inspect, plan, opt, view, doctor):
+    for command in (demo, inspect, plan, opt, view, calibrate, doctor):
         app.command(command)
     return app
 

@@ -14,7 +14,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from hlo_passes.base import AnyModule, Context
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
+from hlo_passes.errors import OptionError
 from hlo_passes.ir.dumps import load
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
@@ -23,25 +25,47 @@ type Json = Annotated[bool, Parameter(negative="")]
 """The flag that every command has."""
 
 
-def read(path: Path, target: str | None) -> tuple[AnyModule, Graph, TargetCosts]:
+def read(
+    path: Path, target: str | None, costs: Path | None = None
+) -> tuple[AnyModule, Graph, TargetCosts]:
     """Read a module file and price it for a target.
 
     Args:
         path: see `hlo_passes.ir.dumps.load`.
-        target: `h100:1x8`; by default as many H100 as the module has devices, 8 to a node.
+        target: `h100:1x8`; by default what the table holds for, or as many H100 as the module has
+            devices, 8 to a node.
+        costs: a table of measured times, as `lancet-jax calibrate` writes it.
 
     Raises:
-        LancetError: if the file or the target is unfit.
+        LancetError: if the file, the target or the table is unfit.
     """
-    costs = TargetCosts(target=parse_target(target)) if target else None
+    table = CostTable.load(costs) if costs is not None else None
+    if target:
+        parse_target(target)
     with working(f"reading {path}"):
         module = load(path)
-        graph = module.snapshot()
+        graph, prices = priced(module, target, table)
+    return module, graph, prices
+
+
+def priced(
+    module: AnyModule, target: str | None, table: CostTable | None
+) -> tuple[Graph, TargetCosts]:
+    """Return a module's graph and prices for it; see `read`.
+
+    Raises:
+        OptionError: if the target is none, or the table was measured on other devices.
+    """
+    graph = module.snapshot()
     graph = replace(graph, devices=max(graph.devices, *_named_devices(graph)))
-    if costs is None:
-        nodes = -(-graph.devices // 8)
-        costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-graph.devices // nodes)}"))
-    return module, graph, costs.for_graph(graph)
+    nodes = -(-graph.devices // 8)
+    default = table.target if table else f"h100:{nodes}x{-(-graph.devices // nodes)}"
+    chosen = parse_target(target or default)
+    measured = parse_target(table.target).profile.name if table else chosen.profile.name
+    if measured != chosen.profile.name:
+        raise OptionError(f"target {chosen.name!r}", f"the table of costs is of {measured} devices",
+                          "leave --target out, or calibrate on such devices")  # fmt: skip
+    return graph, TargetCosts(target=chosen, measured=table).for_graph(graph)
 
 
 def context_of(module: AnyModule, costs: TargetCosts) -> Context:

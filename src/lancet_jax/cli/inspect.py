@@ -17,7 +17,9 @@ from hlo_passes.plan.timeline import Timeline
 from lancet_jax.cli.files import Json, print_json, read, stdout, working
 
 
-def inspect(file: Path, *, target: str | None = None, json: Json = False) -> None:
+def inspect(
+    file: Path, *, target: str | None = None, costs: Path | None = None, json: Json = False
+) -> None:
     """Show the exchanges of a module file: bytes, time, exposed time, and what could hide them.
 
     Parameters
@@ -26,12 +28,14 @@ def inspect(file: Path, *, target: str | None = None, json: Json = False) -> Non
         StableHLO text or bytecode, HLO text (scheduled or not) or .hlo.pb.
     target
         What to price for, as h100:1x8; by default as many H100 as the module has devices.
+    costs
+        Times measured by `lancet-jax calibrate`; their devices are then the default target.
     json
         Print JSON instead of tables.
     """
-    module, graph, costs = read(file, target)
+    module, graph, prices = read(file, target, costs)
     with working("pricing"):
-        facts = facts_of(module.name, graph, costs)
+        facts = facts_of(module.name, graph, prices)
     if json:
         print_json(facts)
     else:

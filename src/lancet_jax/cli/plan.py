@@ -27,6 +27,7 @@ def plan(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     target: str | None = None,
+    costs: Path | None = None,
     pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
     json: Json = False,
 ) -> None:
@@ -40,18 +41,21 @@ def plan(
         Where to write the plan, as JSON.
     target
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
+    costs
+        Times measured by `lancet-jax calibrate`; their devices are then the default target.
     pipeline
         A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split.
     json
         Print the report as JSON.
     """
     parse_pipeline(pipeline)
-    module, graph, costs = read(file, target)
+    module, graph, prices = read(file, target, costs)
     with working("planning"):
-        decided = decide(module, graph, costs, pipeline)
+        decided = decide(module, graph, prices, pipeline)
     if output is not None:
         decided.save(output)
-    report = Report.of_plan(module.name, graph, costs, decided, rewritten(module, costs, decided))
+    cut = rewritten(module, prices, decided)
+    report = Report.of_plan(module.name, graph, prices, decided, cut)
     if json:
         print_json(report.to_dict())
     else:
