@@ -12,7 +12,8 @@ import msgspec
 
 from hlo_passes.cost.curve import Curve
 from hlo_passes.cost.model import Source
-from hlo_passes.errors import InputError
+from hlo_passes.cost.target import Target
+from hlo_passes.errors import InputError, OptionError
 from hlo_passes.files import read_file, write_atomically
 from hlo_passes.ir.collectives import KINDS
 
@@ -139,6 +140,19 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             _once(seen, (op.kernel,) if op.kernel else (op.kind, op.operands, op.dtype), place)
             if not 0 <= op.us < float("inf"):
                 raise InputError(place, f"{op.us} us is no time", "measure it again")
+
+    def check_device(self, target: Target) -> None:
+        """Raise unless the table is of the target's kind of device.
+
+        Raises:
+            OptionError: naming both kinds.
+        """
+        device = self.target.partition(":")[0]
+        if device != target.profile.name:
+            raise OptionError(
+                f"target {target.name!r}", f"the table of costs is of {device} devices",
+                "name no other target, or calibrate on such devices",
+            )  # fmt: skip
 
     def to_json(self) -> bytes:
         """Return the table as JSON, one line per entry."""

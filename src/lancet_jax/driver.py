@@ -19,6 +19,7 @@ from jaxlib.mlir import ir
 from hlo_passes.base import Context, Pass, Pipeline
 from hlo_passes.choose_split import describe_race
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import Target, parse_target, target_of_devices
 from hlo_passes.errors import LancetError
 from hlo_passes.ir.module import Module
@@ -53,6 +54,7 @@ class StepRewriter:
         on_unsupported: what to do about a step that cannot be optimised.
         plan_on: which processes of a job plan: `every` one, or the `first` for all.
         peer_timeout_s: seconds that the first process waits for the others.
+        table: file of measured costs; None for the target's own.
         outcomes: what became of every compile, newest last.
     """
 
@@ -61,6 +63,7 @@ class StepRewriter:
     on_unsupported: OnUnsupported = "warn"
     plan_on: PlanOn = "every"
     peer_timeout_s: float = 600.0
+    table: str | None = None
     outcomes: list[Outcome] = field(default_factory=list, compare=False, repr=False)
 
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
@@ -69,11 +72,16 @@ class StepRewriter:
         XLA's own costs count only if it compiles for the target.
 
         Raises:
-            OptionError: if the devices are of a kind that no profile describes.
+            OptionError: if the devices are of a kind that no profile describes, or not of the kind
+                that the table was measured on.
+            InputError: if the table cannot be read.
         """
         target = resolve_target(self.target, devices)
         is_same = devices[0].device_kind in target.profile.device_kinds
-        return TargetCosts(target, xla_compute=is_same, program_devices=len(devices))
+        table = CostTable.load(self.table) if self.table is not None else None
+        if table is not None:
+            table.check_device(target)
+        return TargetCosts(target, table, xla_compute=is_same, program_devices=len(devices))
 
     # ------------------------------------------------------------------ around one compile
 

@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import jax
 
 from hlo_passes.base import Pipeline
+from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from lancet_jax import _jax
@@ -23,6 +25,7 @@ def jit(
     *,
     pipeline: str | Pipeline = DEFAULT,
     target: str | Target | None = None,
+    costs: str | Path | None = None,
     on_unsupported: OnUnsupported = "warn",
     plan_on: PlanOn = "every",
     peer_timeout_s: float = 600.0,
@@ -38,6 +41,8 @@ def jit(
         pipeline: a preset (`dw`, `off`), the text form of passes
             (`schedule-dw{strategy=greedy}`), or a `Pipeline`, of passes of your own too.
         target: what to plan for (`h100:1x8`); by default the devices that the arguments live on.
+        costs: a table of measured times, as `lancet-jax calibrate` writes it, for devices of the
+            target's kind; by default the target's own figures.
         on_unsupported: `warn`, `raise` or `ignore` if the step can only run as it is.
         plan_on: in a job of many processes, whether `every` one plans (plans are equal, and
             compared) or the `first` plans for all, which saves their CPU time and allows for
@@ -53,11 +58,12 @@ def jit(
         OptionError: if the pipeline, the target, `on_unsupported` or `plan_on` is none. Calling the
             step raises `PeerError` if another process of the job would run another program, or
             does not come.
+        InputError: if the table of costs cannot be read.
     """
     if fun is None:
         return functools.partial(
-            jit, pipeline=pipeline, target=target, on_unsupported=on_unsupported, plan_on=plan_on,
-            peer_timeout_s=peer_timeout_s, **jit_kwargs,
+            jit, pipeline=pipeline, target=target, costs=costs, on_unsupported=on_unsupported,
+            plan_on=plan_on, peer_timeout_s=peer_timeout_s, **jit_kwargs,
         )  # fmt: skip
     if plan_on not in ("every", "first"):
         raise OptionError("plan_on", f"{plan_on!r} is no choice", "use 'every' or 'first'")
@@ -71,8 +77,12 @@ def jit(
     name = target.name if isinstance(target, Target) else target
     if name is not None:
         parse_target(name)
+    if costs is not None:
+        CostTable.load(costs)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
-    return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s))
+    table = str(costs) if costs is not None else None
+    rewriter = StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, table)
+    return Step(jitted, rewriter)
 
 
 class Step:

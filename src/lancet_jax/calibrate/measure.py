@@ -106,7 +106,7 @@ class Measuring:
             except (jax.errors.JaxRuntimeError, TypeError, ValueError) as error:
                 reason = str(error).splitlines()[0][:80]
                 failed.append(f"{kernel.entry.kind} {kernel.entry.kernel}: {reason}")
-        empty, *timings = time_all([_empty(), *(run for _, run in ready)], self.rounds)
+        empty, *timings = time_all([empty_run(), *(run for _, run in ready)], self.rounds)
         entries = [
             replace(kernel.entry, us=_digits(t.us), spread=_digits(t.spread))
             for (kernel, _), t in zip(ready, (t.less(empty) for t in timings), strict=True)
@@ -159,7 +159,8 @@ def runner(program: str, inputs: Sequence[TensorType]) -> Callable[[], Any]:
     return lambda: run(arrays)
 
 
-def _empty() -> Callable[[], Any]:
+def empty_run() -> Callable[[], Any]:
+    """Return how to run a program that does next to nothing."""
     return runner(_EMPTY, (TensorType((1,), "f32"),))
 
 
