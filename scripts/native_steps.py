@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def work(args: Any) -> None:
     }
     with _jax.rewriting(WithoutExchanges()):
         steps["ideal"] = jax.jit(_renamed(step, "ideal")).lower(*arguments).compile()
+    _barrier()()
+    table.unlink(missing_ok=True)
     expected = _local(steps["off"](*arguments))
     worst = {n: distance(expected, _local(s(*arguments))) for n, s in steps.items() if n != "ideal"}
     jax.block_until_ready(steps["ideal"](*arguments))
@@ -87,7 +90,7 @@ def _measured_link(args: Any) -> Path:
             points.setdefault(kind, []).append((size, time_once(run)))
     if args.rank == 0:
         CostTable(
-            source="measured", target=f"cpu:1x{args.ranks}", date="2026-01-01",
+            source="measured", target=f"cpu:1x{args.ranks}", date=f"{date.today()}",
             exchanges=tuple(
                 ExchangeTimes(kind=kind, group_size=args.ranks, points=rising(found))
                 for kind, found in points.items()

@@ -70,23 +70,23 @@ def prefix() -> list[str] | None:
     if not all(map(shutil.which, ("unshare", "ip", "tc"))):
         return None
     for found in (["unshare", "-n", "--uts"], ["unshare", "-U", "-r", "-n", "--uts"]):
-        script = f"ip link set lo up && hostname 127.0.0.1 && {_shape(1000)}"
+        script = f"ip link set lo up && hostname 127.0.0.1 && {shape_command(1000)}"
         tried = subprocess.run([*found, "sh", "-c", script], capture_output=True, check=False)
         if tried.returncode == 0:
             return found
     return None
 
 
-def _shape(mbit: float) -> str:
+def shape_command(mbit: float, verb: str = "add") -> str:
     """Return the command that holds the loopback to a rate."""
-    return f"tc qdisc add dev lo root tbf rate {mbit}mbit burst {_BURST} latency 400ms"
+    return f"tc qdisc {verb} dev lo root tbf rate {mbit}mbit burst {_BURST} latency 400ms"
 
 
 def main() -> None:
     """Set up the link, start one process a rank, and end all if one fails."""
     job = Job(**json.loads(sys.argv[1]))
     if not job.paced:
-        for line in ("ip link set lo up", "hostname 127.0.0.1", _shape(job.mbit)):
+        for line in ("ip link set lo up", "hostname 127.0.0.1", shape_command(job.mbit)):
             subprocess.run(line.split(), check=True)
         for name, value in _TCP.items():
             with open(f"/proc/sys/net/ipv4/{name}", "w") as file:
@@ -101,6 +101,8 @@ def main() -> None:
             if time.monotonic() > deadline:
                 sys.exit(f"not done after {job.timeout:.0f} s: --timeout allows more")
             time.sleep(0.2)
+        if any(process.returncode for process in ranks):
+            sys.exit(f"the ranks ended with codes {[p.returncode for p in ranks]}")
     finally:
         for process in ranks:
             if process.poll() is None:
