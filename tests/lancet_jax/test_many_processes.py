@@ -69,7 +69,9 @@ def test_two_processes_run_the_same_plan():
 
 def test_another_pipeline_is_an_error_on_both_before_xla_compiles():
     found, _ = run(size=2, pipeline=["dw", "off"])
-    check_all_failed(found, "process 0 has", "process 1 has", "'schedule-dw' on process 0", "'off' on process 1")
+    check_all_failed(
+        found, "process 0 has", "process 1 has", "'schedule-dw' on process 0", "'off' on process 1"
+    )
 
 
 @pytest.mark.slow
