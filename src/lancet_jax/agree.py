@@ -25,6 +25,7 @@ from hlo_passes.ir.hlo_text import read_hlo
 from hlo_passes.plan.plan import Plan
 from lancet_jax import _jax
 from lancet_jax.errors import PeerError, UnsupportedError
+from lancet_jax.job_store import JobStore, job_store
 
 type Facts = Mapping[str, str]
 """What a process has decided, by name, causes before effects. "" where it does not know; that
@@ -55,7 +56,7 @@ class Peers:
         timeout_s: seconds that the first one waits for the others; they wait twice as long for it.
     """
 
-    store: _jax.JobStore
+    store: JobStore
     members: tuple[int, ...]
     program: str
     place: str
@@ -68,7 +69,7 @@ class Peers:
         Compile-only devices belong to nobody.
         """
         members = tuple(sorted({device.process_index for device in devices}))
-        store = _jax.job_store()
+        store = job_store()
         if store is None or len(members) < 2 or _jax.is_compile_only(devices[0]):
             return None
         attributes = module.operation.attributes

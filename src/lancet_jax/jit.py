@@ -44,11 +44,10 @@ def jit(
         costs: a table of measured times, as `lancet-jax calibrate` writes it, for devices of the
             target's kind; by default the target's own figures.
         on_unsupported: `warn`, `raise` or `ignore` if the step can only run as it is.
-        plan_on: in a job of many processes, whether `every` one plans (plans are equal, and
-            compared) or the `first` plans for all, which saves their CPU time and allows for
-            machines that differ.
-        peer_timeout_s: seconds that the first process waits for the others to compile the same
-            step; they wait twice as long for it. Longer than the longest compile.
+        plan_on: of many processes, whether `every` one plans (and plans are compared) or the
+            `first` for all, which saves CPU time and allows for machines that differ.
+        peer_timeout_s: seconds that the first process waits for the others to compile the step;
+            they wait twice as long for it. Longer than the longest compile.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
@@ -65,11 +64,7 @@ def jit(
             jit, pipeline=pipeline, target=target, costs=costs, on_unsupported=on_unsupported,
             plan_on=plan_on, peer_timeout_s=peer_timeout_s, **jit_kwargs,
         )  # fmt: skip
-    if plan_on not in ("every", "first"):
-        raise OptionError("plan_on", f"{plan_on!r} is no choice", "use 'every' or 'first'")
-    if on_unsupported not in ("warn", "raise", "ignore"):
-        raise OptionError("on_unsupported", f"{on_unsupported!r} is no policy",
-                          "use 'warn', 'raise' or 'ignore'")  # fmt: skip
+    _check_choices(on_unsupported, plan_on)
     if _jax.is_jitted(fun) and jit_kwargs:
         raise OptionError("lancet_jax.jit", f"{sorted(jit_kwargs)} given for a jitted function",
                           "give them to the inner jit, or pass the plain function")  # fmt: skip
@@ -83,6 +78,14 @@ def jit(
     table = str(costs) if costs is not None else None
     rewriter = StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, table)
     return Step(jitted, rewriter)
+
+
+def _check_choices(on_unsupported: str, plan_on: str) -> None:
+    if plan_on not in ("every", "first"):
+        raise OptionError("plan_on", f"{plan_on!r} is no choice", "use 'every' or 'first'")
+    if on_unsupported not in ("warn", "raise", "ignore"):
+        raise OptionError("on_unsupported", f"{on_unsupported!r} is no policy",
+                          "use 'warn', 'raise' or 'ignore'")  # fmt: skip
 
 
 class Step:

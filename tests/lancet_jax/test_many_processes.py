@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from lancet_jax._jax import JobStore
 from lancet_jax.agree import Decision, Peers, SharedPlans, exchange_order
 from lancet_jax.errors import PeerError, UnsupportedError
+from lancet_jax.job_store import JobStore
 
 ROOT = Path(__file__).parents[2]
 SPLIT = "split-region{k=2},schedule-dw"
