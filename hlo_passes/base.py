@@ -78,7 +78,7 @@ class Pass(ABC):
     def spec(self) -> str:
         """Return the text form, options that are not at their default included."""
         changed = [
-            f"{field.name.replace('_', '-')}={_print_value(getattr(self, field.name))}"
+            f"{field.name.replace('_', '-')}={print_value(getattr(self, field.name))}"
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
             if getattr(self, field.name) != field.default
         ]
@@ -140,7 +140,7 @@ def _option(cls: type[Pass], item: str) -> tuple[str, object]:
     try:
         return key, _read_value(value, kind)
     except ValueError:
-        what, default = f"{value!r} is no {_print_kind(kind)}", _print_value(fields[key].default)
+        what, default = f"{value!r} is no {print_kind(kind)}", print_value(fields[key].default)
         where = f"{cls.pass_name()}.{name}"
         raise OptionError(where, what, f"write {name}={default}, say") from None
 
@@ -161,11 +161,16 @@ def _read_value(text: str, kind: object) -> object:
     return typing.cast(typing.Callable[[str], object], kind)(text)
 
 
-def _print_value(value: object) -> str:
+def print_value(value: object) -> str:
+    """Write an option's value as it is read."""
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-def _print_kind(kind: object) -> str:
+def print_kind(kind: object) -> str:
+    """Say in words what values an option takes."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        inner = [k for k in typing.get_args(kind) if k is not type(None)]
+        return f"{' or '.join(map(print_kind, inner))} or none"
     choices = typing.get_args(kind)
     return (
         f"one of {', '.join(map(str, choices))}" if choices else getattr(kind, "__name__", "value")

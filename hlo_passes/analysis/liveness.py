@@ -55,6 +55,24 @@ class Buffers:
                     live -= sizes[buffer]
         return peak
 
+    def at_peak(self, order: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Return (bytes, op that makes it) of every buffer alive at the peak, largest first."""
+        peak, left = self.peak(order), list(self._readers)
+        live: dict[int, int] = {}
+        total = 0
+        for op in order:
+            live |= dict.fromkeys(self.makes[op], op)
+            total += sum(self.sizes[b] for b in self.makes[op])
+            if total + self.scratch[op] == peak:
+                break
+            for buffer in self.reads[op]:
+                left[buffer] -= 1
+            for buffer in (*self.reads[op], *self.makes[op]):
+                if left[buffer] == 0 and buffer in live:
+                    del live[buffer]
+                    total -= self.sizes[buffer]
+        return tuple(sorted(((self.sizes[b], op) for b, op in live.items()), reverse=True))
+
 
 def buffers_of(graph: Graph) -> Buffers:
     """Assign buffers to values: names share memory, in-place updates take over their operand's.

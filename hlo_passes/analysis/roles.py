@@ -45,19 +45,18 @@ def phases_of(graph: Graph) -> dict[int, Phase]:
     that adds up and that no matrix product waits for is a gradient sum.
     """
     heavy = _feeds_product(graph)
-    reach = Reach.of(graph)
     phases: dict[int, Phase] = {}
-    depth: dict[int, int] = {}
-    for exchange in graph.exchanges:
-        collective = graph.ops[exchange].collective
-        assert collective is not None
-        if collective.is_all_to_all:
-            earlier = [depth[e] for e in depth if reach.depends_on(exchange, e)]
-            depth[exchange] = 1 + max(earlier, default=-1)
-            phases[exchange] = (Phase.DISPATCH, Phase.COMBINE)[depth[exchange] % 2]
+    depth = [0] * len(graph.ops)
+    for op in graph.ops:
+        depth[op.id] = max((depth[p] for p in graph.preds[op.id]), default=0)
+        if op.collective is None:
+            continue
+        if op.collective.is_all_to_all:
+            phases[op.id] = (Phase.DISPATCH, Phase.COMBINE)[depth[op.id] % 2]
+            depth[op.id] += 1
         else:
-            sums_up = collective.reduces and not heavy[exchange]
-            phases[exchange] = Phase.GRADIENT if sums_up else Phase.OTHER
+            sums_up = op.collective.reduces and not heavy[op.id]
+            phases[op.id] = Phase.GRADIENT if sums_up else Phase.OTHER
     return phases
 
 

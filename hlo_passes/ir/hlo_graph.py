@@ -90,8 +90,13 @@ class _Builder:
         where: str,
     ) -> Op:
         kind, half = _kind(ins, self.module)
+        sent = _wrapped_exchange(ins, self.module) if kind == "async_start" else None
+        kind = f"{sent.opcode.replace('-', '_')}_start" if sent else kind
         operands = tuple(ids[o] for o in ins.operands)
-        types = tuple(t for o in operands for t in computation.instructions[o].leaves)
+        types = tuple(
+            t for n, o in enumerate(operands)
+            for t in ins.taken(n, computation.instructions[o].leaves)
+        )  # fmt: skip
         work = self._instruction_work(ins, kind, types)
         scope = match[1] if (match := _OP_NAME.search(ins.attributes)) else ""
         is_loop = kind in ("while", "conditional", "call")
@@ -109,7 +114,7 @@ class _Builder:
             matmul=work.matmul and not half,
             dtype=work.dtype,
             xla_us=None if _widens(ins, work) else _xla_cost(ins),
-            collective=_collective(ins, kind, types) if half != "done" else None,
+            collective=_collective(sent or ins, kind, types) if half != "done" else None,
             start=operands[0] if half == "done" and operands else -1,
             blocking='"is_sync":true' in ins.attributes,
             side_effect=_has_side_effect(ins),
@@ -154,7 +159,9 @@ class _Builder:
         root = next(i for i in reversed(computation.instructions) if i.is_root)
         total, largest, dtype = 0.0, 0.0, root.leaves[0].dtype if root.leaves else "f32"
         for ins in computation.instructions:
-            operands = tuple(t for o in ins.operands for t in table[o].leaves)
+            operands = tuple(
+                t for n, o in enumerate(ins.operands) for t in ins.taken(n, table[o].leaves)
+            )
             flops, matmul = _flops(ins, ins.opcode.replace("-", "_"), operands)
             total += flops
             if matmul and flops > largest:
@@ -210,6 +217,13 @@ def _kind(ins: Instruction, module: HloText) -> tuple[str, str]:
         if kind == "async_done" or names & KINDS or "ragged" in ins.attributes:
             return kind, kind.removeprefix("async_")
     return kind, ""
+
+
+def _wrapped_exchange(ins: Instruction, module: HloText) -> Instruction | None:
+    """Return the exchange inside an `async-start`, as dumps spell some all-to-alls."""
+    wrapped = module.computations.get(next(iter(ins.called("calls", "to_apply")), ""))
+    inside = wrapped.instructions if wrapped else []
+    return next((i for i in inside if i.opcode.replace("-", "_") in KINDS), None)
 
 
 def _collective(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> Collective | None:

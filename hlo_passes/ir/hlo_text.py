@@ -16,7 +16,7 @@ _INSTRUCTION = re.compile(r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\s*->.*)?\{\s*$")
 _SHAPE = re.compile(r"(\w+)\[([\d,\s<=?]*)\](?:\{[^{}]*\})?")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
-_OPERAND = re.compile(r"%([\w.\-]+)")
+_OPERAND = re.compile(r"%([\w.\-]+)(?:#(\d+))?")
 _NAME = re.compile(r"[\w.\-]+")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _BRACKETS = {"(": re.compile(r"[()]"), "{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}
@@ -33,6 +33,8 @@ class Instruction:
         opcode: as printed (`all-to-all-start`).
         leaves: the tensors of its shape, tuples flattened.
         operands: names of the instructions that it reads.
+        picks: per operand, which element of a tuple it takes (`%x#1`, as dumps spell it); -1 for
+            all of it. Empty if it takes all of every operand.
         attributes: everything after the operand list, or a constant's or parameter's literal.
         line: line number in the text, from 1.
         is_root: whether it is what its computation returns.
@@ -45,6 +47,12 @@ class Instruction:
     attributes: str
     line: int
     is_root: bool = False
+    picks: tuple[int, ...] = ()
+
+    def taken(self, place: int, leaves: tuple[TensorType, ...]) -> tuple[TensorType, ...]:
+        """Return which of the leaves of operand `place` the instruction reads."""
+        pick = self.picks[place] if place < len(self.picks) else -1
+        return leaves[pick : pick + 1] if 0 <= pick < len(leaves) else leaves
 
     def attribute(self, name: str) -> str:
         """Return the value of `name=...` as printed, or "" where it has none."""
@@ -184,6 +192,7 @@ def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
         end = _close(rest, opcode.end() - 1)
     inside = rest[opcode.end() : end]
     literal = opcode[1] in ("constant", "parameter", "iota")
+    picks = [int(k) if k else -1 for _, k in _OPERAND.findall(inside)] if "#" in inside else ()
     return Instruction(
         name=match["name"],
         opcode=opcode[1],
@@ -192,6 +201,7 @@ def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
         attributes=(inside if literal else "") + rest[end + 1 :],
         line=line,
         is_root=bool(match["root"]),
+        picks=() if literal else tuple(picks),
     )
 
 
@@ -215,7 +225,7 @@ def _leaves(shape: str) -> tuple[TensorType, ...]:
 def _operands(inside: str) -> Iterator[str]:
     """Yield operand names, with or without percent signs and shapes before them."""
     if "%" in inside:
-        yield from _OPERAND.findall(inside)
+        yield from (name for name, _ in _OPERAND.findall(inside))
         return
     depth, word = 0, ""
     for char in _COMMENT.sub("", inside) + ",":

@@ -75,6 +75,10 @@ class ScheduledModule:
 
     def snapshot(self) -> Graph:
         """Return the graph of its entry, loops inside it."""
+        return self._graph
+
+    @cached_property
+    def _graph(self) -> Graph:
         return graph_of(self.parsed, self.devices)
 
     def reordered(self, orders: Mapping[str, Sequence[int]]) -> "ScheduledModule":

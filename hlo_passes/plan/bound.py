@@ -76,7 +76,8 @@ def hideable_us(problem: Problem) -> float:
     sinks: defaultdict[int, float] = defaultdict(float)
     for i, op in enumerate(windows.exchanges):
         sinks[i // max(width, 1)] += problem.us[op]
-    reach = [{i // width for i in _ones(bits)} for bits in groups]
+    block = (1 << width) - 1
+    reach = [[s for s in sinks if bits >> s * width & block] for bits in groups]
     return _max_flow(list(groups.values()), reach, sinks)
 
 

@@ -1,8 +1,9 @@
 """How far XLA's final schedule is from the one that was asked for."""
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from hlo_passes.analysis.changes import longest_increasing
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +44,6 @@ def drift_of(planned: Mapping[str, Sequence[str]], final: Mapping[str, Sequence[
         kept = [op for op in wanted if op in place]
         common += len(kept)
         missing += len(wanted) - len(kept)
-        stay = _longest_increasing([place[op] for op in kept])
+        stay = longest_increasing([place[op] for op in kept])
         moved += [op for i, op in enumerate(kept) if i not in stay]
     return Drift(common, len(moved), missing, tuple(moved))
-
-
-def _longest_increasing(numbers: Sequence[int]) -> set[int]:
-    """Return the indices of one longest increasing subsequence, in O(n log n)."""
-    tails: list[int] = []
-    ends: list[int] = []
-    before = [-1] * len(numbers)
-    for i, number in enumerate(numbers):
-        at = bisect_left(tails, number)
-        before[i] = ends[at - 1] if at else -1
-        if at == len(tails):
-            tails.append(number)
-            ends.append(i)
-        else:
-            tails[at], ends[at] = number, i
-    chosen: set[int] = set()
-    i = ends[-1] if ends else -1
-    while i >= 0:
-        chosen.add(i)
-        i = before[i]
-    return chosen

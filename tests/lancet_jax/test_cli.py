@@ -149,7 +149,7 @@ def test_bad_files_end_in_one_message(tmp_path, name, command, capsys):
     ("arguments", "message"),
     [
         (["inspect", "missing.txt"], "No such file"),
-        (["inspect", "."], "Is a directory"),
+        (["inspect", "."], "no module in this folder"),
         (["inspect", "{gpu}", "--target", "k80:1x8"], "k80"),
         (["inspect", "{gpu}", "--target", "h100:1by8"], "h100:1by8"),
         (["plan", "{gpu}", "-p", "faster"], "faster"),

@@ -23,7 +23,7 @@ from hlo_passes.ir.dumps import load
 from hlo_passes.ir.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from lancet_jax.calibrate import Measuring, kernels_of, probes_of
-from lancet_jax.cli.files import Json, context_of, priced, print_json, working
+from lancet_jax.cli.files import Json, context_of, prices_of, print_json, working
 from lancet_jax.errors import OptionError
 
 
@@ -86,8 +86,8 @@ def _use_devices(count: int) -> None:
 def _cuts(module: Module, passes: Sequence[Pass], target: str) -> Iterator[Module]:
     """Yield what each pass leaves."""
     for step in passes:
-        graph, costs = priced(module, target, None)
-        context = context_of(module, costs)
+        graph, costs = prices_of(module, target, None)
+        context = context_of(module, costs.for_graph(graph))
         cut = step.apply(module, step.plan(graph, context))
         if cut.changed:
             assert isinstance(cut.module, Module)

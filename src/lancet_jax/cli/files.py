@@ -1,10 +1,11 @@
-"""What `inspect`, `plan` and `opt` share: a module file, a target, a place to print."""
+"""What the commands share: a module file, a target, a place to print."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,21 +17,71 @@ from hlo_passes.base import AnyModule, Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
+from hlo_passes.errors import InputError, LancetError
+from hlo_passes.ir.dump_folder import choose_module
 from hlo_passes.ir.dumps import load
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
+from hlo_passes.plan.simulate import Simulator
+from hlo_passes.plan.timeline import Timeline
+from lancet_jax.capture import find_capture, read_capture
 
 type Json = Annotated[bool, Parameter(negative="")]
 """The flag that every command has."""
 
+type Target = Annotated[str | None, Parameter(name=["--target", "-t"])]
+"""The option that most commands have: what to price or plan for."""
 
-def read(
-    path: Path, target: str | None, costs: Path | None = None
-) -> tuple[AnyModule, Graph, TargetCosts]:
-    """Read a module file and price it for a target.
+type Pipeline = Annotated[str, Parameter(name=["--pipeline", "-p"])]
+"""The passes of `plan` and `opt`; `lancet-jax passes` lists them."""
+
+type Output = Annotated[Path | None, Parameter(name=["--output", "-o"])]
+"""Where a command writes, whole or not at all."""
+
+_CAPABILITY = re.compile(r"\.sm_(\d+\.\d+)[a-z]?_gpu_")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a command was pointed at.
+
+    Attributes:
+        module: the module, also of a capture.
+        simulator: its picture, with as many devices as its exchanges speak of, priced for the
+            target.
+        measured: the step by the clock, for a capture.
+        notes: how the file was chosen, and what a reader should know.
+    """
+
+    module: AnyModule
+    simulator: Simulator
+    measured: Timeline | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        """The module's picture."""
+        return self.simulator.graph
+
+    @property
+    def costs(self) -> TargetCosts:
+        """Prices for the target."""
+        costs = self.simulator.costs
+        assert isinstance(costs, TargetCosts)
+        return costs
+
+    @property
+    def name(self) -> str:
+        """The module's name."""
+        return self.module.name
+
+
+def open_source(path: Path, target: str | None, costs: Path | None = None) -> Source:
+    """Read a module file, the right one of a dump folder, or a profiler capture.
 
     Args:
-        path: see `hlo_passes.ir.dumps.load`.
+        path: see `hlo_passes.ir.dumps.load`; or an `.xplane.pb`, or a folder that
+            `jax.profiler.trace` wrote.
         target: `h100:1x8`; by default what the table holds for, or as many H100 as the module has
             devices, 8 to a node.
         costs: a table of measured times, as `lancet-jax calibrate` writes it.
@@ -41,16 +92,28 @@ def read(
     table = CostTable.load(costs) if costs is not None else None
     if target:
         parse_target(target)
+    notes: list[str] = []
     with working(f"reading {path}"):
-        module = load(path)
-        graph, prices = priced(module, target, table)
-    return module, graph, prices
+        found = find_capture(path)
+        capture = read_capture(found) if found is not None else None
+        if capture is not None:
+            notes += capture.notes
+            module: AnyModule = capture.module
+        else:
+            if path.is_dir():
+                choice = choose_module(path)
+                path, notes = choice.chosen.path, [str(choice)]
+            module = load(path)
+        graph, prices = prices_of(module, target, table)
+        simulator = _priced(prices, graph, path)
+    measured = capture.timeline(graph) if capture is not None else None
+    return Source(module, simulator, measured, tuple(notes))
 
 
-def priced(
+def prices_of(
     module: AnyModule, target: str | None, table: CostTable | None
 ) -> tuple[Graph, TargetCosts]:
-    """Return a module's graph and prices for it; see `read`.
+    """Return a module's picture and prices for its target; see `open_source`.
 
     Raises:
         OptionError: if the target is none, or the table was measured on other devices.
@@ -62,7 +125,42 @@ def priced(
     chosen = parse_target(target or default)
     if table is not None:
         table.check_device(chosen)
-    return graph, TargetCosts(target=chosen, measured=table).for_graph(graph)
+    return graph, TargetCosts(target=chosen, measured=table)
+
+
+def _priced(costs: TargetCosts, graph: Graph, path: Path) -> Simulator:
+    """Fit prices to a graph, and make sure that it can be priced at all.
+
+    XLA's estimates beside the ops are of the device that it compiled for. A dump's name tells it.
+
+    Raises:
+        InputError: if an op makes no sense, as a shape of an unknown type.
+    """
+    named = _CAPABILITY.search(path.name)
+    foreign = named is not None and named[1] != costs.target.profile.compute_capability
+    try:
+        fitted = replace(costs, xla_compute=not foreign).for_graph(graph)
+        priced = Simulator(graph, fitted)
+        priced.timeline()
+    except LancetError:
+        raise
+    except Exception as error:
+        raise InputError(str(path), f"malformed: {error} ({type(error).__name__})",
+                         "write the file again; if XLA or JAX wrote it as it is, report it") \
+            from error  # fmt: skip
+    return priced
+
+
+def read(
+    path: Path, target: str | None, costs: Path | None = None
+) -> tuple[AnyModule, Graph, TargetCosts]:
+    """Read a module and price it for a target; see `open_source`.
+
+    Raises:
+        LancetError: if the file or the target is unfit.
+    """
+    source = open_source(path, target, costs)
+    return source.module, source.graph, source.costs
 
 
 def context_of(module: AnyModule, costs: TargetCosts) -> Context:

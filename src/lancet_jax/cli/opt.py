@@ -1,9 +1,6 @@
 """`lancet-jax opt`: rewrite a module file, by passes or by a saved plan."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
@@ -17,16 +14,25 @@ from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.verify import verify_reordering
-from lancet_jax.cli.files import Json, context_of, print_json, read, working
+from lancet_jax.cli.files import (
+    Json,
+    Output,
+    Pipeline,
+    Target,
+    context_of,
+    print_json,
+    read,
+    working,
+)
 
 
 def opt(
     file: Path,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    target: str | None = None,
+    output: Output = None,
+    target: Target = None,
     costs: Path | None = None,
-    pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
+    pipeline: Pipeline = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -35,7 +41,7 @@ def opt(
     Parameters
     ----------
     file
-        StableHLO text or bytecode, HLO text (scheduled or not) or .hlo.pb.
+        Anything that `inspect` reads.
     output
         Where to write the module, as text.
     target
@@ -43,7 +49,8 @@ def opt(
     costs
         Times measured by `lancet-jax calibrate`; their devices are then the default target.
     pipeline
-        A preset (off, dw, exchange, lancet, full, best) or passes, as schedule-dw,pin-order.
+        A preset (off, dw, exchange, lancet, full, best) or passes, as
+        schedule-dw,split-region{k=4}; see `lancet-jax passes`.
     plan
         A plan made by `lancet-jax plan` for this very file, to be followed instead.
     json

@@ -1,9 +1,6 @@
 """`lancet-jax plan`: decide how to hide the exchanges of a module file, and save the decision."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from hlo_passes.base import AnyModule
 from hlo_passes.cost.roofline import TargetCosts
@@ -17,7 +14,17 @@ from hlo_passes.plan.timeline import Timeline
 from hlo_passes.reorder_scheduled import at_post_scheduler
 from hlo_passes.rewrite.region import cut_module
 from hlo_passes.split_pass import ordered_timeline
-from lancet_jax.cli.files import Json, context_of, print_json, read, stdout, working
+from lancet_jax.cli.files import (
+    Json,
+    Output,
+    Pipeline,
+    Target,
+    context_of,
+    print_json,
+    read,
+    stdout,
+    working,
+)
 from lancet_jax.report.report import Report
 from lancet_jax.report.text import show
 
@@ -25,10 +32,10 @@ from lancet_jax.report.text import show
 def plan(
     file: Path,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    target: str | None = None,
+    output: Output = None,
+    target: Target = None,
     costs: Path | None = None,
-    pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
+    pipeline: Pipeline = DEFAULT,
     json: Json = False,
 ) -> None:
     """Plan a module file and show what the plan is predicted to hide.
@@ -36,7 +43,7 @@ def plan(
     Parameters
     ----------
     file
-        StableHLO text or bytecode, HLO text (scheduled or not) or .hlo.pb.
+        Anything that `inspect` reads.
     output
         Where to write the plan, as JSON.
     target
@@ -44,7 +51,8 @@ def plan(
     costs
         Times measured by `lancet-jax calibrate`; their devices are then the default target.
     pipeline
-        A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split.
+        A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split; see
+        `lancet-jax passes`.
     json
         Print the report as JSON.
     """

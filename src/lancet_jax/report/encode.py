@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hlo_passes.analysis.labels import is_backward
 from hlo_passes.ir.graph import Op
 from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.plan import Move, Plan
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
-from lancet_jax.report.report import Report, is_backward, stem_of
+from lancet_jax.report.report import Report, stem_of
 from lancet_jax.report.step import Bar, Level, Step
 
 SCHEMA = 1

@@ -1,12 +1,13 @@
 """The facts of a report, before anybody prints them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hlo_passes.analysis.roles import Role, phases_of, roles_of
+from hlo_passes.analysis.labels import labels_of
+from hlo_passes.analysis.roles import roles_of
 from hlo_passes.cost.model import CostModel
 from hlo_passes.files import write_atomically
 from hlo_passes.ir.collectives import Phase
@@ -227,7 +228,7 @@ def _report(
     notes: tuple[str, ...] = (),
     seconds: float = 0.0,
 ) -> Report:
-    labels = dict(_labels(graph))
+    labels = {key: (label.phase, label.backward) for key, label in labels_of(graph).items()}
     old = {w.key: w for w in before.windows} if matched else {}
     windows = tuple(
         _change(w, old.get(w.key), *labels.get(w.key, (Phase.OTHER, False)))
@@ -254,24 +255,6 @@ def _change(new: Window, old: Window | None, label: Phase, backward: bool) -> Wi
         new.key, label, backward, new.bytes, new.us, new.source, before_us, new.exposed_us,
         new.times, new.fillers,
     )  # fmt: skip
-
-
-def _labels(graph: Graph) -> Iterator[tuple[str, tuple[Phase, bool]]]:
-    """Yield phase and direction of every exchange, those in loops included."""
-    for inside, _ in graph.walk():
-        roles, phases = roles_of(inside), phases_of(inside)
-        for op, phase in phases.items():
-            yield inside.ops[op].key, (phase, is_backward(inside, roles, op))
-
-
-def is_backward(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
-    """Whether what an exchange sends comes out of the backward pass, or its scope says so."""
-    return _has_backward_input(graph, roles, exchange) or "transpose(" in graph.ops[exchange].scope
-
-
-def _has_backward_input(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
-    makers = {graph.values[v].op for v in graph.ops[exchange].operands}
-    return any(roles[m] in (Role.BACKWARD, Role.WEIGHT) for m in makers if m >= 0)
 
 
 def pieces_of(graph: Graph, splits: Sequence[Split]) -> frozenset[str]:
