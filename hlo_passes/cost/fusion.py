@@ -64,6 +64,19 @@ def fused_work(graph: Graph) -> tuple[Work, ...]:
     return _Fuser(graph).work()
 
 
+def kernels(graph: Graph) -> dict[int, tuple[int, ...]]:
+    """Return the kernels of a graph once pointwise chains are fused.
+
+    Args:
+        graph: not fused yet; graphs inside its loops are left alone.
+
+    Returns:
+        From the op whose result a kernel writes to all ops in it, ascending, itself and reshapes
+        of what it reads included. An op may be computed in several kernels.
+    """
+    return _Fuser(graph).kernels()
+
+
 def is_fused(graph: Graph) -> bool:
     """Whether a graph is of XLA's own making, past fusion."""
     return any(g.scheduled or any(op.kind == "fusion" for op in g.ops) for g, _ in graph.walk())
@@ -103,8 +116,29 @@ class _Fuser:
             return Work(0.0, 0.0, False, op.dtype)
         if op.kind not in _READS or op.is_free:
             return Work(op.flops, op.bytes, op.matmul, op.dtype)
-        flops, read = self._kernel(op)
+        flops, read, _ = self._kernel(op)
         return Work(flops, read + self._written(op), False, op.dtype)
+
+    def kernels(self) -> dict[int, tuple[int, ...]]:
+        """Return the ops of every kernel, by the op that it writes."""
+        return {
+            op.id: self._kernel(op)[2] if op.kind in _READS else self._with_aliases(op)
+            for op in self.graph.ops
+            if not (self.alias[op.id] or self.inside[op.id] or op.is_free)
+            and op.collective is None
+            and not op.inner
+            and op.results
+        }
+
+    def _with_aliases(self, op: Op) -> tuple[int, ...]:
+        """Return an op and the ops that only rename the memory that it reads."""
+        found, queue = {op.id}, [op]
+        while queue:
+            makers = {self.graph.values[v].op for v in queue.pop().operands}
+            new = {m for m in makers - found if m >= 0 and self.alias[m]}
+            found |= new
+            queue += [self.graph.ops[m] for m in new]
+        return tuple(sorted(found))
 
     def _is_alias(self, op: Op) -> bool:
         """Whether an op costs nothing: a reshape, or a transpose that a matrix product folds in."""
@@ -144,11 +178,11 @@ class _Fuser:
             return False
         if count < 2 or op.kind in FREE_KINDS:
             return True
-        _, read = self._kernel(op)
+        _, read, _ = self._kernel(op)
         return read * (count - 1) <= self.graph.values[op.results[0]].bytes * (count + 1)
 
-    def _kernel(self, root: Op) -> tuple[float, float]:
-        """Return (flops, bytes read) of the kernel that computes `root` and all that is inside it.
+    def _kernel(self, root: Op) -> tuple[float, float, tuple[int, ...]]:
+        """Return (flops, bytes read, ops) of the kernel that computes `root` and all inside it.
 
         Ops are visited readers first, so the share of an op's result that the kernel needs (the
         part that a slice takes, say) is known when its turn comes.
@@ -170,7 +204,8 @@ class _Fuser:
                     heappush(queue, -maker)
                 else:
                     read[value] = min(1.0, read.get(value, 0.0) + wanted)
-        return flops, sum(part * self.graph.values[value].bytes for value, part in read.items())
+        bytes = sum(part * self.graph.values[value].bytes for value, part in read.items())
+        return flops, bytes, tuple(sorted(share))
 
     def _joins(self, maker: int) -> bool:
         return maker >= 0 and (self.alias[maker] or self.inside[maker])

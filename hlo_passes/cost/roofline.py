@@ -9,6 +9,7 @@ import msgspec
 
 from hlo_passes.cost.device import shipped
 from hlo_passes.cost.fusion import fused_work, is_fused
+from hlo_passes.cost.kernels import kernel_names
 from hlo_passes.cost.model import Cost, Source
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import Target
@@ -20,10 +21,11 @@ from hlo_passes.ir.work import Work
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What an op does not know of itself: its operands' types, its work after fusion."""
+    """What an op does not know of itself: its operands' types, its kernel, its work in it."""
 
     operands: tuple[str, ...]
     work: Work
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class TargetCosts:
     """The `CostModel` of a target.
 
     A compute op costs what the measured table says, else what XLA wrote beside it, else the longer
-    of its flops and its bytes at the device's rates, and a launch. An exchange costs what the
-    measured table says, else what XLA's estimator says of this device inside a node, else what the
-    links say.
+    of its flops and its bytes at the device's rates, and a launch. Where the table has measured
+    kernels, but not this one, that is scaled by what those of its kind took. An exchange costs what
+    the measured table says, else what XLA's estimator says of this device inside a node, else what
+    the links say.
 
     Attributes:
         target: devices and links.
@@ -87,18 +90,25 @@ class TargetCosts:
         is for, an exchange of all the graph's devices is priced as one of all the target's: a step
         lowered for 8 devices shows what it would do on 64.
         """
-        return replace(self, _facts=dict(_facts_of(graph)), program_devices=graph.devices)
+        named = self.measured is not None and bool(self.measured.kernels)
+        facts = dict(_facts_of(graph, named))
+        return replace(self, _facts=facts, program_devices=graph.devices)
 
     def compute(self, op: Op) -> Cost:
         """Price one execution of a compute op that is no loop."""
         facts = self._facts.get(op)
-        if facts is not None and (us := self._measured_us(op, facts)) is not None:
-            assert self.measured is not None
-            return Cost(us, self.measured.cost_source)
+        if facts is not None and self.measured is not None:
+            if (entry := self.measured.kernels.get(facts.kernel)) is not None:
+                return Cost(entry.us, self.measured.cost_source, entry.spread)
+            if (us := self._measured_us(op, facts)) is not None:
+                return Cost(us, self.measured.cost_source)
         if self.xla_compute and op.xla_us is not None:
             return Cost(op.xla_us, Source.XLA)
         work = facts.work if facts is not None else Work(op.flops, op.bytes, op.matmul, op.dtype)
-        return Cost(self._roofline_us(op.kind, work), Source.ROOFLINE)
+        us = self._roofline_us(op.kind, work)
+        if us and facts is not None and facts.kernel:
+            return Cost(us * self._scale(op.kind, work.matmul), Source.FITTED)
+        return Cost(us, Source.ROOFLINE)
 
     def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
         """Price one exchange of `fraction` of the bytes that it sends, nothing else on its links.
@@ -119,6 +129,15 @@ class TargetCosts:
             if table is not None and us is not None:
                 return Cost(us, table.cost_source)
         return Cost(topology.time_us(collective.kind, bytes, groups), Source.LINK)
+
+    def _scale(self, kind: str, matmul: bool) -> float:
+        """Return what measured kernels of a kind took, over what the roofline says of them."""
+        assert self.measured is not None
+        found = [op for op in self.measured.kernels.values() if op.kind == kind]
+        found = found or [op for op in self.measured.kernels.values() if op.matmul == matmul]
+        works = [(op.kind, Work(op.flops, op.bytes, op.matmul, op.dtype)) for op in found]
+        said = sum(self._roofline_us(name, work) for name, work in works)
+        return sum(op.us for op in found) / said if said else 1.0
 
     @property
     def _xla_table(self) -> CostTable | None:
@@ -159,14 +178,20 @@ def xla_exchange_table(device: str) -> CostTable | None:
     return None if data is None else CostTable.from_json(data, f"exchange-{device}-1x8.json")
 
 
-def _facts_of(graph: Graph) -> Iterator[tuple[Op, _Facts]]:
-    """Yield what is to be known of the compute ops of a graph and of those inside it."""
+def _facts_of(graph: Graph, named: bool) -> Iterator[tuple[Op, _Facts]]:
+    """Yield what is to be known of the compute ops of a graph and of those inside it.
+
+    Args:
+        graph: of any stage.
+        named: whether kernels are to be named, where the graph is not fused yet.
+    """
     fused = is_fused(graph)
     for inside, _ in graph.walk():
         works = None if fused else fused_work(inside)
+        names = kernel_names(inside) if named and not fused else {}
         for op in inside.ops:
             if op.inner or op.collective is not None or op.is_free:
                 continue
             types = (str(leaf) for v in op.operands for leaf in inside.values[v].leaves)
             work = works[op.id] if works else Work(op.flops, op.bytes, op.matmul, op.dtype)
-            yield op, _Facts(tuple(types), work)
+            yield op, _Facts(tuple(types), work, names.get(op.id, ""))

@@ -12,7 +12,8 @@ import msgspec
 
 from hlo_passes.cost.curve import Curve
 from hlo_passes.cost.model import Source
-from hlo_passes.errors import InputError
+from hlo_passes.cost.target import Target
+from hlo_passes.errors import InputError, OptionError
 from hlo_passes.files import read_file, write_atomically
 from hlo_passes.ir.collectives import KINDS
 
@@ -39,19 +40,28 @@ class ExchangeTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class OpTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Time of one compute op.
+    """Time of one compute op, or of the kernel that it is the last op of.
 
     Attributes:
         kind: as in `Op.kind`.
         operands: types of its operands, as `bf16[8,64]`.
         dtype: as in `Op.dtype`.
         us: its time.
+        kernel: name of the kernel (`kernel_names`), with all that is fused into it; "" for the
+            time of the op alone, whatever stands around it.
+        spread: distance of the quartiles as a share of `us`; 0 where it is not known.
+        flops, bytes, matmul: the kernel's work, for kernels that were not measured.
     """
 
     kind: str
     operands: tuple[str, ...]
     dtype: str
     us: float
+    kernel: str = ""
+    spread: float = 0.0
+    flops: float = 0.0
+    bytes: float = 0.0
+    matmul: bool = False
 
 
 class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -65,7 +75,7 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         versions: of what made it: jax, a driver, NCCL.
         note: what a reader has to know.
         exchanges: at most one entry per kind, group size and nodes.
-        ops: at most one entry per kind, operand types and dtype.
+        ops: at most one entry per kernel, or per kind, operand types and dtype.
     """
 
     schema: int = SCHEMA
@@ -97,13 +107,18 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return self._times.get((kind, operands, dtype))
 
     @cached_property
+    def kernels(self) -> dict[str, OpTime]:
+        """Kernels by name."""
+        return {op.kernel: op for op in self.ops if op.kernel}
+
+    @cached_property
     def curves(self) -> dict[tuple[str, int, int], Curve]:
         """Curves by (kind, group size, nodes)."""
         return {(e.kind, e.group_size, e.nodes): Curve.of(e.points) for e in self.exchanges}
 
     @cached_property
     def _times(self) -> dict[tuple[str, tuple[str, ...], str], float]:
-        return {(op.kind, op.operands, op.dtype): op.us for op in self.ops}
+        return {(op.kind, op.operands, op.dtype): op.us for op in self.ops if not op.kernel}
 
     def check(self, where: str = "<table>") -> None:
         """Raise unless the table makes sense.
@@ -122,9 +137,22 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             _check_exchange(entry, place, self.source == "measured")
         for op in self.ops:
             place = f"{where}: {op.kind}({', '.join(op.operands)}) {op.dtype}"
-            _once(seen, (op.kind, op.operands, op.dtype), place)
+            _once(seen, (op.kernel,) if op.kernel else (op.kind, op.operands, op.dtype), place)
             if not 0 <= op.us < float("inf"):
                 raise InputError(place, f"{op.us} us is no time", "measure it again")
+
+    def check_device(self, target: Target) -> None:
+        """Raise unless the table is of the target's kind of device.
+
+        Raises:
+            OptionError: naming both kinds.
+        """
+        device = self.target.partition(":")[0]
+        if device != target.profile.name:
+            raise OptionError(
+                f"target {target.name!r}", f"the table of costs is of {device} devices",
+                "name no other target, or calibrate on such devices",
+            )  # fmt: skip
 
     def to_json(self) -> bytes:
         """Return the table as JSON, one line per entry."""

@@ -4,6 +4,7 @@ Only the order changes. Of a proto it is field 7, of a text the order of lines; 
 layout, alias and cost stays as XLA left it.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,9 @@ from hlo_passes.ir.hlo_text import HloText, read_hlo
 from hlo_passes.ir.wire import LENGTH, VARINT, fields, message, packed, varint
 
 _COMPUTATIONS, _SCHEDULE = 3, 7
+_METADATA = re.compile(r', metadata=\{(?:[^{}"]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*\}')
+_TABLES = re.compile(r'^\d+ ["{].*\n', re.MULTILINE)
+"""Lines of the tables of file names, functions and stack frames."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,12 @@ class ScheduledModule:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over the text, which holds every op and their order."""
-        return sha256(self.text.encode()).hexdigest()[:16]
+        """16 hex digits over every op and their order; not over what line they come from.
+
+        The same step called from two places in a program is the same module.
+        """
+        bare = _TABLES.sub("", _METADATA.sub("", self.text))
+        return sha256(bare.encode()).hexdigest()[:16]
 
     def snapshot(self) -> Graph:
         """Return the graph of its entry, loops inside it."""

@@ -19,13 +19,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import jax
 import jax.extend.xla as jex
-from jax._src import compiler, config, hardware_utils, xla_bridge
+from jax._src import compiler, config, distributed, hardware_utils, xla_bridge
 from jax._src.lib import xla_client
 from jaxlib import _jax as jaxlib_client
 from jaxlib.mlir import ir
@@ -51,29 +52,36 @@ class Prepared:
         compiler_options: XLA options to add where the user did not set them.
         on_scheduled: called with the serialized HloModuleProto after XLA has scheduled it; returns
             other bytes to go on with, or None. None where the backend has no such stage.
-        on_finished: called once XLA is done.
+        on_finished: called with the executable once XLA is done.
     """
 
     module: ir.Module
     compiler_options: dict[str, str | bool | int]
     on_scheduled: Callable[[bytes], bytes | None] | None = None
-    on_finished: Callable[[], None] = lambda: None
+    on_finished: Callable[[Any], None] = lambda executable: None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What jit is about to compile.
+
+    Attributes:
+        module: what it lowered; not ours to edit.
+        devices: which devices it is for.
+        partition: has XLA partition the module and no more, and returns the HloModuleProto;
+            raises `UnsupportedError` where it cannot.
+    """
+
+    module: ir.Module
+    devices: tuple[Any, ...]
+    partition: Callable[[], bytes]
 
 
 class Rewriter(Protocol):
     """What is done to modules that are compiled under `rewriting`. Hashable, compared by value."""
 
-    def prepare(
-        self, module: ir.Module, devices: Sequence[Any], partition: Callable[[], bytes]
-    ) -> Prepared | None:
-        """Return what to compile instead, or None to compile `module` as it is.
-
-        Args:
-            module: what jit lowered; not ours to edit.
-            devices: which devices it is for.
-            partition: has XLA partition the module and no more, and returns the HloModuleProto;
-                raises `UnsupportedError` where it cannot.
-        """
+    def prepare(self, request: Request) -> Prepared | None:
+        """Return what to compile instead, or None to compile the module as it is."""
         ...
 
 
@@ -100,7 +108,7 @@ def install() -> None:
         if rewriter is not None:
             with _user_context()(None):
                 run = functools.partial(_partition, backend, computation, options, *args, **kwargs)
-                prepared = rewriter.prepare(computation, tuple(devices.flat), run)
+                prepared = rewriter.prepare(Request(computation, tuple(devices.flat), run))
         if prepared is None:
             return original(backend, computation, devices, options, *args, **kwargs)
         _add_options(options, prepared.compiler_options)
@@ -109,7 +117,7 @@ def install() -> None:
         calling = _calling(callback, stage, platform) if callback else nullcontext()
         with _user_context()(None), calling:
             executable = original(backend, prepared.module, devices, options, *args, **kwargs)
-        prepared.on_finished()
+        prepared.on_finished(executable)
         return executable
 
     compiler.compile_or_get_cached = compile_or_get_cached
@@ -217,6 +225,11 @@ def clone(module: ir.Module) -> ir.Module:
         return ir.Module.parse(buffer.getvalue())
 
 
+def fingerprint(module: ir.Module) -> str:
+    """Return 16 hex digits over a module without locations."""
+    return sha256(module.operation.get_asm(enable_debug_info=False).encode()).hexdigest()[:16]
+
+
 def mark(module: ir.Module, salt: str) -> None:
     """Write `salt` on a module of our own, beside frontend attributes that it has already.
 
@@ -272,8 +285,24 @@ def uncached(lowered: jax.stages.Lowered) -> jax.stages.Lowered:
 
 def final_hlo(compiled: jax.stages.Compiled) -> str:
     """Return the HLO that will run, in the order in which it will run."""
-    executable = compiled.runtime_executable()
+    return hlo_of(compiled.runtime_executable())
+
+
+def hlo_of(executable: Any) -> str:
+    """Return the HLO of an executable as XLA's client knows it."""
     return "\n\n".join(module.to_string() for module in executable.hlo_modules())
+
+
+# ---------------------------------------------------------------------------- other processes
+
+
+def job_client() -> tuple[Any, int] | None:
+    """Return the client of the job's coordination service, and this process's rank.
+
+    None if `jax.distributed` was not initialized.
+    """
+    state = distributed.global_state
+    return None if state.client is None else (state.client, state.process_id)
 
 
 # ---------------------------------------------------------------------------- backends

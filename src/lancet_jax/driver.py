@@ -5,12 +5,10 @@ The order is enforced where it is exact. If XLA calls back after scheduling (CUD
 costs. Elsewhere the order is planned on StableHLO and pinned with barriers.
 """
 
-import gc
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
@@ -21,25 +19,22 @@ from jaxlib.mlir import ir
 from hlo_passes.base import Context, Pass, Pipeline
 from hlo_passes.choose_split import describe_race
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import Target, parse_target, target_of_devices
 from hlo_passes.errors import LancetError
 from hlo_passes.ir.module import Module
-from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.plan.plan import Plan
-from hlo_passes.reorder_scheduled import ReorderScheduled
 from hlo_passes.schedule_dw import ScheduleDw
-from hlo_passes.verify import (
-    rank_dependent_exchanges,
-    verify_exchange_pairs,
-    verify_reordering,
-)
 from lancet_jax import _jax
-from lancet_jax.errors import LancetWarning, UnsupportedError
-from lancet_jax.outcome import Outcome, recall, remember
+from lancet_jax.agree import Decision, Peers, SharedPlans
+from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
+from lancet_jax.outcome import Outcome
 from lancet_jax.partition import source_of
+from lancet_jax.schedule_edit import ScheduleEdit
 
 type OnUnsupported = Literal["warn", "raise", "ignore"]
+type PlanOn = Literal["every", "first"]
 
 DISABLE = "LANCET_JAX_DISABLE"
 """Environment variable that turns `lancet_jax.jit` into plain `jax.jit`; read at every call."""
@@ -58,12 +53,18 @@ class StepRewriter:
         passes: what to run, in this order.
         target: what to plan for; None to look at the devices.
         on_unsupported: what to do about a step that cannot be optimised.
+        plan_on: which processes of a job plan: `every` one, or the `first` for all.
+        peer_timeout_s: seconds that the first process waits for the others.
+        table: file of measured costs; None for the target's own.
         outcomes: what became of every compile, newest last.
     """
 
     passes: Pipeline
     target: str | None = None
     on_unsupported: OnUnsupported = "warn"
+    plan_on: PlanOn = "every"
+    peer_timeout_s: float = 600.0
+    table: str | None = None
     outcomes: list[Outcome] = field(default_factory=list, compare=False, repr=False)
 
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
@@ -72,63 +73,96 @@ class StepRewriter:
         XLA's own costs count only if it compiles for the target.
 
         Raises:
-            OptionError: if the devices are of a kind that no profile describes.
+            OptionError: if the devices are of a kind that no profile describes, or not of the kind
+                that the table was measured on.
+            InputError: if the table cannot be read.
         """
         target = resolve_target(self.target, devices)
         is_same = devices[0].device_kind in target.profile.device_kinds
-        return TargetCosts(target, xla_compute=is_same, program_devices=len(devices))
+        table = CostTable.load(self.table) if self.table is not None else None
+        if table is not None:
+            table.check_device(target)
+        return TargetCosts(target, table, xla_compute=is_same, program_devices=len(devices))
 
     # ------------------------------------------------------------------ around one compile
 
-    def prepare(
-        self, module: ir.Module, devices: Sequence[Any], partition: Callable[[], bytes]
-    ) -> _jax.Prepared | None:
-        """Return what to compile instead of `module`; None to leave it alone."""
+    def prepare(self, request: _jax.Request) -> _jax.Prepared | None:
+        """Return what to compile instead of what jit lowered; None to leave it alone.
+
+        Raises:
+            PeerError: if another process would compile something else, or does not come.
+        """
+        module, devices = request.module, request.devices
         outcome = Outcome(devices=len(devices))
         self.outcomes.append(outcome)
-        started = time.perf_counter()
+        peers = Peers.of(module, devices, self.peer_timeout_s)
+        shared = SharedPlans(peers, self.plan_on == "first")
+        if peers is not None and shared.is_used:
+            peers.agree("question", self._question(module))
+        prepared, started = None, time.perf_counter()
         try:
-            return self._prepare(module, devices, partition, outcome)
+            prepared = self._prepare(request, outcome, shared)
+        except PeerError:
+            raise
         except Exception as error:
             outcome.error = error
-            self._complain(outcome)
-            return None
+            shared.leave(self._topic(module), Decision(error=str(error)))
         finally:
             outcome.seconds += time.perf_counter() - started
+        if peers is not None:
+            peers.agree("program", self._question(module) | outcome.facts())
+        self._complain(outcome)
+        return prepared
+
+    def _question(self, module: ir.Module) -> dict[str, str]:
+        """Return what a plan depends on, prices aside."""
+        return {
+            "lancet-jax": version("lancet-jax"),
+            "jaxlib": version("jaxlib"),
+            "pipeline": self.passes.spec or "off",
+            "target option": self.target or "none",
+            "plan_on": self.plan_on,
+            "module": _jax.fingerprint(module),
+        }
+
+    def _topic(self, module: ir.Module) -> str:
+        """Return where the first process leaves its plans for a module."""
+        return f"plans/{self.passes.spec}/{self.target}/{_jax.fingerprint(module)}"
 
     def _prepare(
-        self,
-        module: ir.Module,
-        devices: Sequence[Any],
-        partition: Callable[[], bytes],
-        outcome: Outcome,
+        self, request: _jax.Request, outcome: Outcome, shared: SharedPlans
     ) -> _jax.Prepared | None:
+        module, devices = request.module, request.devices
         options = compile_only_options(devices)
         if len(devices) == 1:
             outcome.notes.append("one device: there is nothing to exchange")
         elif not self.passes.passes:
             outcome.notes.append("pipeline off: the module was left as it is")
         else:
-            return self._rewrite(module, devices, partition, options, outcome)
+            return self._rewrite(request, options, outcome, shared)
         return _jax.Prepared(module, options) if options else None
 
     def _rewrite(
         self,
-        module: ir.Module,
-        devices: Sequence[Any],
-        partition: Callable[[], bytes],
+        request: _jax.Request,
         options: dict[str, Any],
         outcome: Outcome,
+        shared: SharedPlans,
     ) -> _jax.Prepared:
         """Run what edits StableHLO now, and prepare what edits the schedule."""
+        module, devices = request.module, request.devices
         costs = self.costs(devices)
+        first = shared.made(self._topic(module))
+        prices = first.prices if first else f"{costs.name} {costs.fingerprint}"
+        plans: tuple[Plan, ...] = ()
         now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
         if now:
             ragged = devices[0].platform == "gpu"
-            source = source_of(Module.copy_of(module), now, len(devices), partition)
+            source = source_of(Module.copy_of(module), now, len(devices), request.partition)
             outcome.partition_seconds = source.seconds
-            ours, plans = run_on_stablehlo(source.module, now, costs, ragged=ragged)
-            outcome.cuts = tuple(plan for plan in plans if plan.splits)
+            made = first.plans if first else None
+            ours, plans = run_on_stablehlo(source.module, now, costs, ragged=ragged, made=made)
+            outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
             outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
             options |= split_options(devices, bool(outcome.cuts))
             if schedule is None:
@@ -138,35 +172,19 @@ class StepRewriter:
             clone = _jax.clone(module) if is_kept else ours.ir
         else:
             clone = _jax.clone(module)
-        salt = self.salt(costs, clone)
-        _jax.mark(clone, salt)
+        shared.leave(self._topic(module), Decision(plans, prices))
+        outcome.salt = self.salt(prices, clone)
+        _jax.mark(clone, outcome.salt)
+        if schedule is None:
+            return _jax.Prepared(clone, options)
+        edit = ScheduleEdit(schedule, len(devices), costs, outcome, shared)
 
-        def finish() -> None:
-            if schedule is not None and outcome.error is None and outcome.plan is None:
-                outcome.plan = recall(salt)
-                outcome.notes.append("from JAX's persistent compilation cache")
+        def finish(executable: Any) -> None:
+            edit.on_finished(executable)
             self._complain(outcome)
 
-        if schedule is None:
-            return _jax.Prepared(clone, options, None, finish)
-
-        def on_scheduled(proto: bytes) -> bytes | None:
-            if salt.encode() not in proto:
-                return None
-            started = time.perf_counter()
-            try:
-                with _no_collection():
-                    changed = reorder(proto, len(devices), schedule, costs, outcome)
-            except Exception as error:
-                outcome.error = error
-                return None
-            finally:
-                outcome.seconds += time.perf_counter() - started
-            if outcome.plan is not None:
-                remember(outcome.plan, salt)
-            return changed
-
-        return _jax.Prepared(clone, options | cost_options(devices), on_scheduled, finish)
+        options |= cost_options(devices)
+        return _jax.Prepared(clone, options, edit.on_scheduled, finish)
 
     def _split(self, has_post_scheduler: bool) -> tuple[tuple[Pass, ...], ScheduleDw | None]:
         """Return the passes to run on StableHLO, and the decision to enact on XLA's schedule."""
@@ -177,14 +195,13 @@ class StepRewriter:
         others = tuple(p for p in passes if not isinstance(p, ScheduleDw))
         return others, schedules[-1] if schedules else None
 
-    def salt(self, costs: TargetCosts, module: ir.Module) -> str:
+    def salt(self, prices: str, module: ir.Module) -> str:
         """Return 16 hex digits over everything that the rewritten program depends on."""
         parts = [
             version("lancet-jax"),
             version("jaxlib"),
             self.passes.spec,
-            costs.name,
-            costs.fingerprint,
+            prices,
             module.operation.get_asm(enable_debug_info=False),
         ]
         return sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -222,68 +239,42 @@ def _devices_per_node(devices: Sequence[Any]) -> int | None:
     return per_process if per_process > 1 else None
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Hold the garbage collector back: planning makes many objects, hardly a cycle among them, and
-    every collection would walk through all that JAX keeps besides.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def reorder(
-    proto: bytes, devices: int, schedule: ScheduleDw, costs: TargetCosts, outcome: Outcome
-) -> bytes | None:
-    """Plan and edit a schedule that XLA made.
-
-    Args:
-        proto: the scheduled HloModuleProto.
-        devices: how many run it.
-        schedule: how the order is decided.
-        costs: prices for the target.
-        outcome: where to leave the plan.
-
-    Returns:
-        The proto with another schedule; None if no order is worth a change.
-    """
-    module = ScheduledModule.from_proto(proto, devices=devices)
-    graph = module.snapshot()
-    verify_exchange_pairs(graph)
-    step = ReorderScheduled(schedule)
-    plan = step.plan(graph, Context(costs=costs, fingerprint=module.fingerprint))
-    stock_bytes = plan.before.peak_bytes if plan.before else 0
-    verify_reordering(graph, plan.orders, int(stock_bytes * (1 + schedule.memory_slack)))
-    for name in rank_dependent_exchanges(graph):
-        outcome.notes.append(f"{name} runs on some ranks only: it can wait for ever, in any order")
-    outcome.plan, outcome.graph, outcome.costs = plan, graph, costs
-    result = step.apply(module, plan)
-    assert isinstance(result.module, ScheduledModule)
-    return result.module.proto if result.changed else None
-
-
 def run_on_stablehlo(
-    module: Module, passes: Sequence[Pass], costs: TargetCosts, *, ragged: bool = False
+    module: Module,
+    passes: Sequence[Pass],
+    costs: TargetCosts,
+    *,
+    ragged: bool = False,
+    made: Sequence[Plan] | None = None,
 ) -> tuple[Module, tuple[Plan, ...]]:
     """Run passes on StableHLO, each on what the one before left.
 
+    Args:
+        module: what to rewrite.
+        passes: in order.
+        costs: prices for the target.
+        ragged: whether the backend has ragged exchanges.
+        made: plans of all passes, where another process has made them.
+
     Returns:
         The rewritten module and the plan of every pass.
+
+    Raises:
+        PlanError: if a plan was made for another module.
     """
-    plans = []
+    plans: list[Plan] = []
     for step in passes:
-        graph = module.snapshot()
-        context = Context(
-            costs=costs.for_graph(graph),
-            fingerprint=module.fingerprint,
-            module=module,
-            ragged=ragged,
-        )
-        plans.append(step.plan(graph, context))
+        if made is not None:
+            plans.append(made[len(plans)])
+        else:
+            graph = module.snapshot()
+            context = Context(
+                costs=costs.for_graph(graph),
+                fingerprint=module.fingerprint,
+                module=module,
+                ragged=ragged,
+            )
+            plans.append(step.plan(graph, context))
         rewritten = step.apply(module, plans[-1]).module
         assert isinstance(rewritten, Module)
         module = rewritten

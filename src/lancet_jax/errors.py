@@ -11,5 +11,9 @@ class UnsupportedError(LancetError, RuntimeError):
     """A step, device or version that cannot be optimised, where the user asked for an error."""
 
 
+class PeerError(LancetError, RuntimeError):
+    """Another process does not answer, or would run another program."""
+
+
 class LancetWarning(UserWarning):
     """A step that runs as plain jit would run it, and why."""

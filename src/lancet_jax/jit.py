@@ -2,17 +2,19 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import jax
 
 from hlo_passes.base import Pipeline
+from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from lancet_jax import _jax
 from lancet_jax.aot import Target
-from lancet_jax.driver import OnUnsupported, StepRewriter, is_disabled
+from lancet_jax.driver import OnUnsupported, PlanOn, StepRewriter, is_disabled
 from lancet_jax.errors import OptionError
 from lancet_jax.outcome import Outcome
 from lancet_jax.stages import Lowered
@@ -23,7 +25,10 @@ def jit(
     *,
     pipeline: str | Pipeline = DEFAULT,
     target: str | Target | None = None,
+    costs: str | Path | None = None,
     on_unsupported: OnUnsupported = "warn",
+    plan_on: PlanOn = "every",
+    peer_timeout_s: float = 600.0,
     **jit_kwargs: Any,
 ) -> Any:
     """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
@@ -38,22 +43,30 @@ def jit(
         pipeline: a preset (`dw`, `off`), the text form of passes
             (`schedule-dw{strategy=greedy}`), or a `Pipeline`, of passes of your own too.
         target: what to plan for (`h100:1x8`); by default the devices that the arguments live on.
+        costs: a table of measured times, as `lancet-jax calibrate` writes it, for devices of the
+            target's kind; by default the target's own figures.
         on_unsupported: `warn`, `raise` or `ignore` if the step can only run as it is.
+        plan_on: of many processes, whether `every` one plans (and plans are compared) or the
+            `first` for all, which saves CPU time and allows for machines that differ.
+        peer_timeout_s: seconds that the first process waits for the others to compile the step;
+            they wait twice as long for it. Longer than the longest compile.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
         A function like that of `jax.jit`, whose `lower(...)` gives a `lancet_jax.Lowered`.
 
     Raises:
-        OptionError: if the pipeline, the target or `on_unsupported` is none.
+        OptionError: if the pipeline, the target, `on_unsupported` or `plan_on` is none. Calling the
+            step raises `PeerError` if another process of the job would run another program, or
+            does not come.
+        InputError: if the table of costs cannot be read.
     """
     if fun is None:
         return functools.partial(
-            jit, pipeline=pipeline, target=target, on_unsupported=on_unsupported, **jit_kwargs
-        )
-    if on_unsupported not in ("warn", "raise", "ignore"):
-        raise OptionError("on_unsupported", f"{on_unsupported!r} is no policy",
-                          "use 'warn', 'raise' or 'ignore'")  # fmt: skip
+            jit, pipeline=pipeline, target=target, costs=costs, on_unsupported=on_unsupported,
+            plan_on=plan_on, peer_timeout_s=peer_timeout_s, **jit_kwargs,
+        )  # fmt: skip
+    _check_choices(on_unsupported, plan_on)
     if _jax.is_jitted(fun) and jit_kwargs:
         raise OptionError("lancet_jax.jit", f"{sorted(jit_kwargs)} given for a jitted function",
                           "give them to the inner jit, or pass the plain function")  # fmt: skip
@@ -61,8 +74,20 @@ def jit(
     name = target.name if isinstance(target, Target) else target
     if name is not None:
         parse_target(name)
+    if costs is not None:
+        CostTable.load(costs)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
-    return Step(jitted, StepRewriter(passes, name, on_unsupported))
+    table = str(costs) if costs is not None else None
+    rewriter = StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, table)
+    return Step(jitted, rewriter)
+
+
+def _check_choices(on_unsupported: str, plan_on: str) -> None:
+    if plan_on not in ("every", "first"):
+        raise OptionError("plan_on", f"{plan_on!r} is no choice", "use 'every' or 'first'")
+    if on_unsupported not in ("warn", "raise", "ignore"):
+        raise OptionError("on_unsupported", f"{on_unsupported!r} is no policy",
+                          "use 'warn', 'raise' or 'ignore'")  # fmt: skip
 
 
 class Step:

@@ -21,7 +21,9 @@ class Outcome:
     Attributes:
         devices: how many devices the module is for.
         plan: what was decided; None if nothing was planned.
-        cuts: plans of the passes that cut the step into parts.
+        made: plans of the passes on StableHLO, of each.
+        cuts: those of them that cut the step into parts.
+        salt: hex digits over everything that the rewritten program depends on; "" if it is not.
         graph, costs: what it was decided on.
         pins: exchanges that barriers tie to what stands beside them.
         seconds: time spent in Python, planning and editing.
@@ -33,7 +35,9 @@ class Outcome:
 
     devices: int = 0
     plan: Plan | None = None
+    made: tuple[Plan, ...] = ()
     cuts: tuple[Plan, ...] = ()
+    salt: str = ""
     graph: Graph | None = None
     costs: CostModel | None = None
     pins: int = 0
@@ -41,6 +45,14 @@ class Outcome:
     partition_seconds: tuple[float, float] = (0.0, 0.0)
     notes: list[str] = field(default_factory=list)
     error: Exception | None = None
+
+    def facts(self) -> dict[str, str]:
+        """Return what other processes have to have decided as well, before XLA compiles."""
+        return {
+            "plans": ",".join(plan.hash for plan in self.made) or "none",
+            "program": self.salt if self.salt and self.error is None else "as it was",
+            "why": str(self.error or ""),
+        }
 
     @cached_property
     def before(self) -> Timeline | None:

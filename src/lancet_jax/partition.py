@@ -9,10 +9,8 @@ for steps that have something to cut, and only if nothing is lost on the way bac
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
-from jaxlib.mlir import ir
 
 from hlo_passes.analysis.blocks import exchanges_of, walk_blocks
 from hlo_passes.analysis.regions import is_one_region
@@ -85,10 +83,8 @@ class _Partitioner:
 
     found: list[bytes] = field(default_factory=list, compare=False)
 
-    def prepare(
-        self, module: ir.Module, devices: Sequence[Any], partition: Callable[[], bytes]
-    ) -> _jax.Prepared | None:
-        self.found.append(partition())
+    def prepare(self, request: _jax.Request) -> _jax.Prepared | None:
+        self.found.append(request.partition())
         raise _Stopped
 
 

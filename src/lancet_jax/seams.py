@@ -1,14 +1,12 @@
 """Tries every seam of JAX and XLA that lancet-jax rests on, and says which hold here."""
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxlib.mlir import ir
 
 from lancet_jax import _jax, aot
 from lancet_jax.driver import compile_only_options
@@ -39,12 +37,10 @@ class Probe:
     name: str
     calls: list[str] = field(default_factory=list, compare=False)
 
-    def prepare(
-        self, module: ir.Module, devices: Sequence[Any], partition: Callable[[], bytes]
-    ) -> _jax.Prepared:
+    def prepare(self, request: _jax.Request) -> _jax.Prepared:
         """Pass a marked copy on."""
         self.calls.append("prepare")
-        clone = _jax.clone(module)
+        clone = _jax.clone(request.module)
         _jax.mark(clone, self.name)
 
         def on_scheduled(proto: bytes) -> None:
@@ -53,9 +49,9 @@ class Probe:
 
         return _jax.Prepared(
             clone,
-            compile_only_options(devices),
+            compile_only_options(request.devices),
             on_scheduled,
-            lambda: self.calls.append("finish"),
+            lambda _: self.calls.append("finish"),
         )
 
 

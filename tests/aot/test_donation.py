@@ -26,10 +26,10 @@ class Reckless(_jax.Rewriter):
     def __init__(self):
         self.seen = []
 
-    def prepare(self, module, devices, partition):
-        clone = _jax.clone(module)
+    def prepare(self, request):
+        clone = _jax.clone(request.module)
         _jax.mark(clone, "reckless")
-        return _jax.Prepared(clone, compile_only_options(devices), self.reorder)
+        return _jax.Prepared(clone, compile_only_options(request.devices), self.reorder)
 
     def reorder(self, proto):
         if b"reckless" not in proto:

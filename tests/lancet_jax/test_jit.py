@@ -15,8 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 import lancet_jax
 from hlo_passes.base import Pipeline
+from hlo_passes.cost.table import CostTable, ExchangeTimes
 from hlo_passes.schedule_dw import ScheduleDw
-from lancet_jax.errors import LancetWarning, OptionError
+from lancet_jax.errors import InputError, LancetWarning, OptionError
 from tests.steps import CASES
 
 TARGET = "h100:1x8"
@@ -216,6 +217,8 @@ def test_mistakes_are_found_when_wrapping():
         lancet_jax.jit(jnp.sin, pipeline="fast")
     with pytest.raises(OptionError, match="k80"):
         lancet_jax.jit(jnp.sin, target="k80:1x8")
+    with pytest.raises(OptionError, match="'some' is no choice"):
+        lancet_jax.jit(jnp.sin, plan_on="some")
     with pytest.raises(OptionError, match="'shout' is no policy"):
         lancet_jax.jit(jnp.sin, on_unsupported="shout")
 
@@ -242,14 +245,33 @@ def test_a_pass_of_ones_own_decides_the_order(body, args):
     assert lancet_jax.verify(step, *args)
 
 
+def test_a_step_is_priced_by_a_table_of_measured_times(body, args, tmp_path):
+    path = tmp_path / "costs.json"
+    curve = ExchangeTimes(kind="all_to_all", group_size=8, points=((1024, 12345.0),))
+    table = CostTable(source="measured", target="cpu:1x8", date="2026-11-24", exchanges=(curve,))
+    table.save(path)
+
+    def priced(x, w):
+        return body(x, w)
+
+    step = lancet_jax.jit(priced, costs=path, on_unsupported="raise")
+    assert same(step(*args), jax.jit(body)(*args))
+    windows = step.outcomes[-1].after.windows
+    assert 12345.0 in {window.us for window in windows if window.kind == "all_to_all"}
+    with pytest.raises(OptionError, match="of cpu devices"):
+        lancet_jax.jit(priced, costs=path, target=TARGET, on_unsupported="raise")(*args)
+    with pytest.raises(InputError, match="No such file"):
+        lancet_jax.jit(priced, costs=tmp_path / "none.json")
+
+
 @pytest.mark.parametrize("policy", ["warn", "ignore", "raise"])
 def test_a_failing_pass_never_breaks_a_step_unless_asked(body, args, policy, monkeypatch):
-    from lancet_jax import driver
+    from hlo_passes.reorder_scheduled import ReorderScheduled
 
     def broken(*args, **kwargs):
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(driver, "reorder", broken)
+    monkeypatch.setattr(ReorderScheduled, "plan", broken)
 
     def planted(x, w):
         return body(x, w)

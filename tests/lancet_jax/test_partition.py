@@ -32,11 +32,12 @@ class Converted:
 
     sources: list[Source] = field(default_factory=list, compare=False)
 
-    def prepare(self, module, devices, partition):
+    def prepare(self, request):
+        devices = request.devices
         if len(devices) == 1:
             return None
         passes = parse_pipeline(CUT).passes
-        source = source_of(Module.copy_of(module), passes, len(devices), partition)
+        source = source_of(Module.copy_of(request.module), passes, len(devices), request.partition)
         self.sources.append(source)
         _jax.mark(source.module.ir, "converted")
         return _jax.Prepared(source.module.ir, {})

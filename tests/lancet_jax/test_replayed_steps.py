@@ -15,7 +15,8 @@ from hlo_passes.ir.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from lancet_jax import nn
 from lancet_jax.driver import run_on_stablehlo
-from lancet_jax.replay import Echo, PeerError, Player, SocketLink, score_of
+from lancet_jax.replay import Echo, PeerError, Player, Score, SocketLink, predict, score_of
+from lancet_jax.replay.score import Exchange, Segment, Wait
 from tests.lancet_jax.test_split import BOUND, distance
 
 RANKS = 2
@@ -107,6 +108,8 @@ def test_alone_a_replay_gives_results_of_the_right_shape():
     expected = [x.addressable_shards[0].data.shape for x in jax.tree.leaves(step(*arguments))]
     assert [x.shape for x in outputs] == expected
     assert 0 < times.compute <= times.step
+    assert len(times.exchanges) == len(score.exchanges)
+    assert len(times.segments) == sum(isinstance(step, Segment) for step in score.steps)
 
 
 def test_an_absent_process_ends_the_replay_and_is_named():
@@ -154,3 +157,14 @@ def test_exchanges_among_some_devices_are_refused():
     }"""
     with pytest.raises(InputError, match="among some devices"):
         score_of(Module.parse(text))
+
+
+def test_a_predicted_step_waits_where_its_score_waits():
+    compute, send = Segment((), (), (), 0), Exchange("all_reduce", (), ())
+    hidden = Score((), (), (compute, send, compute, Wait(0), compute), ())
+    assert predict(hidden, [1, 2, 3], [1.5]) == 1 + 2 + 3
+    assert predict(hidden, [1, 2, 3], [5]) == 1 + 5 + 3
+    assert predict(hidden, [1, 2, 3], [5], handling=0.5) == 1 + 5 + 0.5 + 3
+    assert predict(hidden, [1, 2, 3], [1], contention=0.5) == 1 + 2 + 0.5 + 3
+    in_turn = Score((), (), (send, send, Wait(1), compute, Wait(0)), ())
+    assert predict(in_turn, [1], [2, 3]) == 6

@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from hlo_passes.errors import LancetError
+from lancet_jax.cli.calibrate import calibrate
 from lancet_jax.cli.check import check
 from lancet_jax.cli.demo import demo
 from lancet_jax.cli.diff import diff
@@ -31,7 +32,9 @@ def make_app() -> App:
         help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
         help_format="plaintext",
     )
-    for command in (inspect, view, diff, check, whatif, plan, opt, passes, demo, doctor):
+    for command in (
+        inspect, view, diff, check, whatif, calibrate, plan, opt, passes, demo, doctor,
+    ):  # fmt: skip
         app.command(command)
     app.register_install_completion_command(
         help="Install tab completion for this shell (bash, zsh or fish)."

@@ -15,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from hlo_passes.base import AnyModule, Context
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import InputError, LancetError
 from hlo_passes.ir.dump_folder import choose_module
@@ -75,18 +76,22 @@ class Source:
         return self.module.name
 
 
-def open_source(path: Path, target: str | None) -> Source:
+def open_source(path: Path, target: str | None, costs: Path | None = None) -> Source:
     """Read a module file, the right one of a dump folder, or a profiler capture.
 
     Args:
         path: see `hlo_passes.ir.dumps.load`; or an `.xplane.pb`, or a folder that
             `jax.profiler.trace` wrote.
-        target: `h100:1x8`; by default as many H100 as the module has devices, 8 to a node.
+        target: `h100:1x8`; by default what the table holds for, or as many H100 as the module has
+            devices, 8 to a node.
+        costs: a table of measured times, as `lancet-jax calibrate` writes it.
 
     Raises:
-        LancetError: if the file or the target is unfit.
+        LancetError: if the file, the target or the table is unfit.
     """
-    costs = TargetCosts(target=parse_target(target)) if target else None
+    table = CostTable.load(costs) if costs is not None else None
+    if target:
+        parse_target(target)
     notes: list[str] = []
     with working(f"reading {path}"):
         found = find_capture(path)
@@ -99,14 +104,28 @@ def open_source(path: Path, target: str | None) -> Source:
                 choice = choose_module(path)
                 path, notes = choice.chosen.path, [str(choice)]
             module = load(path)
-        graph = module.snapshot()
-        graph = replace(graph, devices=max(graph.devices, *_named_devices(graph)))
-        if costs is None:
-            nodes = -(-graph.devices // 8)
-            costs = TargetCosts(target=parse_target(f"h100:{nodes}x{-(-graph.devices // nodes)}"))
-        simulator = _priced(costs, graph, path)
+        graph, prices = prices_of(module, target, table)
+        simulator = _priced(prices, graph, path)
     measured = capture.timeline(graph) if capture is not None else None
     return Source(module, simulator, measured, tuple(notes))
+
+
+def prices_of(
+    module: AnyModule, target: str | None, table: CostTable | None
+) -> tuple[Graph, TargetCosts]:
+    """Return a module's picture and prices for its target; see `open_source`.
+
+    Raises:
+        OptionError: if the target is none, or the table was measured on other devices.
+    """
+    graph = module.snapshot()
+    graph = replace(graph, devices=max(graph.devices, *_named_devices(graph)))
+    nodes = -(-graph.devices // 8)
+    default = table.target if table else f"h100:{nodes}x{-(-graph.devices // nodes)}"
+    chosen = parse_target(target or default)
+    if table is not None:
+        table.check_device(chosen)
+    return graph, TargetCosts(target=chosen, measured=table)
 
 
 def _priced(costs: TargetCosts, graph: Graph, path: Path) -> Simulator:
@@ -132,13 +151,15 @@ def _priced(costs: TargetCosts, graph: Graph, path: Path) -> Simulator:
     return priced
 
 
-def read(path: Path, target: str | None) -> tuple[AnyModule, Graph, TargetCosts]:
+def read(
+    path: Path, target: str | None, costs: Path | None = None
+) -> tuple[AnyModule, Graph, TargetCosts]:
     """Read a module and price it for a target; see `open_source`.
 
     Raises:
         LancetError: if the file or the target is unfit.
     """
-    source = open_source(path, target)
+    source = open_source(path, target, costs)
     return source.module, source.graph, source.costs
 
 

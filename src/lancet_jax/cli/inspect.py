@@ -10,7 +10,12 @@ from lancet_jax.report.why import why as explain
 
 
 def inspect(
-    file: Path, *, target: Target = None, why: str | None = None, json: Json = False
+    file: Path,
+    *,
+    target: Target = None,
+    costs: Path | None = None,
+    why: str | None = None,
+    json: Json = False,
 ) -> None:
     """Show the exchanges of a module: bytes, time, exposed time, and what could hide them.
 
@@ -21,13 +26,15 @@ def inspect(
         (text or proto, of any stage), or a profiler capture (.xplane.pb or its folder).
     target
         What to price for, as h100:1x8; by default as many H100 as the module has devices.
+    costs
+        Times measured by `lancet-jax calibrate`; their devices are then the default target.
     why
         Explain one op, by its HLO name or a part of its scope: what it costs, beside which
         exchanges it may run, and which path keeps it from the others.
     json
         Print JSON instead of tables.
     """
-    source = open_source(file, target)
+    source = open_source(file, target, costs)
     if why is not None:
         answer = explain(source.graph, source.costs, why)
         if json:

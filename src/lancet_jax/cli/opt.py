@@ -31,6 +31,7 @@ def opt(
     *,
     output: Output = None,
     target: Target = None,
+    costs: Path | None = None,
     pipeline: Pipeline = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
@@ -45,6 +46,8 @@ def opt(
         Where to write the module, as text.
     target
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
+    costs
+        Times measured by `lancet-jax calibrate`; their devices are then the default target.
     pipeline
         A preset (off, dw, exchange, lancet, full, best) or passes, as
         schedule-dw,split-region{k=4}; see `lancet-jax passes`.
@@ -55,14 +58,14 @@ def opt(
     """
     passes = parse_pipeline(pipeline).passes
     saved = Plan.load(plan) if plan is not None else None
-    module, _, costs = read(file, target)
+    module, _, prices = read(file, target, costs)
     done: list[Plan] = []
     with working("rewriting"):
         if saved is not None:
             module, done = follow(module, saved), [saved]
         else:
             for step in passes:
-                module, decided = run_pass(module, step, costs)
+                module, decided = run_pass(module, step, prices)
                 done.append(decided)
     if output is not None:
         write_atomically(output, module_text(module).encode())

@@ -34,6 +34,7 @@ def plan(
     *,
     output: Output = None,
     target: Target = None,
+    costs: Path | None = None,
     pipeline: Pipeline = DEFAULT,
     json: Json = False,
 ) -> None:
@@ -47,6 +48,8 @@ def plan(
         Where to write the plan, as JSON.
     target
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
+    costs
+        Times measured by `lancet-jax calibrate`; their devices are then the default target.
     pipeline
         A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split; see
         `lancet-jax passes`.
@@ -54,12 +57,13 @@ def plan(
         Print the report as JSON.
     """
     parse_pipeline(pipeline)
-    module, graph, costs = read(file, target)
+    module, graph, prices = read(file, target, costs)
     with working("planning"):
-        decided = decide(module, graph, costs, pipeline)
+        decided = decide(module, graph, prices, pipeline)
     if output is not None:
         decided.save(output)
-    report = Report.of_plan(module.name, graph, costs, decided, rewritten(module, costs, decided))
+    cut = rewritten(module, prices, decided)
+    report = Report.of_plan(module.name, graph, prices, decided, cut)
     if json:
         print_json(report.to_dict())
     else:

@@ -6,8 +6,12 @@ issue on another, each waiting for what it reads. So a plan's overlap can be mea
 seconds, without a GPU, over a real link.
 """
 
-from lancet_jax.replay.link import Echo, Link, PeerError, SocketLink
+from lancet_jax.errors import PeerError
+from lancet_jax.replay.link import Echo, Link, SocketLink
 from lancet_jax.replay.player import Player, Times
+from lancet_jax.replay.predict import predict
 from lancet_jax.replay.score import Score, score_of
 
-__all__ = ["Echo", "Link", "PeerError", "Player", "Score", "SocketLink", "Times", "score_of"]
+__all__ = [
+    "Echo", "Link", "PeerError", "Player", "Score", "SocketLink", "Times", "predict", "score_of",
+]  # fmt: skip

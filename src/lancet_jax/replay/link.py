@@ -8,14 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hlo_passes.errors import LancetError
+from lancet_jax.errors import PeerError
 
 _HEAD = struct.Struct("<Q")
 _CHUNK = 1 << 20
-
-
-class PeerError(LancetError):
-    """Another process of the replay does not answer."""
 
 
 class Link(Protocol):

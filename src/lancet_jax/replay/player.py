@@ -22,15 +22,25 @@ class Times:
 
     Attributes:
         step: from the first to the last.
-        compute: in segments.
-        exchange: in exchanges, beside compute or not.
+        segments: of every segment, in order.
+        exchanges: of every exchange, in order of issue, beside compute or not.
         cpu: of this process, all threads.
     """
 
     step: float
-    compute: float
-    exchange: float
+    segments: tuple[float, ...]
+    exchanges: tuple[float, ...]
     cpu: float
+
+    @property
+    def compute(self) -> float:
+        """In all segments."""
+        return sum(self.segments)
+
+    @property
+    def exchange(self) -> float:
+        """In all exchanges."""
+        return sum(self.exchanges)
 
 
 @dataclass
@@ -54,14 +64,15 @@ class Player:
         """Run the step once on this process's shards of its arguments."""
         programs, values = self.programs, dict(zip(self.score.inputs, inputs, strict=True))
         started: list[tuple[Exchange, Future[tuple[list[np.ndarray], float]]]] = []
-        computing = exchanging = 0.0
+        computing: list[float] = []
+        exchanging: dict[int, float] = {}
         begin, cpu = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(1) as stream:
             for step in self.score.steps:
                 if isinstance(step, Segment):
                     since = time.perf_counter()
                     made = programs[step.code]([values[i] for i in step.inputs])
-                    computing += time.perf_counter() - since
+                    computing.append(time.perf_counter() - since)
                     values.update(zip(step.outputs, made, strict=True))
                     for i in step.spent:
                         del values[step.inputs[i]]
@@ -71,12 +82,13 @@ class Player:
                 elif isinstance(step, Wait):
                     what, future = started[step.exchange]
                     results, seconds = future.result()
-                    exchanging += seconds
+                    exchanging[step.exchange] = seconds
                     values.update(zip(what.outputs, map(jax.device_put, results), strict=True))
         outputs = [values[i] for i in self.score.outputs]
         jax.block_until_ready(outputs)
-        times = Times(time.perf_counter() - begin, computing, exchanging, time.process_time() - cpu)
-        return outputs, times
+        took, spent = time.perf_counter() - begin, time.process_time() - cpu
+        in_order = tuple(seconds for _, seconds in sorted(exchanging.items()))
+        return outputs, Times(took, tuple(computing), in_order, spent)
 
     def _exchange(self, what: Exchange, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], float]:
         since = time.perf_counter()

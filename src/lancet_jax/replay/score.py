@@ -6,14 +6,12 @@ from typing import Literal
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.split_rules.reduce import is_prefix_scan
 from hlo_passes.errors import InputError
-from hlo_passes.ir import build
-from hlo_passes.ir.attributes import integer, shape_of
+from hlo_passes.ir.attributes import integer
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.collectives import KINDS
-from hlo_passes.ir.edit import clone_into
 from hlo_passes.ir.module import Module
+from hlo_passes.rewrite.program import program_of
 
 type Kind = Literal["all_to_all", "ragged_all_to_all", "all_reduce"]
 
@@ -198,7 +196,7 @@ class _Scorer:
         ]
         outputs = [value for value in inside if self.last.get(value, -1) > ops[-1]]
         outputs.sort(key=self._id)
-        text = self._program(sorted(along) + ops, inputs, outputs)
+        text = program_of(self.body, sorted(along) + ops, inputs, outputs)
         spent = tuple(
             i
             for i, value in enumerate(inputs)
@@ -214,42 +212,6 @@ class _Scorer:
             place, _ = self.body.made_by(value)
             if place >= 0 and self._is_carried_along(place):
                 yield place
-
-    def _program(
-        self, ops: Sequence[int], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]
-    ) -> str:
-        """Build a module of one function around some ops, and return its text."""
-        module = ir.Module.create()
-        module.operation.attributes["sym_name"] = ir.StringAttr.get("segment")
-        kinds = ir.FunctionType.get([v.type for v in inputs], [v.type for v in outputs])
-        attributes = {
-            "sym_name": ir.StringAttr.get("main"),
-            "function_type": ir.TypeAttr.get(kinds),
-        }
-        with ir.InsertionPoint(module.body):
-            function = ir.Operation.create("func.func", attributes=attributes, regions=1)
-        types = [value.type for value in inputs]
-        places = [ir.Location.unknown()] * len(types)
-        block = function.regions[0].blocks.append(*types, arg_locs=places)
-        now = dict(zip(inputs, block.arguments, strict=True))
-        with ir.InsertionPoint(block):
-            for place in ops:
-                if self.body.kind(place) == "scan":
-                    _sum_up(self.body.ops[place], now)
-                else:
-                    clone_into(self.body.ops[place], now)
-            ir.Operation.create("func.return", operands=[now[value] for value in outputs])
-        return module.operation.get_asm(enable_debug_info=False)
-
-
-def _sum_up(scan: ir.Operation, now: dict[ir.Value, ir.Value]) -> None:
-    """Build a prefix sum as XLA:CPU knows it; a `chlo.scan` in a fusion ends its process."""
-    if not is_prefix_scan(scan):
-        raise InputError("chlo.scan", "is no prefix sum", "replay a step without it")
-    value, dim = now[scan.operands[0]], integer(scan, "dimension")
-    now[scan.results[0]] = total = build.prefix_sum(value, dim)
-    end = build.slice_of(total, dim, shape_of(total)[dim] - 1, shape_of(total)[dim])
-    now[scan.results[1]] = build.reshape(end, shape_of(scan.results[1]))
 
 
 def _walk(op: ir.Operation) -> Iterator[str]:

@@ -59,3 +59,14 @@ def test_an_order_that_does_not_fit_is_refused(toy, orders):
 def test_bytes_that_are_no_module():
     with pytest.raises(InputError, match=r"x\.pb: no HloModuleProto"):
         ScheduledModule.from_proto(b"\x0a\x05hello\x12\xff", "x.pb")
+
+
+def test_the_line_that_an_op_comes_from_is_no_part_of_the_fingerprint():
+    place = ', metadata={op_name="jit(f)/x{y}" stack_frame_id=7}'
+    text = "\n".join(line + place if " = " in line else line for line in TOY.splitlines())
+    text = text.replace("\n\nENTRY", '\n\nFileNames\n1 "a.py"\n\nENTRY')
+    other = text.replace("stack_frame_id=7", "stack_frame_id=9").replace('1 "a.py"', '1 "b.py"')
+    assert other != text
+    assert ScheduledModule(other).fingerprint == ScheduledModule(text).fingerprint
+    changed = text.replace("cosine", "sine")
+    assert ScheduledModule(changed).fingerprint != ScheduledModule(text).fingerprint

@@ -52,8 +52,8 @@ def test_the_numbers_are_those_of_the_partitioners_form(shape, dims):
     class Tiled:
         count = 0
 
-        def prepare(self, module, devices, partition):
-            copy = Module.copy_of(module)
+        def prepare(self, request):
+            copy = Module.copy_of(request.module)
             with copy.ir.context:
                 Tiled.count += tile_exchanges(copy.ir)
             copy.verify()

@@ -1,0 +1,86 @@
+"""Train steps of small MoE models, planned for a link of limited rate: for the benchmarks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import msgspec
+import numpy as np
+
+from hlo_passes.cost.links import Topology
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.target import Target, parse_target
+from hlo_passes.ir.module import Module
+from hlo_passes.pipelines import parse_pipeline
+from lancet_jax import nn
+from lancet_jax.driver import run_on_stablehlo
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a model.
+
+    Attributes:
+        layers, model, batch: as in `nn.Config`; the batch is of one rank.
+        gate: name of the gate.
+        seq: tokens of a sequence.
+    """
+
+    layers: int = 4
+    model: int = 256
+    batch: int = 16
+    gate: str = "switch"
+    seq: int = 128
+
+    @staticmethod
+    def parse(text: str) -> "Shape":
+        """Read `layers=2,model=128`."""
+        given = dict(part.split("=") for part in text.split(",") if part)
+        return Shape(**{k: v if k == "gate" else int(v) for k, v in given.items()})  # type: ignore
+
+
+def make_step(shape: Shape, devices: Sequence[Any]) -> tuple[Any, tuple[Any, Any]]:
+    """Return a train step of a small MoE GPT, not jitted, and its arguments."""
+    config = replace(
+        nn.preset("tiny"), gate=shape.gate, model=shape.model, heads=4, hidden=4 * shape.model,
+        seq_len=shape.seq, layers=shape.layers, batch_per_device=shape.batch, experts_per_device=2,
+    )  # fmt: skip
+    mesh = jax.sharding.Mesh(np.array(devices), ("expert",))
+    optimizer = nn.sgd_momentum()
+    state = nn.init_state(config, mesh, optimizer, 0)
+    tokens = next(iter(nn.batches(nn.sample_text(), *nn.batch_shape(config, mesh), 0)))
+    return nn.make_train_step(config, mesh, optimizer), (state, tokens)
+
+
+def profile_costs(mbit: float, ranks: int) -> TargetCosts:
+    """Return prices of a CPU core as its profile has them, and of the link as it is set up."""
+    profile = parse_target("cpu").profile
+    (tier,) = profile.tiers
+    rate = mbit * 1e6 / 8 / ranks
+    tier = msgspec.structs.replace(tier, bytes_per_s=rate, half_bytes=4096, latency_us=300.0)
+    profile = msgspec.structs.replace(
+        profile, tiers=(tier,), launch_us=100.0, hbm_bytes_per_s=6e9,
+        matmul_flops=dict.fromkeys(profile.matmul_flops, 80e9),
+    )  # fmt: skip
+    return TargetCosts(Target(profile, Topology(1, ranks, (tier,))))
+
+
+def planned(module: Module, pipeline: str, costs: TargetCosts) -> Module:
+    """Return StableHLO as a pipeline leaves it."""
+    return run_on_stablehlo(module.copy(), parse_pipeline(pipeline).passes, costs, ragged=True)[0]
+
+
+def local_shards(lowered: Any, arguments: Any, rank: int) -> list[Any]:
+    """Return one rank's shards of a step's arguments, on the first device."""
+    shardings = jax.tree.leaves(lowered.compile().input_shardings)
+    pairs = zip(jax.tree.leaves(arguments), shardings, strict=True)
+    placed = [jax.device_put(x, sharding) for x, sharding in pairs]
+    return [jax.device_put(x.addressable_shards[rank].data, jax.devices()[0]) for x in placed]
+
+
+def distance(expected: Sequence[Any], got: Sequence[Any]) -> float:
+    """Return the largest difference, as a share of its array's largest element."""
+    pairs = ((np.asarray(a, np.float64), np.asarray(b, np.float64))
+             for a, b in zip(expected, got, strict=True))  # fmt: skip
+    return max(float(np.abs(a - b).max()) / max(float(np.abs(a).max()), 1e-30) for a, b in pairs)

@@ -1,0 +1,127 @@
+"""Plans and edits the schedule that XLA made for one step, from inside its compile."""
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hlo_passes.base import Context
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.plan.plan import Plan
+from hlo_passes.reorder_scheduled import ReorderScheduled
+from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.verify import (
+    rank_dependent_exchanges,
+    verify_exchange_pairs,
+    verify_reordering,
+)
+from lancet_jax import _jax
+from lancet_jax.agree import Decision, SharedPlans, exchange_order
+from lancet_jax.outcome import Outcome, recall, remember
+
+
+@dataclass
+class ScheduleEdit:
+    """One step's schedule, planned and edited while XLA compiles it.
+
+    Attributes:
+        schedule: how the order is decided.
+        devices: how many run it.
+        costs: prices for the target.
+        outcome: where to leave the plan; its salt marks the module.
+        shared: plans of the first process, where it plans for all.
+    """
+
+    schedule: ScheduleDw
+    devices: int
+    costs: TargetCosts
+    outcome: Outcome
+    shared: SharedPlans
+
+    def on_scheduled(self, proto: bytes) -> bytes | None:
+        """Return the module with another schedule; None for other modules, or if none is better.
+
+        XLA must not see exceptions: they are kept in the outcome.
+        """
+        if self.outcome.salt.encode() not in proto:
+            return None
+        started = time.perf_counter()
+        try:
+            with _no_collection():
+                changed = self._reorder(proto)
+        except Exception as error:
+            self.outcome.error = error
+            self.shared.leave(self._topic, Decision(error=str(error)))
+            return None
+        finally:
+            self.outcome.seconds += time.perf_counter() - started
+        if self.outcome.plan is not None:
+            remember(self.outcome.plan, self.outcome.salt)
+        return changed
+
+    def on_finished(self, executable: Any) -> None:
+        """Make sure that all processes have the same order, a cached executable's included.
+
+        Raises:
+            PeerError: if another process has another order, or does not come.
+        """
+        outcome = self.outcome
+        if outcome.error is None and outcome.plan is None:
+            outcome.plan = recall(outcome.salt)
+            outcome.notes.append("from JAX's persistent compilation cache")
+            self.shared.leave(self._topic, Decision((outcome.plan,) if outcome.plan else ()))
+        peers = self.shared.peers
+        if peers is None:
+            return
+        known = outcome.plan.hash if outcome.plan else ""
+        peers.agree(f"order/{outcome.salt}", {
+            "plan": "left as it was" if outcome.error else known,
+            "exchanges": exchange_order(_jax.hlo_of(executable)),
+            "why": str(outcome.error or ""),
+        })  # fmt: skip
+
+    @property
+    def _topic(self) -> str:
+        return f"order-plan/{self.outcome.salt}"
+
+    def _reorder(self, proto: bytes) -> bytes | None:
+        """Plan, check and edit a serialized HloModuleProto."""
+        module = ScheduledModule.from_proto(proto, devices=self.devices)
+        graph = module.snapshot()
+        verify_exchange_pairs(graph)
+        step = ReorderScheduled(self.schedule)
+        made = self.shared.made(self._topic)
+        plan: Plan = (
+            made.plans[0] if made is not None and made.plans
+            else step.plan(graph, Context(costs=self.costs, fingerprint=module.fingerprint))
+        )  # fmt: skip
+        plan.check(module.fingerprint)
+        self.shared.leave(self._topic, Decision((plan,)))
+        stock_bytes = plan.before.peak_bytes if plan.before else 0
+        limit = int(stock_bytes * (1 + self.schedule.memory_slack))
+        verify_reordering(graph, plan.orders, limit)
+        for name in rank_dependent_exchanges(graph):
+            self.outcome.notes.append(
+                f"{name} runs on some ranks only: it can wait for ever, in any order"
+            )
+        self.outcome.plan, self.outcome.graph, self.outcome.costs = plan, graph, self.costs
+        result = step.apply(module, plan)
+        assert isinstance(result.module, ScheduledModule)
+        return result.module.proto if result.changed else None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector back: planning makes many objects, hardly a cycle among them, and
+    every collection would walk through all that JAX keeps besides.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
