@@ -1,4 +1,4 @@
-"""The only file that knows JAX's insides.
+"""What the library knows of JAX's insides; how CUDA's compiler is found is in `_cuda`.
 
 Everything here rests on names that JAX does not promise. `tests/contract/` pins each of them, and
 `self_test` says at run time whether they still hold; where they do not, plain `jax.jit` runs.
@@ -11,8 +11,6 @@ module that jit caches is copied before it is touched.
 
 import copy
 import functools
-import importlib
-import importlib.util
 import io
 import logging
 import tempfile
@@ -21,13 +19,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import jax
 import jax.extend.xla as jex
-from jax._src import compiler, config, distributed, hardware_utils, xla_bridge
-from jax._src.lib import xla_client
+from jax._src import compiler, distributed, xla_bridge
 from jaxlib import _jax as jaxlib_client
 from jaxlib.mlir import ir
 
@@ -40,7 +36,6 @@ SALT = "lancet_salt"
 """Module attribute that marks a step as ours: part of the disk cache's key, and visible in HLO."""
 
 _FRONTEND = "mhlo.frontend_attributes"
-_PLUGINS = ("xla_cuda13", "xla_cuda12")
 
 
 @dataclass(frozen=True)
@@ -323,82 +318,6 @@ def has_post_scheduler(platform: str) -> bool:
 def is_compile_only(device: Any) -> bool:
     """Whether a device exists for the compiler alone."""
     return isinstance(device.client, jaxlib_client.CompileOnlyPyClient)
-
-
-def cuda_plugin() -> ModuleType | None:
-    """Return the installed CUDA plugin package, or None."""
-    for name in _PLUGINS:
-        if importlib.util.find_spec(f"jax_plugins.{name}") is not None:
-            return importlib.import_module(f"jax_plugins.{name}")
-    return None
-
-
-def load_cuda_compiler() -> bool:
-    """Make the CUDA plugin's compiler known to JAX, on machines without a GPU as well.
-
-    JAX leaves the plugin out where cuDNN is missing, which no compile-only work needs. Nothing
-    else changes: the default backend stays what it was.
-
-    Returns:
-        Whether `jax.experimental.topologies` can now make CUDA topologies.
-    """
-    plugin = cuda_plugin()
-    if plugin is None:
-        return False
-    with _quiet("jax._src.xla_bridge"), _platforms_if_unset("cpu"):
-        xla_bridge._discover_and_register_pjrt_plugins()
-    if "cuda" not in xla_bridge._topology_factories:
-        xla_bridge.register_plugin(
-            "cuda",
-            priority=-1,
-            library_path=str(plugin._get_library_path()),
-            options=xla_client.generate_pjrt_gpu_plugin_options(),
-        )
-    return "cuda" in xla_bridge._topology_factories
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep one logger silent: a missing cuDNN is no news to a machine without a GPU."""
-    log = logging.getLogger(name)
-    disabled, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = disabled
-
-
-@contextmanager
-def _platforms_if_unset(value: str) -> Iterator[None]:
-    """Skip the plugin's check for GPU libraries, unless the user chose platforms or has a GPU."""
-    chosen = config.jax_platforms.value or xla_bridge.backends_are_initialized()
-    if chosen or hardware_utils.has_visible_nvidia_gpu():
-        yield
-        return
-    with config.jax_platforms(value):
-        yield
-
-
-def ptxas_directory() -> Path | None:
-    """Return the directory of the nvcc wheel, whose ptxas XLA needs; None if not installed."""
-    for package, part in (("nvidia.cuda_nvcc", ""), ("nvidia.cu13", "")):
-        spec = _find_spec(package)
-        for place in (spec.submodule_search_locations or ()) if spec else ():
-            if (Path(place) / part / "bin" / "ptxas").exists():
-                return Path(place) / part
-    return None
-
-
-def has_cuda_toolkit() -> bool:
-    """Whether a CUDA toolkit with ptxas is where XLA looks for one by itself."""
-    return Path("/usr/local/cuda/bin/ptxas").exists()
-
-
-def _find_spec(package: str) -> Any:
-    try:
-        return importlib.util.find_spec(package)
-    except ModuleNotFoundError:
-        return None
 
 
 def compile_segment(text: str) -> Callable[[Sequence[Any]], list[Any]]:

@@ -26,7 +26,7 @@ from hlo_passes.ir.module import Module
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
-from lancet_jax import _jax
+from lancet_jax import _cuda, _jax
 from lancet_jax.agree import Decision, Peers, SharedPlans
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
 from lancet_jax.outcome import Outcome
@@ -314,7 +314,7 @@ def compile_only_options(devices: Sequence[Any]) -> dict[str, Any]:
     if devices[0].platform != "gpu" or not _jax.is_compile_only(devices[0]):
         return {}
     options: dict[str, Any] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
-    if (directory := _jax.ptxas_directory()) is not None:
+    if (directory := _cuda.ptxas_directory()) is not None:
         options["xla_gpu_cuda_data_dir"] = str(directory)
     return options
 

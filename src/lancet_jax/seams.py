@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import jax
 import jax.numpy as jnp
 
-from lancet_jax import _jax, aot
+from lancet_jax import _cuda, _jax, aot
 from lancet_jax.driver import compile_only_options
 from lancet_jax.errors import LancetError
 
@@ -57,13 +57,13 @@ class Probe:
 
 def examine() -> Iterator[Finding]:
     """Yield what `lancet-jax doctor` prints."""
-    _jax.load_cuda_compiler()
+    _cuda.load_cuda_compiler()
     yield Finding("python", None, platform.python_version())
     for package in ("lancet-jax", "jax", "jaxlib", "flax", "optax"):
         yield _package(package)
     yield _seam("capture: jit compiles through our wrapper", "cpu", ("prepare", "finish"))
     yield _seam("post-scheduler stage: cpu", "cpu", ("scheduled",))
-    plugin = _jax.cuda_plugin()
+    plugin = _cuda.cuda_plugin()
     if plugin is None:
         yield Finding("CUDA plugin", False, "not installed: no GPU meshes without GPUs",
                       "pip install 'lancet-jax[demo]'")  # fmt: skip
@@ -76,9 +76,9 @@ def examine() -> Iterator[Finding]:
 
 
 def _ptxas() -> Finding:
-    if _jax.ptxas_directory() is not None:
+    if _cuda.ptxas_directory() is not None:
         return Finding("ptxas", True, "nvcc wheel")
-    if _jax.has_cuda_toolkit():
+    if _cuda.has_cuda_toolkit():
         return Finding("ptxas", True, "CUDA toolkit")
     return Finding("ptxas", False, "not found", "pip install nvidia-cuda-nvcc-cu12")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import lancet_jax
-from lancet_jax import _jax, nn
+from lancet_jax import _cuda, _jax, nn
 from lancet_jax.errors import OptionError
 from tests.steps import CASES, Size
 
@@ -80,7 +80,7 @@ def test_other_idioms_compile_and_never_get_longer(devices, name):
 def test_topologies_made_with_plain_jax_are_recognised():
     from jax.experimental import topologies
 
-    _jax.load_cuda_compiler()
+    _cuda.load_cuda_compiler()
     ours = lancet_jax.aot.target("h100:1x8")
     theirs = topologies.get_topology_desc(
         platform="cuda", topology="1x1x8",

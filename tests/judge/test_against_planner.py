@@ -22,7 +22,7 @@ from hlo_passes.cost.target import parse_target
 from hlo_passes.ir.collectives import parse_hlo_groups
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.simulate import simulate
-from lancet_jax import _jax, nn
+from lancet_jax import _cuda, nn
 from lancet_jax.judge import judge
 from lancet_jax.judge.prices import read_groups
 from tests.hlo import scheduled
@@ -142,7 +142,7 @@ def costs_of(name, xla):
     return TargetCosts(parse_target(name), xla_compute=xla)
 
 
-needs_cuda = pytest.mark.skipif(_jax.cuda_plugin() is None, reason="the CUDA plugin is missing")
+needs_cuda = pytest.mark.skipif(_cuda.cuda_plugin() is None, reason="the CUDA plugin is missing")
 
 
 @needs_cuda

@@ -3,13 +3,13 @@
 import pytest
 
 import lancet_jax
-from lancet_jax import _jax, seams
+from lancet_jax import _cuda, _jax, seams
 from lancet_jax.cli.app import run
 from lancet_jax.errors import UnsupportedError
 
 
 def test_no_cuda_plugin(monkeypatch, capsys):
-    monkeypatch.setattr(_jax, "cuda_plugin", lambda: None)
+    monkeypatch.setattr(_cuda, "cuda_plugin", lambda: None)
     with pytest.raises(UnsupportedError, match=r"pip install 'lancet-jax\[demo\]'"):
         _ = lancet_jax.aot.target("h100:1x8").devices
     findings = {f.name: f for f in seams.examine()}
@@ -18,9 +18,9 @@ def test_no_cuda_plugin(monkeypatch, capsys):
 
 
 def test_no_ptxas(monkeypatch):
-    monkeypatch.setattr(_jax, "ptxas_directory", lambda: None)
-    monkeypatch.setattr(_jax, "has_cuda_toolkit", lambda: False)
-    monkeypatch.setattr(_jax, "load_cuda_compiler", lambda: True)
+    monkeypatch.setattr(_cuda, "ptxas_directory", lambda: None)
+    monkeypatch.setattr(_cuda, "has_cuda_toolkit", lambda: False)
+    monkeypatch.setattr(_cuda, "load_cuda_compiler", lambda: True)
     with pytest.raises(UnsupportedError, match="pip install nvidia-cuda-nvcc-cu12"):
         _ = lancet_jax.aot.target("h100:1x8").devices
 
