@@ -95,6 +95,40 @@ def choose_forward_splits(stretch: Stretch, context: Context, knobs: Knobs) -> t
     )
 
 
+def splits_of_reach(
+    stretch: Stretch, context: Context, k: int, reach: int, gamma_us: float | None = None
+) -> tuple[Split, ...]:
+    """Return ranges of a given length around every MoE layer, however long that makes the step.
+
+    Args:
+        stretch: what may be cut.
+        context: prices.
+        k: number of parts.
+        reach: groups beside a layer's exchanges: half before, half behind, the odd one behind.
+        gamma_us: length of a group in us; None for five between two MoE layers.
+
+    Raises:
+        OptionError: if `gamma_us` makes no sense.
+    """
+    cut = cut_tokens(stretch.body, stretch.sites, stretch.rows, k, stretch.ops)
+    spans = _spans(cut)
+    if not spans:
+        return ()
+    costs = context.costs.for_graph(stretch.graph)
+    assert isinstance(costs, TargetCosts)
+    serial = [_serial_us(stretch.graph, place, costs) for place in stretch.ops]
+    groups = groups_of(serial, spans, gamma_us)
+    found, begin = [], 0
+    for span in spans:
+        layer = next(i for i, group in enumerate(groups) if span.start in group)
+        first = max(layer - reach // 2, begin)
+        begin = min(layer + reach - reach // 2, len(groups) - 1) + 1
+        where = groups[first].start, groups[begin - 1].stop - 1
+        found.append(Split(block=stretch.graph.name, first=where[0], last=where[1], k=k,
+                           ragged=context.ragged))  # fmt: skip
+    return tuple(found)
+
+
 def _spans(cut: TokenCut | None) -> list[range]:
     """Return, per MoE layer, its ops from writing the buffer to reading the answers."""
     if cut is None:

@@ -20,7 +20,8 @@ Steps
     2. Spread the cut from there over everything that has a rule.
     3. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
        best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses
-       ranges and their k first (`forward_ranges`), and what it chose competes with no cut.
+       ranges and their k first (`forward_ranges`); what it chose, what it would choose if there
+       were halves alone, and no cut compete.
 
 Numerics
     REASSOCIATES: sums over tokens (weight gradients, losses) are added up part by part. Routing and
@@ -31,7 +32,7 @@ Numerics
 
 Limits
     Without `ragged_all_to_all` (XLA:CPU) the room for k parts is sent: for tests, not for speed.
-    Dispatch by one-hot products, and exchanges that the partitioner would insert, are left whole.
+    Dispatch by one-hot products is left whole.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +44,8 @@ from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.analysis.row_paths import find_row_paths
 from hlo_passes.base import Context
-from hlo_passes.forward_ranges import Knobs, Stretch, choose_forward_splits
+from hlo_passes.errors import OptionError
+from hlo_passes.forward_ranges import Knobs, Stretch, choose_forward_splits, splits_of_reach
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
@@ -62,22 +64,41 @@ class SplitRegion(PartsPass):
         rho: most parts.
         gamma_us: forward only: length of an instruction group; none for five between MoE layers.
         iota_us: forward only: longest range beside the exchanges; none for one layer's interval.
+        reach: forward only: groups to cut beside every MoE layer's exchanges, half of them before
+            and half behind, instead of what the dynamic program chooses: the paper's figure 6.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
     """
 
     direction: Literal["both", "forward"] = "both"
     gamma_us: float | None = None
     iota_us: float | None = None
+    reach: int | None = None
 
     def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
-        """Yield the cut into every number of parts, or what the dynamic program chooses."""
+        """Yield the cut into every number of parts, or what the dynamic program chooses.
+
+        Raises:
+            OptionError: if `reach` is negative, or given for both directions.
+        """
         stretches = tuple(self._stretches(module, graph))
+        if self.reach is not None:
+            if self.reach < 0 or self.direction == "both":
+                raise OptionError(self.spec, "reach counts groups of the forward pass",
+                                  "say direction=forward,reach=0")  # fmt: skip
+            for k in self.parts:
+                yield Candidate(self._reaching(stretches, context, k, self.reach))
+            return
         if self.direction == "both" or self.k is not None:
             for k in self.parts:
                 yield _candidate(stretches, k, context.ragged)
             return
         told = _candidate(stretches, self.parts[0], context.ragged).refusals
-        yield Candidate(self._ranges(stretches, context), told)
+        # The program prices every range by itself, so that it cuts too finely where exchanges of
+        # several layers and gradients queue up: its choice of halves competes in the whole step.
+        halves = self._ranges(stretches, context, 2)
+        chosen = self._ranges(stretches, context, self.rho) if self.rho > 2 else halves
+        for splits in dict.fromkeys((halves, chosen)):
+            yield Candidate(splits, told)
 
     def _stretches(self, module: Module, graph: Graph) -> Iterator[Stretch]:
         """Yield what may be cut of every block that exchanges."""
@@ -89,13 +110,25 @@ class SplitRegion(PartsPass):
                 rows = find_row_paths(body, sites)
                 yield Stretch(body, inside, self._region(inside), sites, rows)
 
-    def _ranges(self, stretches: Sequence[Stretch], context: Context) -> tuple[Split, ...]:
+    def _ranges(
+        self, stretches: Sequence[Stretch], context: Context, rho: int
+    ) -> tuple[Split, ...]:
         """Return the ranges of every block that the paper's dynamic program chooses."""
-        knobs = Knobs(self.rho, self.gamma_us, self.iota_us)
+        knobs = Knobs(rho, self.gamma_us, self.iota_us)
         return tuple(
             split
             for stretch in stretches
             for split in choose_forward_splits(stretch, context, knobs)
+        )
+
+    def _reaching(
+        self, stretches: Sequence[Stretch], context: Context, k: int, reach: int
+    ) -> tuple[Split, ...]:
+        """Return ranges of a given length, in every block."""
+        return tuple(
+            split
+            for stretch in stretches
+            for split in splits_of_reach(stretch, context, k, reach, self.gamma_us)
         )
 
     def _region(self, graph: Graph) -> range:

@@ -1,6 +1,6 @@
 """Stock XLA beside lancet-jax on the paper's models, compiled for GPUs that are not there.
 
-    python scripts/bench_spine.py --target h100:1x8 --json spine.json
+    python -m scripts.bench_spine --target h100:1x8 --json spine.json
 
 For every model and GEMM library: the step as XLA schedules it (latency-hiding scheduler on, its
 default on Hopper) and as lancet-jax re-orders it, both read back from the final schedule. Compute
@@ -11,15 +11,12 @@ nothing here is measured.
 import argparse
 import json
 import sys
-import time
-from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 import lancet_jax
-from lancet_jax import nn
+from scripts.gpu_steps import GpuStep, model_step
 
 
 def main() -> None:
@@ -37,13 +34,10 @@ def main() -> None:
     rows = []
     for model in args.models.split(","):
         for gate in args.gates.split(","):
-            config = replace(nn.preset(model), gate=gate, dtype=jnp.dtype(args.dtype))
-            config = replace(config, layers=args.layers) if args.layers else config
+            step = model_step(model, gpus, args.layers, gate=gate, dtype=args.dtype)
             for gemm in args.gemm.split(","):
                 print(f"{model} {gate} {gemm} ...", file=sys.stderr, flush=True)
-                rows.append(
-                    {"model": model, "gate": gate, "gemm": gemm, **compare(config, gpus, gemm)}
-                )
+                rows.append({"model": model, "gate": gate, "gemm": gemm, **compare(step, gemm)})
                 show(rows[-1])
     if args.json:
         data = {"jax": jax.__version__, "target": args.target, "dtype": args.dtype, "rows": rows}
@@ -51,21 +45,13 @@ def main() -> None:
             json.dump(data, file, indent=1)
 
 
-def compare(config: nn.MoEGPTConfig, gpus: Any, gemm: str) -> dict[str, Any]:
+def compare(step: GpuStep, gemm: str) -> dict[str, Any]:
     """Compile one model twice and return what both expose, in us and bytes."""
-    mesh = gpus.mesh(expert=len(gpus.devices))
-    optimizer = nn.sgd_momentum()
-    train_step = nn.make_train_step(config, mesh, optimizer)
-    arguments = nn.abstract_state(config, mesh, optimizer), nn.abstract_batch(config, mesh)
     options = {"xla_gpu_enable_triton_gemm": gemm == "triton",
                "xla_gpu_collect_cost_model_stats": True}  # fmt: skip
     row: dict[str, Any] = {}
     for name, pipeline in (("stock", "off"), ("ours", "dw")):
-        step = lancet_jax.jit(train_step, pipeline=pipeline, donate_argnums=0)
-        lowered = step.lower(*arguments)
-        started = time.perf_counter()
-        compiled = lowered.compile(compiler_options=options)
-        seconds = time.perf_counter() - started
+        compiled, seconds = step.compile(pipeline, options=options)
         report = compiled.report()
         row[name] = {
             "step_us": report.after.makespan_us,

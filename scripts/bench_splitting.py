@@ -13,9 +13,7 @@ here is measured. `bound` is the longer of compute and exchange, which no schedu
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,9 +23,11 @@ import lancet_jax
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.plan.simulate import simulate
-from lancet_jax import nn
+from lancet_jax.aot import Target
+from scripts.gpu_steps import GpuStep, model_step
 
 PIPELINES = ("off", "dw", "exchange", "lancet", "full")
+_OPTIONS = {"xla_gpu_collect_cost_model_stats": True}
 
 
 def main() -> None:
@@ -45,14 +45,14 @@ def main() -> None:
     args = parser.parse_args()
     gpus = lancet_jax.aot.target(args.compile)
     rows = []
-    for name, step, arguments, options in steps(args, gpus):
+    for step in steps(args, gpus):
         for pipeline in args.pipelines.split(";"):
-            print(f"{name} {pipeline} ...", file=sys.stderr, flush=True)
+            print(f"{step.name} {pipeline} ...", file=sys.stderr, flush=True)
             for network in args.judge.split(","):
-                timed = compile_step(step, arguments, pipeline, network, options)
-                rows.append({"step": name, "pipeline": pipeline, "network": network}
+                timed = step.compile(pipeline, network, _OPTIONS)
+                rows.append({"step": step.name, "pipeline": pipeline, "network": network}
                             | judge(timed, gpus.devices[0].device_kind, network))  # fmt: skip
-        show([row for row in rows if row["step"] == name])
+        show([row for row in rows if row["step"] == step.name])
         save(rows, args)
 
 
@@ -64,34 +64,17 @@ def save(rows: list[dict[str, Any]], args: Any) -> None:
             json.dump(data, file, indent=1)
 
 
-def steps(args: Any, gpus: Any) -> Iterator[tuple[str, Callable[..., Any], Any, dict[str, Any]]]:
-    """Yield name, step, arguments and jit options of everything that is asked for."""
+def steps(args: Any, gpus: Target) -> Iterator[GpuStep]:
+    """Yield everything that is asked for."""
     for model in filter(None, args.models.split(",")):
         for gate in args.gates.split(","):
-            config = replace(nn.preset(model), gate=gate, dtype=jnp.dtype(args.dtype))
-            config = replace(config, layers=args.layers) if args.layers else config
-            mesh, optimizer = gpus.mesh(expert=len(gpus.devices)), nn.sgd_momentum()
-            arguments = (nn.abstract_state(config, mesh, optimizer),
-                         nn.abstract_batch(config, mesh))  # fmt: skip
-            train_step = nn.make_train_step(config, mesh, optimizer)
-            yield f"{model} {gate}", train_step, arguments, {"donate_argnums": 0}
+            yield model_step(model, gpus, args.layers, gate=gate, dtype=args.dtype)
     for name in filter(None, args.steps.split(",")):
         from tests.steps import CASES, Size
 
         size = Size(batch=64, seq=512, model=1024, hidden=4096, layers=4, dtype=jnp.bfloat16)
         case = CASES[name](gpus.devices, size, abstract=True)
-        yield name, case.step, case.args, case.jit_kwargs
-
-
-def compile_step(
-    step: Any, arguments: Any, pipeline: str, network: str, options: dict[str, Any]
-) -> Any:
-    """Compile a step with a pipeline, planned for a network; return it and the seconds."""
-    wrapped = lancet_jax.jit(step, pipeline=pipeline, target=network, **options)
-    lowered = wrapped.lower(*arguments)
-    started = time.perf_counter()
-    compiled = lowered.compile(compiler_options={"xla_gpu_collect_cost_model_stats": True})
-    return compiled, time.perf_counter() - started
+        yield GpuStep(name, case.step, case.args, case.jit_kwargs)
 
 
 def judge(timed: Any, kind: str, network: str) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _local(tree: Any) -> list[Any]:
 class WithoutExchanges:
     """Compiles a step whose exchanges give back what they are given, in another shape at most."""
 
-    def prepare(self, module: ir.Module, devices: Sequence[Any]) -> _jax.Prepared | None:
+    def prepare(self, module: ir.Module, devices: Any, partition: Any) -> _jax.Prepared | None:
         """Return the module without its exchanges."""
         clone = _jax.clone(module)
         found: list[ir.Operation] = []

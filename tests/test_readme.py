@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
+import lancet_jax
 from lancet_jax.cli.app import run
 from tests.hlo import STEP
 from tests.steps import CASES
@@ -27,6 +28,13 @@ def test_your_own_step(capsys):
     exec(block("example", "python"), scope)
     assert "us per step" in capsys.readouterr().out
     assert float(scope["loss"]) > 0
+
+
+def test_the_judge(capsys):
+    case = CASES["scatter"](jax.devices())
+    lowered = lancet_jax.jit(case.step, target="cpu:1x8").lower(*case.args)
+    exec(block("judge", "python"), {"lowered": lowered, "compiled": lowered.compile()})
+    assert "Verdict(step_us=" in capsys.readouterr().out
 
 
 def test_compiling_for_a_cluster(capsys):
@@ -68,7 +76,7 @@ def test_the_picture_can_be_made_again(tmp_path):
 
     out = tmp_path / "picture.svg"
     done = subprocess.run(
-        [sys.executable, "scripts/make_picture.py", str(out), "--layers", "2"], cwd=ROOT,
+        [sys.executable, "-m", "scripts.make_picture", str(out), "--layers", "2"], cwd=ROOT,
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -151,7 +151,7 @@ def parse_hlo_groups(text: str) -> tuple[tuple[int, ...], ...]:
             for name, _, size in (item.rpartition("=") for item in match["axes"].split(","))
         )
         names = tuple(_axis_name(part) for part in match["over"].split(",") if part.strip())
-        return groups_from_mesh(axes, names, _mesh_ids(match["ids"]))
+        return groups_from_mesh(axes, names, mesh_ids(match["ids"]))
     raise ValueError(f"replica groups in a spelling that is not known: {text!r}")
 
 
@@ -171,7 +171,7 @@ def _axis_name(text: str) -> str:
     return text.strip().replace("'", "").replace('"', "")
 
 
-def _mesh_ids(text: str | None) -> tuple[int, ...] | None:
+def mesh_ids(text: str | None) -> tuple[int, ...] | None:
     """Read a mesh's device ids, listed (`0,2,1,3`) or as an iota (`[2,4]T(1,0)`)."""
     if not text:
         return None

@@ -140,9 +140,13 @@ class _Builder:
         self, ins: Instruction, kind: str, operands: tuple[TensorType, ...]
     ) -> Work:
         """Work of one instruction, what it calls included."""
-        if kind == "fusion":
+        if kind.endswith("_done"):
+            return Work(0.0, 0.0)  # its start is charged
+        if kind in ("fusion", "fusion_start"):
             names = ins.called("calls")
             return self.work(names[0]) if names else Work(0.0, 0.0)
+        if kind == "copy_start":
+            return Work(0.0, 2.0 * operands[0].bytes)
         flops, matmul = _flops(ins, kind, operands)
         moved = traffic(
             "dot" if matmul else kind, operands, ins.leaves[:1] if matmul else ins.leaves
@@ -167,7 +171,18 @@ class _Builder:
             if matmul and flops > largest:
                 largest, dtype = flops, operands[0].dtype
         moved = _fusion_traffic(computation.instructions, root, table)
+        moved += sum(self._added_to(ins, table) for ins in _outputs(root, table))
         return Work(total, moved, largest > 0.0, dtype)
+
+    def _added_to(self, ins: Instruction, table: dict[str, Instruction]) -> float:
+        """Bytes that a scatter reads where it writes: none if it puts its updates there as is."""
+        if ins.opcode != "scatter":
+            return 0.0
+        rules = [self.module.computations.get(name) for name in ins.called("to_apply")]
+        if any(i.is_root and i.opcode == "parameter" for r in rules if r for i in r.instructions):
+            return 0.0
+        updates = ins.operands[len(ins.operands) // 2 + 1 :]
+        return float(sum(t.bytes for name in updates for t in table[name].leaves))
 
     def _overwrites(
         self, ins: Instruction, kind: str, operands: tuple[int, ...]
@@ -275,23 +290,42 @@ def _fusion_traffic(
     instructions: list[Instruction], root: Instruction, table: dict[str, Instruction]
 ) -> float:
     """HBM bytes of a fusion: parameters as far as they are read, and what its root writes."""
-    readers: dict[str, list[Instruction]] = {}
+    readers: dict[str, list[tuple[Instruction, str]]] = {}
     for ins in instructions:
-        for operand in ins.operands:
-            readers.setdefault(operand, []).append(ins)
+        for operand in () if ins.opcode == "bitcast" else ins.operands:
+            readers.setdefault(_behind_bitcasts(operand, table), []).append((ins, operand))
     total = 0.0
     for ins in instructions:
         if ins.opcode != "parameter":
             continue
         full = sum(t.bytes for t in ins.leaves)
-        total += min(full, sum(_read_by(r, ins.name, full) for r in readers.get(ins.name, [])))
-    outputs = [table[o] for o in root.operands] if root.opcode == "tuple" else [root]
-    for out in outputs:
+        total += min(full, sum(_read_by(r, name, full) for r, name in readers.get(ins.name, [])))
+    for out in _outputs(root, table):
         if out.opcode.replace("-", "_") in UPDATING:
             total += sum(t.bytes for o in out.operands[1:] for t in table[o].leaves)
         else:
-            total += sum(t.bytes for t in out.leaves)
+            total += _bytes_made(out, table)
     return total
+
+
+def _bytes_made(out: Instruction, table: dict[str, Instruction]) -> float:
+    """Bytes that a fusion's output writes; of a product, what is not its scratch memory."""
+    maker = table[out.operands[0]] if out.opcode == "get-tuple-element" else out
+    if maker.opcode != "custom-call" or "matmul" not in maker.attributes:
+        return float(sum(t.bytes for t in out.leaves))
+    is_scratch = maker is not out and out.attribute("index") != "0"
+    return 0.0 if is_scratch else float(out.leaves[0].bytes)
+
+
+def _outputs(root: Instruction, table: dict[str, Instruction]) -> list[Instruction]:
+    return [table[o] for o in root.operands] if root.opcode == "tuple" else [root]
+
+
+def _behind_bitcasts(name: str, table: dict[str, Instruction]) -> str:
+    """Return what a name is another shape of."""
+    while table[name].opcode == "bitcast":
+        name = table[name].operands[0]
+    return name
 
 
 def _read_by(reader: Instruction, name: str, full: float) -> float:

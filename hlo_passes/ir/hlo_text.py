@@ -18,6 +18,9 @@ _SHAPE = re.compile(r"(\w+)\[([\d,\s<=?]*)\](?:\{[^{}]*\})?")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _OPERAND = re.compile(r"%([\w.\-]+)(?:#(\d+))?")
 _NAME = re.compile(r"[\w.\-]+")
+_NAME_OF_ATTRIBUTE = re.compile(r"([a-z][\w.\-]*)=")
+_SECOND_HALF = "device_ids="
+"""Goes on with the replica groups before it, behind a comma."""
 _COMMENT = re.compile(r"/\*.*?\*/")
 _BRACKETS = {"(": re.compile(r"[()]"), "{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}
 _FRAME = re.compile(r"^(\d+) \{(.*)\}$")
@@ -203,6 +206,26 @@ def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
         is_root=bool(match["root"]),
         picks=() if literal else tuple(picks),
     )
+
+
+def attributes_of(instruction: Instruction) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of what stands behind an instruction's operands, values as printed.
+
+    A literal, and what else has no name, has the name "".
+    """
+    depth, quoted, start = 0, False, 0
+    text = f"{instruction.attributes}, "
+    for at, char in enumerate(text):
+        if char == '"' and text[at - 1] != "\\":
+            quoted = not quoted
+        if quoted:
+            continue
+        depth += (char in "([{") - (char in ")]}")
+        is_end = char == "," and depth == 0 and text[at + 1] == " "
+        if is_end and not text.startswith(_SECOND_HALF, at + 2):
+            part, start = text[start:at].strip(), at + 1
+            match = _NAME_OF_ATTRIBUTE.match(part)
+            yield (match[1], part[match.end() :]) if match else ("", part)
 
 
 def _first_shape(text: str) -> str:

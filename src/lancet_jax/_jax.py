@@ -15,10 +15,10 @@ import importlib
 import importlib.util
 import io
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -29,6 +29,9 @@ from jax._src import compiler, config, distributed, hardware_utils, xla_bridge
 from jax._src.lib import xla_client
 from jaxlib import _jax as jaxlib_client
 from jaxlib.mlir import ir
+
+from hlo_passes.ir.wire import fields
+from lancet_jax.errors import UnsupportedError
 
 logger = logging.getLogger("lancet_jax")
 
@@ -60,8 +63,17 @@ class Prepared:
 class Rewriter(Protocol):
     """What is done to modules that are compiled under `rewriting`. Hashable, compared by value."""
 
-    def prepare(self, module: ir.Module, devices: Sequence[Any]) -> Prepared | None:
-        """Return what to compile instead, or None to compile `module` as it is."""
+    def prepare(
+        self, module: ir.Module, devices: Sequence[Any], partition: Callable[[], bytes]
+    ) -> Prepared | None:
+        """Return what to compile instead, or None to compile `module` as it is.
+
+        Args:
+            module: what jit lowered; not ours to edit.
+            devices: which devices it is for.
+            partition: has XLA partition the module and no more, and returns the HloModuleProto;
+                raises `UnsupportedError` where it cannot.
+        """
         ...
 
 
@@ -87,12 +99,15 @@ def install() -> None:
         prepared = None
         if rewriter is not None:
             with _user_context()(None):
-                prepared = rewriter.prepare(computation, tuple(devices.flat))
+                run = functools.partial(_partition, backend, computation, options, *args, **kwargs)
+                prepared = rewriter.prepare(computation, tuple(devices.flat), run)
         if prepared is None:
             return original(backend, computation, devices, options, *args, **kwargs)
         _add_options(options, prepared.compiler_options)
-        platform = plugin_of(backend.platform)
-        with _user_context()(None), _after_scheduling(prepared.on_scheduled, platform):
+        callback, platform = prepared.on_scheduled, plugin_of(backend.platform)
+        stage = jex.PipelineStage.POST_SCHEDULER
+        calling = _calling(callback, stage, platform) if callback else nullcontext()
+        with _user_context()(None), calling:
             executable = original(backend, prepared.module, devices, options, *args, **kwargs)
         prepared.on_finished(executable)
         return executable
@@ -117,24 +132,76 @@ def _add_options(options: Any, extra: dict[str, str | bool | int]) -> None:
     ]  # fmt: skip
 
 
+_DUMP: dict[str, str | bool | int] = {
+    "xla_dump_hlo_module_re": ".*",
+    "xla_dump_hlo_pass_re": "^spmd-partitioning$",
+    "xla_dump_hlo_as_proto": True,
+}
+"""XLA options that write down what the partitioner made."""
+
+
+def _partition(
+    backend: Any, module: ir.Module, options: Any, callbacks: Any, devices: Any, *_: Any
+) -> bytes:
+    """Let XLA compile a copy of a module until it is about to fuse, and read what was partitioned.
+
+    XLA has no such request. It does dump what a pass left, and a callback before scheduling that
+    raises ends the compile there.
+
+    Raises:
+        UnsupportedError: if the module calls back to the host, or XLA does not get that far.
+    """
+    if callbacks:
+        raise UnsupportedError("lancet_jax.jit", "it calls back to the host", "leave it out")
+    if not has_post_scheduler(backend.platform):
+        raise UnsupportedError("lancet_jax.jit", f"XLA does not stop on {backend.platform}",
+                               "use CUDA or CPU devices")  # fmt: skip
+    salt = f"lancet-partition-{next(_names)}"
+    copy_of_it = clone(module)
+    mark(copy_of_it, salt)
+
+    def stop(proto: bytes) -> None:
+        if salt.encode() in proto:
+            raise RuntimeError(f"{salt}: far enough")
+
+    given = list(options.env_option_overrides)
+    stage, platform = jex.PipelineStage.PRE_SCHEDULER, plugin_of(backend.platform)
+    with tempfile.TemporaryDirectory(prefix="lancet-jax-") as folder:
+        asked = _DUMP | {"xla_dump_to": folder}
+        if platform != "cpu":
+            asked["xla_gpu_autotune_level"] = 0
+        options.env_option_overrides = [*(o for o in given if o[0] not in asked), *asked.items()]
+        try:
+            with _calling(stop, stage, platform):
+                compiler.backend_compile_and_load(backend, copy_of_it, devices, options, ())
+        except jax.errors.JaxRuntimeError as error:
+            if salt not in str(error):
+                reason = str(error).splitlines()[0]
+                raise UnsupportedError("lancet_jax.jit", f"XLA fails: {reason}",
+                                       "see what plain jax.jit says") from None  # fmt: skip
+        finally:
+            options.env_option_overrides = given
+        found = sorted(Path(folder).glob("*after_spmd-partitioning*.hlo.pb"))
+        if len(found) != 1:
+            raise UnsupportedError("lancet_jax.jit", "XLA does not partition it", "give it a mesh")
+        data = found[0].read_bytes()
+    return next(v for number, _, v, *_ in fields(data) if number == 1 and isinstance(v, bytes))
+
+
 _names = iter(range(10**9))
 
 
 @contextmanager
-def _after_scheduling(
-    callback: Callable[[bytes], bytes | None] | None, platform: str
+def _calling(
+    callback: Callable[[bytes], bytes | None], stage: Any, platform: str
 ) -> Iterator[None]:
-    """Register a post-scheduler callback for the time of one compile.
+    """Let XLA call back at a stage of its pipeline for the time of one compile.
 
     XLA calls it for every module that the process compiles meanwhile, helpers and other threads'
     modules included: the callback has to recognise its own. Each registration has a name of its
     own, so that compiles in several threads do not clear each other's.
     """
-    if callback is None:
-        yield
-        return
     name = f"lancet-jax-{next(_names)}"
-    stage = jex.PipelineStage.POST_SCHEDULER
     jex.register_hlo_module_transformation(callback, name=name, stage=stage, platforms=platform)
     try:
         yield
@@ -148,11 +215,6 @@ def clone(module: ir.Module) -> ir.Module:
     module.operation.write_bytecode(buffer)
     with module.context:
         return ir.Module.parse(buffer.getvalue())
-
-
-def fingerprint(module: ir.Module) -> str:
-    """Return 16 hex digits over a module without locations."""
-    return sha256(module.operation.get_asm(enable_debug_info=False).encode()).hexdigest()[:16]
 
 
 def mark(module: ir.Module, salt: str) -> None:
@@ -210,11 +272,7 @@ def uncached(lowered: jax.stages.Lowered) -> jax.stages.Lowered:
 
 def final_hlo(compiled: jax.stages.Compiled) -> str:
     """Return the HLO that will run, in the order in which it will run."""
-    return hlo_of(compiled.runtime_executable())
-
-
-def hlo_of(executable: Any) -> str:
-    """Return the HLO of an executable as XLA's client knows it."""
+    executable = compiled.runtime_executable()
     return "\n\n".join(module.to_string() for module in executable.hlo_modules())
 
 
@@ -222,10 +280,7 @@ def hlo_of(executable: Any) -> str:
 
 
 def job_client() -> tuple[Any, int] | None:
-    """Return the client of the job's coordination service, and this process's rank.
-
-    None if `jax.distributed` was not initialized.
-    """
+    """Return the client of `jax.distributed`, and this process's rank; None if it has none."""
     state = distributed.global_state
     return None if state.client is None else (state.client, state.process_id)
 

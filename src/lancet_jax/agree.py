@@ -209,7 +209,17 @@ class SharedPlans:
             self.peers.send(what, zlib.compress(msgspec.json.encode(decision)))
 
 
-def exchange_order(text: str) -> str:
+def fingerprint(module: ir.Module) -> str:
+    """Return 16 hex digits over a module without locations."""
+    return _digest(module.operation.get_asm(enable_debug_info=False).encode())
+
+
+def exchange_order(executable: Any) -> str:
+    """Return 16 hex digits over the exchanges that an executable runs, in order."""
+    return order_of("\n\n".join(module.to_string() for module in executable.hlo_modules()))
+
+
+def order_of(text: str) -> str:
     """Return 16 hex digits over the exchanges of HLO text, in order, in every computation."""
     kinds = tuple(kind.replace("_", "-") for kind in KINDS)
     names = [

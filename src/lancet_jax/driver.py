@@ -8,7 +8,7 @@ costs. Elsewhere the order is planned on StableHLO and pinned with barriers.
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
@@ -27,9 +27,10 @@ from hlo_passes.pin_order import PinOrder
 from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax import _jax
-from lancet_jax.agree import Decision, Peers, SharedPlans
+from lancet_jax.agree import Decision, Peers, SharedPlans, fingerprint
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
 from lancet_jax.outcome import Outcome
+from lancet_jax.partition import source_of
 from lancet_jax.schedule_edit import ScheduleEdit
 
 type OnUnsupported = Literal["warn", "raise", "ignore"]
@@ -85,7 +86,9 @@ class StepRewriter:
 
     # ------------------------------------------------------------------ around one compile
 
-    def prepare(self, module: ir.Module, devices: Sequence[Any]) -> _jax.Prepared | None:
+    def prepare(
+        self, module: ir.Module, devices: Sequence[Any], partition: Callable[[], bytes]
+    ) -> _jax.Prepared | None:
         """Return what to compile instead of `module`; None to leave it alone.
 
         Raises:
@@ -99,7 +102,7 @@ class StepRewriter:
             peers.agree("question", self._question(module))
         prepared, started = None, time.perf_counter()
         try:
-            prepared = self._prepare(module, devices, outcome, shared)
+            prepared = self._prepare(module, devices, partition, outcome, shared)
         except PeerError:
             raise
         except Exception as error:
@@ -120,15 +123,20 @@ class StepRewriter:
             "pipeline": self.passes.spec or "off",
             "target option": self.target or "none",
             "plan_on": self.plan_on,
-            "module": _jax.fingerprint(module),
+            "module": fingerprint(module),
         }
 
     def _topic(self, module: ir.Module) -> str:
         """Return where the first process leaves its plans for a module."""
-        return f"plans/{self.passes.spec}/{self.target}/{_jax.fingerprint(module)}"
+        return f"plans/{self.passes.spec}/{self.target}/{fingerprint(module)}"
 
     def _prepare(
-        self, module: ir.Module, devices: Sequence[Any], outcome: Outcome, shared: SharedPlans
+        self,
+        module: ir.Module,
+        devices: Sequence[Any],
+        partition: Callable[[], bytes],
+        outcome: Outcome,
+        shared: SharedPlans,
     ) -> _jax.Prepared | None:
         options = compile_only_options(devices)
         if len(devices) == 1:
@@ -136,13 +144,14 @@ class StepRewriter:
         elif not self.passes.passes:
             outcome.notes.append("pipeline off: the module was left as it is")
         else:
-            return self._rewrite(module, devices, options, outcome, shared)
+            return self._rewrite(module, devices, partition, options, outcome, shared)
         return _jax.Prepared(module, options) if options else None
 
     def _rewrite(
         self,
         module: ir.Module,
         devices: Sequence[Any],
+        partition: Callable[[], bytes],
         options: dict[str, Any],
         outcome: Outcome,
         shared: SharedPlans,
@@ -156,16 +165,17 @@ class StepRewriter:
         if now:
             ragged = devices[0].platform == "gpu"
             made = first.plans if first else None
-            ours, plans = run_on_stablehlo(
-                Module.copy_of(module), now, costs, ragged=ragged, made=made
-            )
+            source = source_of(Module.copy_of(module), now, len(devices), partition)
+            outcome.partition_seconds = source.seconds
+            ours, plans = run_on_stablehlo(source.module, now, costs, ragged=ragged, made=made)
             outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
-            outcome.notes += [note for plan in plans for note in _notes_of(plan)]
+            outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
             options |= split_options(devices, bool(outcome.cuts))
             if schedule is None:
                 outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
                 outcome.notes.append("the order is pinned by barriers in StableHLO")
-            clone = ours.ir
+            is_kept = source.is_partitioned and ours is source.module
+            clone = _jax.clone(module) if is_kept else ours.ir
         else:
             clone = _jax.clone(module)
         shared.leave(self._topic(module), Decision(plans, prices))

@@ -33,7 +33,9 @@ def jit(
 ) -> Any:
     """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
 
-    The step gives the same outputs, bit for bit unless a pass of the pipeline says otherwise.
+    The step gives the same outputs, bit for bit unless a pass of the pipeline says otherwise. One
+    that XLA would partition is partitioned first where the pipeline cuts (`exchange`, `lancet`,
+    `full`, `best`): XLA runs up to its partitioner once more.
 
     Args:
         fun: a function, or what `jax.jit` or `nnx.jit` made of one. May be left out to use the

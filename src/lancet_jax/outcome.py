@@ -27,6 +27,8 @@ class Outcome:
         graph, costs: what it was decided on.
         pins: exchanges that barriers tie to what stands beside them.
         seconds: time spent in Python, planning and editing.
+        partition_seconds: of `seconds`, those in which XLA partitioned the step first, and those in
+            which that was converted; zero where it was not.
         notes: what was left alone, and why.
         error: what went wrong; the step then runs as it is.
     """
@@ -40,6 +42,7 @@ class Outcome:
     costs: CostModel | None = None
     pins: int = 0
     seconds: float = 0.0
+    partition_seconds: tuple[float, float] = (0.0, 0.0)
     notes: list[str] = field(default_factory=list)
     error: Exception | None = None
 

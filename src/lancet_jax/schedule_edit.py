@@ -18,7 +18,6 @@ from hlo_passes.verify import (
     verify_exchange_pairs,
     verify_reordering,
 )
-from lancet_jax import _jax
 from lancet_jax.agree import Decision, SharedPlans, exchange_order
 from lancet_jax.outcome import Outcome, recall, remember
 
@@ -79,7 +78,7 @@ class ScheduleEdit:
         known = outcome.plan.hash if outcome.plan else ""
         peers.agree(f"order/{outcome.salt}", {
             "plan": "left as it was" if outcome.error else known,
-            "exchanges": exchange_order(_jax.hlo_of(executable)),
+            "exchanges": exchange_order(executable),
             "why": str(outcome.error or ""),
         })  # fmt: skip
 

@@ -39,7 +39,9 @@ class Probe:
     name: str
     calls: list[str] = field(default_factory=list, compare=False)
 
-    def prepare(self, module: ir.Module, devices: Sequence[Any]) -> _jax.Prepared:
+    def prepare(
+        self, module: ir.Module, devices: Sequence[Any], partition: Callable[[], bytes]
+    ) -> _jax.Prepared:
         """Pass a marked copy on."""
         self.calls.append("prepare")
         clone = _jax.clone(module)

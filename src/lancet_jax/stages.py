@@ -20,6 +20,7 @@ from hlo_passes.plan.timeline import Timeline
 from lancet_jax import _jax
 from lancet_jax.driver import StepRewriter, is_disabled, run_on_stablehlo
 from lancet_jax.outcome import Outcome
+from lancet_jax.partition import Source, partition_of, source_of
 from lancet_jax.report.report import Report, pieces_of
 
 
@@ -38,8 +39,18 @@ class Lowered:
 
     @cached_property
     def module(self) -> Module:
-        """The step's StableHLO: a copy, with calls inlined."""
-        return Module.copy_of(_jax.module_of(self._lowered))
+        """The step's StableHLO as it is planned on: a copy, with calls inlined, and partitioned
+        first if it is to be cut and XLA would partition it.
+        """
+        return self._source.module
+
+    @cached_property
+    def _source(self) -> Source:
+        module = Module.copy_of(_jax.module_of(self._lowered))
+        if is_disabled():
+            return Source(module)
+        passes, devices = self._rewriter.passes.passes, _jax.devices_of(self._lowered)
+        return source_of(module, passes, len(devices), lambda: partition_of(self._lowered))
 
     @cached_property
     def costs(self) -> TargetCosts:
@@ -66,13 +77,16 @@ class Lowered:
 
     def report(self) -> Report:
         """Return what the plan is predicted to hide, and what not, and why."""
+        notes = self._source.notes
         if not self.plan.splits:
-            return Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
+            report = Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
+            return replace(report, notes=(*report.notes, *notes))
         cut = self._planned[0].snapshot()
         stock = Simulator(self._graph, self.costs)
         final = Simulator(cut, self.costs.for_graph(cut))
         pieces = pieces_of(self._graph, self.plan.splits)
-        return Report.of_steps(self.module.name, stock, final, (self.plan,), pieces)
+        report = Report.of_steps(self.module.name, stock, final, (self.plan,), pieces)
+        return replace(report, notes=(*report.notes, *notes))
 
     def as_text(self, dialect: str | None = None, **kwargs: Any) -> str:
         """Return the step's program, as `jax.stages.Lowered.as_text` does."""

@@ -26,7 +26,7 @@ class Reckless(_jax.Rewriter):
     def __init__(self):
         self.seen = []
 
-    def prepare(self, module, devices):
+    def prepare(self, module, devices, partition):
         clone = _jax.clone(module)
         _jax.mark(clone, "reckless")
         return _jax.Prepared(clone, compile_only_options(devices), self.reorder)

@@ -86,7 +86,7 @@ def test_the_post_scheduler_stage_hands_out_a_schedule(seen):
 
 def test_module_attributes_reach_the_post_scheduler_stage(seen):
     class Marker(_jax.Rewriter):
-        def prepare(self, module, devices):
+        def prepare(self, module, devices, partition):
             clone = _jax.clone(module)
             _jax.mark(clone, "contract-salt")
             return _jax.Prepared(clone, {})

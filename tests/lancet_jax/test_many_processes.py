@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from lancet_jax.agree import Decision, Peers, SharedPlans, exchange_order
+from lancet_jax.agree import Decision, Peers, SharedPlans, order_of
 from lancet_jax.errors import PeerError, UnsupportedError
 from lancet_jax.job_store import JobStore
 
@@ -255,5 +255,5 @@ def test_the_order_of_exchanges_shows_and_that_of_compute_does_not():
         return (f"HloModule m, is_scheduled=true\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n"
                 f"  %x = f32[4] parameter(0)\n{body}\n}}\n")  # fmt: skip
 
-    assert exchange_order(text([0, 1, 2, 3])) == exchange_order(text([1, 2, 0, 3]))
-    assert exchange_order(text([0, 1, 2, 3])) != exchange_order(text([0, 1, 3, 2]))
+    assert order_of(text([0, 1, 2, 3])) == order_of(text([1, 2, 0, 3]))
+    assert order_of(text([0, 1, 2, 3])) != order_of(text([0, 1, 3, 2]))

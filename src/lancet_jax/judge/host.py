@@ -1,0 +1,176 @@
+"""What the host queues on the two streams as it walks through a schedule, line by line.
+
+An exchange's start raises a flag on the compute stream, for what it sends must be there, and the
+exchange stream waits for it; the done makes the compute stream wait for the exchange. Loops are
+queued trip by trip. What may not be is refused: a line that reads what is not made yet, or what an
+exchange in flight has not delivered.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import count
+
+from hlo_passes.errors import InputError
+from lancet_jax.judge.listing import Block, Line, Listing
+from lancet_jax.judge.prices import Prices, exchange_kind
+from lancet_jax.judge.streams import Await, Command, Kernel, Kind, Raise
+
+_MOST_TRIPS = 64
+"""Trips that are queued one by one; of a longer loop each of these stands for several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How the routing loads the busiest device, over a balanced routing.
+
+    Attributes:
+        fill: rows that it receives in a ragged exchange.
+        trips: trips of loops whose number the data decides; windows of experts, say.
+    """
+
+    fill: float = 1.0
+    trips: int = 1
+
+
+@dataclass
+class Host:
+    """Queues a module.
+
+    Attributes:
+        listing: the module.
+        prices: what its lines cost.
+        decide_us: us that the device idles while the host learns how a loop goes on.
+        load: of the busiest device.
+        overlaps: whether exchanges run beside compute; if not, each is waited for at once.
+        compute, exchange: the two queues.
+        sources: lines of the text by where their price is from.
+    """
+
+    listing: Listing
+    prices: Prices
+    decide_us: float = 0.0
+    load: Load = field(default_factory=Load)
+    overlaps: bool = True
+    compute: list[Command] = field(default_factory=list)
+    exchange: list[Command] = field(default_factory=list)
+    sources: Counter[str] = field(default_factory=Counter)
+    _flags: count = field(default_factory=count)
+    _memo: dict[str, tuple[float, Kind]] = field(default_factory=dict)
+
+    def queue(self) -> None:
+        """Queue the whole step.
+
+        Raises:
+            InputError: if the schedule is illegal, naming the line.
+        """
+        self._block(self.listing.entry, 1.0)
+
+    def _block(self, block: Block, weight: float) -> None:
+        made: set[str] = set()
+        flights: dict[str, int] = {}
+        for line in block.lines:
+            self._check(line, made, flights)
+            self._line(line, block, weight, flights)
+            made.add(line.name)
+        if flights:
+            line = next(line for line in block.lines if line.name in flights)
+            raise self._illegal(line, "is an exchange that nothing waits for")
+
+    def _check(self, line: Line, made: set[str], flights: dict[str, int]) -> None:
+        """Raise if a line reads what is not there."""
+        ends = line.opcode.endswith("-done")
+        for name in line.reads:
+            if name not in made:
+                raise self._illegal(line, f"reads {name}, which no line before it makes")
+            if name in flights and not ends:
+                raise self._illegal(line, f"reads {name}, an exchange that is still in flight")
+
+    def _illegal(self, line: Line, what: str) -> InputError:
+        return InputError(f"{self.listing.path}:{line.number}", f"{line.name} {what}",
+                          "the schedule is illegal: do not run it")  # fmt: skip
+
+    def _line(self, line: Line, block: Block, weight: float, flights: dict[str, int]) -> None:
+        if line.opcode == "while":
+            self._loop(line, weight)
+        elif line.opcode == "call":
+            self._block(self.listing.block(line.names("to_apply", "calls")[0], line), weight)
+        elif line.opcode == "conditional":
+            self._branch(line, weight)
+        elif line.opcode.endswith("-done"):
+            if (flag := flights.pop(line.reads[0], None)) is not None:
+                self.compute.append(Await(flag))
+        else:
+            self._work(line, block, weight, flights)
+
+    def _work(self, line: Line, block: Block, weight: float, flights: dict[str, int]) -> None:
+        """Queue a line that computes or exchanges."""
+        us, kind = self._priced(line, block)
+        if kind is Kind.COMPUTE:
+            if us > 0:
+                self.compute.append(Kernel(kind, us * weight))
+            return
+        ready, done = next(self._flags), next(self._flags)
+        self.compute.append(Raise(ready))
+        self.exchange += [Await(ready), Kernel(kind, us * weight), Raise(done)]
+        if line.opcode.endswith("-start"):
+            flights[line.name] = done
+        waits = not line.opcode.endswith("-start") or '"is_sync":true' in line.text
+        if waits or not self.overlaps:
+            self.compute.append(Await(done))
+
+    def _priced(self, line: Line, block: Block) -> tuple[float, Kind]:
+        """Price a line once, however often it runs."""
+        key = f"{block.name}/{line.name}"
+        if key not in self._memo:
+            us, source, kind = self._price(line, block)
+            self.sources[source] += 1
+            self._memo[key] = us, kind
+        return self._memo[key]
+
+    def _price(self, line: Line, block: Block) -> tuple[float, str, Kind]:
+        if line.opcode == "async-start":
+            inner = self.listing.block(line.names("calls")[0], line)
+            return max((self._price(each, inner) for each in inner.lines), key=lambda p: p[0])
+        if kind := exchange_kind(line):
+            us, source = self.prices.exchange(line, block, self.load.fill)
+            is_tokens = kind in ("all-to-all", "ragged-all-to-all")
+            return us, source, Kind.ALL_TO_ALL if is_tokens else Kind.OTHER_EXCHANGE
+        us, source = self.prices.compute(line, block)
+        return us, source, Kind.COMPUTE
+
+    def _loop(self, line: Line, weight: float) -> None:
+        """Queue a loop's trips; if their number is not known, the host asks before each."""
+        body = self.listing.block(line.value("body"), line)
+        trips = _known_trips(line)
+        asks = trips is None
+        trips = self.load.trips if trips is None else trips
+        queued = min(trips, _MOST_TRIPS)
+        for _ in range(queued):
+            if asks:
+                self._decide(weight)
+            self._block(body, weight * trips / queued)
+        if asks:
+            self._decide(weight)
+
+    def _branch(self, line: Line, weight: float) -> None:
+        """Queue the longest branch, once the host knows that it is to be taken."""
+        names = line.names("branch_computations", "true_computation", "false_computation")
+        blocks = [self.listing.block(name, line) for name in names]
+        self._decide(weight)
+        self._block(max(blocks, key=self._serial_us), weight)
+
+    def _serial_us(self, block: Block) -> float:
+        inner = Host(self.listing, self.prices, self.decide_us, self.load)
+        inner._block(block, 1.0)
+        queued = [*inner.compute, *inner.exchange]
+        return sum(command.us for command in queued if isinstance(command, Kernel))
+
+    def _decide(self, weight: float) -> None:
+        self.compute.append(Kernel(Kind.HOST, self.decide_us * weight))
+
+
+def _known_trips(line: Line) -> int | None:
+    """Return how often a loop runs, None if the data decides."""
+    _, found, rest = line.text.partition("known_trip_count")
+    digits = "".join(ch for ch in rest[:20] if ch.isdigit()) if found else ""
+    return int(digits) if digits else None

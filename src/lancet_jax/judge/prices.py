@@ -1,0 +1,196 @@
+"""What a line costs: XLA's own figure where the module carries one, else a roofline, else links."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.errors import InputError
+from hlo_passes.ir.collectives import Collective
+from lancet_jax.judge.listing import Block, Line, Listing
+from lancet_jax.judge.work import NAMES, Effort, Work
+
+EXCHANGES = {
+    "all-to-all", "all-reduce", "all-gather", "reduce-scatter", "collective-permute",
+    "collective-broadcast", "ragged-all-to-all",
+}  # fmt: skip
+"""Opcodes that talk to other devices."""
+
+_COSTS = re.compile(r'"reification_cost":(\[[^\]]*\])')
+_ABSURD_US = 1e7
+"""XLA writes 1.9e10 us where its model does not apply."""
+
+
+class Prices:
+    """Prices the lines of one module on one target.
+
+    Args:
+        listing: the module.
+        costs: the target's figures.
+    """
+
+    def __init__(self, listing: Listing, costs: TargetCosts) -> None:
+        self._listing = listing
+        self._costs = replace(costs, program_devices=listing.devices)
+        self._work = Work(listing)
+
+    def compute(self, line: Line, block: Block) -> tuple[float, str]:
+        """Return the us of a compute line and where the figure is from."""
+        if line.opcode in NAMES:
+            return 0.0, "none"
+        effort = self._work.of(line, block)
+        ours = self._costs.xla_compute and not _widens(effort)
+        if ours and (us := _xla_us(line)) is not None:
+            return us, "xla"
+        return self._roofline_us(line, effort), "roofline"
+
+    def exchange(self, line: Line, block: Block, fill: float = 1.0) -> tuple[float, str]:
+        """Return the us of an exchange and where the figure is from.
+
+        Args:
+            line: the exchange, or what starts it.
+            block: where the line stands.
+            fill: rows that the busiest device receives in a ragged exchange, over those of a
+                balanced routing.
+        """
+        kind = exchange_kind(line)
+        table = {other.name: other for other in block.lines}
+        sent = [t for name in line.reads for t in table[name].makes]
+        if kind == "ragged-all-to-all":
+            sent = list(table[line.reads[0]].makes)
+        bytes = sum(t.bytes for t in sent)
+        if kind == "all-gather":
+            bytes = max([bytes, *(t.bytes for t in line.makes)])
+        said = re.search(r'lancet_fill="([\d.eE+-]+)"', line.text)
+        share = float(said[1]) if said else 1.0
+        collective = Collective(
+            kind.replace("-", "_"), self._groups(line), round(bytes),
+            fill=share * fill if kind == "ragged-all-to-all" else share,
+        )  # fmt: skip
+        cost = self._costs.exchange(collective)
+        return cost.us, str(cost.source)
+
+    def _roofline_us(self, line: Line, effort: Effort) -> float:
+        profile = self._costs.target.profile
+        if effort.flops <= 0 and effort.bytes <= 0:
+            return 0.0
+        dtype = _stablehlo(effort.product or effort.dtype)
+        rate = profile.flops_per_s(dtype, matmul=bool(effort.product), tf32=self._costs.tf32)
+        rate *= profile.efficiency["matmul" if effort.product else "vector"]
+        memory = profile.hbm_bytes_per_s * profile.hbm_share(line.opcode.replace("-", "_"))
+        return max(effort.flops / rate, effort.bytes / memory) * 1e6 + profile.launch_us
+
+    def _groups(self, line: Line) -> tuple[tuple[int, ...], ...]:
+        """Read who talks to whom.
+
+        Raises:
+            InputError: if it is spelled in a way that is not known.
+        """
+        if pairs := re.search(r"source_target_pairs=\{((?:\{[\d,]+\},?)*)\}", line.text):
+            return _rows(pairs[1])
+        said = re.search(r"replica_groups=(.*)$", line.text)
+        if said is None or said[1].startswith("{}"):
+            return ()
+        try:
+            return read_groups(said[1])
+        except ValueError as error:
+            raise InputError(f"{self._listing.path}:{line.number}", str(error),
+                             "write the dump with another version of XLA") from None  # fmt: skip
+
+
+def exchange_kind(line: Line) -> str:
+    """Return the opcode of the exchange that a line does, starts or ends; "" if it does none."""
+    if line.opcode == "custom-call":
+        return "ragged-all-to-all" if 'target="ragged_all_to_all' in line.text else ""
+    kind = line.opcode.removesuffix("-start").removesuffix("-done")
+    return kind if kind in EXCHANGES else ""
+
+
+def read_groups(text: str) -> tuple[tuple[int, ...], ...]:
+    """Read `{{0,1},{2,3}}`, `[2,4]<=[4,2]T(1,0)` or `mesh['d'=2,'e'=4] {'e'}` at the begin of text.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if listed := re.match(r"\{((?:\{[\d,\s]*\},?\s*)+)\}", text):
+        return _rows(listed[1])
+    if iota := re.match(r"\[([\d,]+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text):
+        return _as_rows(_grid(iota[2]).reshape(_ints(iota[1])))
+    if mesh := re.match(
+        r"mesh\w*\[([^\]]*)\](?:,\s*device_ids=\((.*?)\)(?=\s*\{))?\s*\{([^}]*)\}", text
+    ):
+        sizes = {name: int(n) for name, n in re.findall(r"['\"]?([\w.]+)['\"]?=(\d+)", mesh[1])}
+        order = _grid(mesh[2]) if mesh[2] else np.arange(int(np.prod([*sizes.values()])))
+        return _over_axes(order.reshape(-1), sizes, mesh[3])
+    raise ValueError(f"groups of devices in an unknown spelling: {text[:60]!r}")
+
+
+def _over_axes(order: np.ndarray, sizes: dict[str, int], over: str) -> tuple[tuple[int, ...], ...]:
+    """Group the devices of a mesh along axes, or along parts of axes (`'e':(2)4`)."""
+    wanted = re.findall(r"['\"]?([\w.]+)['\"]?(?::\((\d+)\)(\d+))?", over)
+    shape: list[int] = []
+    place: dict[tuple[str, str], int] = {}
+    for axis, size in sizes.items():
+        parts = sorted((int(before or 1), int(n or size), before) for name, before, n in wanted
+                       if name == axis)  # fmt: skip
+        done = 1
+        for before, length, key in parts:
+            shape += [before // done, length]
+            place[axis, key] = len(shape) - 1
+            done = before * length
+        shape.append(size // done)
+    if missing := [name for name, _, _ in wanted if name not in sizes]:
+        raise ValueError(f"no mesh axis is called {', '.join(missing)}")
+    along = [place[name, before] for name, before, _ in wanted]
+    grid = np.moveaxis(order.reshape(shape), along, range(-len(along), 0))
+    return _as_rows(grid.reshape(-1, int(np.prod([shape[i] for i in along]))))
+
+
+def _grid(text: str) -> np.ndarray:
+    """Return device ids: listed, or a transposed iota as `[4,2]T(1,0)`."""
+    if "[" not in text:
+        return np.array(_ints(text))
+    sizes, _, axes = text.partition("T")
+    shape = _ints(sizes)
+    ids = np.arange(int(np.prod(shape))).reshape(shape)
+    return ids.transpose(_ints(axes)) if axes else ids
+
+
+def _rows(text: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(_ints(row) for row in re.findall(r"\{([\d,\s]+)\}", text))
+
+
+def _as_rows(grid: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, grid.tolist()))
+
+
+def _ints(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)))
+
+
+def _xla_us(line: Line) -> float | None:
+    """Return what XLA's speed-of-light model wrote beside a line."""
+    if found := _COSTS.search(line.text):
+        costs: Sequence[dict[str, object]] = json.loads(found[1])
+        for cost in costs:
+            us = cost["exec_time_us"]
+            if cost.get("name") == "sol" and isinstance(us, int | float) and us < _ABSURD_US:
+                return float(us)
+    return None
+
+
+def _widens(effort: Effort) -> bool:
+    """Whether a product of 16-bit numbers gives 32-bit ones: XLA prices those without its tensor
+    cores, fifty times too high.
+    """
+    return effort.product in ("bf16", "f16") and effort.dtype == "f32"
+
+
+def _stablehlo(dtype: str) -> str:
+    """Spell an integer type as the profiles do."""
+    if dtype == "pred":
+        return "i1"
+    return {"s": "i", "u": "ui"}.get(dtype[0], dtype[0]) + dtype[1:]
