@@ -196,7 +196,7 @@ def test_16_bit_steps_are_as_near_to_the_truth_cut_as_uncut(gate, factor, k):
 def test_ranges_with_parts_of_their_own_are_the_same(monkeypatch):
     """Two stretches of one block, cut into 2 and into 4 parts, as a dynamic program may choose."""
 
-    def two_ranges(self, stretches, context):
+    def two_ranges(self, stretches, context, rho):
         (stretch,) = stretches
         first, second = stretch.sites.fetches[0], stretch.sites.puts[1]
         return (
