@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from lancet_jax.nn.dispatch import DISPATCHERS
-from lancet_jax.nn.gates import Gate, gate_named
+from lancet_jax.nn.dropless import EXCHANGES
+from lancet_jax.nn.gates import Gate, TokenGate, gate_named
 
 _ACTIVATIONS = ("relu", "gelu", "silu")
 _COUNTS = (
@@ -37,10 +38,13 @@ class MoEGPTConfig:
         hidden: Width inside MLPs and experts; None means `4 * model`.
         moe_every: Blocks 0, `moe_every`, `2 * moe_every`, ... have a MoE layer.
         experts_per_device: Experts on each device of the expert axis.
-        capacity_factor: Room in an expert's buffer over the room a balanced load needs.
+        capacity_factor: Room in an expert's buffer over the room a balanced load needs; None for
+            dropless layers, which keep every choice.
         gate: A gate's name (see `GATES`) or a gate.
         top_k: Experts a token for a gate given by name; None means the gate's own number.
-        dispatch: How tokens reach the expert buffers: by scatter or by one-hot mask.
+        dispatch: How tokens reach the expert buffers: by scatter or by one-hot mask. Of dropless
+            layers, how rows are exchanged: `ragged` sends filled rows only (GPU, TPU), `padded`
+            room for all of them (any backend, same results).
         activation: The experts' activation. The dense MLPs always use GELU, as GPT-2 does.
         dtype: Type of activations. Routing, softmax and loss are float32 whatever it is.
         param_dtype: Type of parameters.
@@ -52,7 +56,8 @@ class MoEGPTConfig:
 
     Raises:
         ValueError: If a number is not positive, `heads` does not divide `model`, a name is
-            unknown, or the two axes have one name.
+            unknown, the two axes have one name, or a dropless layer is asked for by halves: it
+            wants a dropless `dispatch`, no `capacity_factor`, and a gate whose tokens choose.
     """
 
     vocab: int
@@ -63,10 +68,10 @@ class MoEGPTConfig:
     hidden: int | None = None
     moe_every: int = 2
     experts_per_device: int = 2
-    capacity_factor: float = 1.0
+    capacity_factor: float | None = 1.0
     gate: str | Gate = "switch"
     top_k: int | None = None
-    dispatch: Literal["scatter", "one_hot"] = "scatter"
+    dispatch: Literal["scatter", "one_hot", "ragged", "padded"] = "scatter"
     activation: Literal["relu", "gelu", "silu"] = "relu"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
@@ -79,7 +84,7 @@ class MoEGPTConfig:
     def __post_init__(self) -> None:
         self._check_numbers()
         self._check_names()
-        _ = self.routing_gate
+        self._check_dropless()
 
     @property
     def width(self) -> int:
@@ -96,8 +101,9 @@ class MoEGPTConfig:
         return self.gate
 
     def _check_numbers(self) -> None:
-        numbers = {name: getattr(self, name) for name in (*_COUNTS, "capacity_factor")}
+        numbers = {name: getattr(self, name) for name in _COUNTS}
         numbers |= {"hidden": self.width, "top_k": 1 if self.top_k is None else self.top_k}
+        numbers |= {"capacity_factor": 1 if self.capacity_factor is None else self.capacity_factor}
         for name, value in numbers.items():
             if value <= 0:
                 raise ValueError(f"{name} must be positive, not {value}")
@@ -105,16 +111,29 @@ class MoEGPTConfig:
             raise ValueError(f"heads={self.heads} does not divide model={self.model}")
 
     def _check_names(self) -> None:
-        if self.dispatch not in DISPATCHERS:
-            raise ValueError(
-                f"no dispatch {self.dispatch!r}; choose one of {', '.join(DISPATCHERS)}"
-            )
+        ways = (*DISPATCHERS, *EXCHANGES)
+        if self.dispatch not in ways:
+            raise ValueError(f"no dispatch {self.dispatch!r}; choose one of {', '.join(ways)}")
         if self.activation not in _ACTIVATIONS:
             raise ValueError(
                 f"no activation {self.activation!r}; choose one of {', '.join(_ACTIVATIONS)}"
             )
         if self.data_axis is not None and self.data_axis == self.expert_axis:
             raise ValueError(f"data_axis and expert_axis are both {self.data_axis!r}")
+
+    def _check_dropless(self) -> None:
+        gate, dropless = self.routing_gate, self.capacity_factor is None
+        if dropless != (self.dispatch in EXCHANGES):
+            ways = ", ".join(EXCHANGES if dropless else DISPATCHERS)
+            raise ValueError(
+                f"capacity_factor={self.capacity_factor} wants dispatch to be one of {ways}, "
+                f"not {self.dispatch!r}"
+            )
+        if dropless and not isinstance(gate, TokenGate):
+            raise ValueError(
+                f"capacity_factor=None keeps every choice of a token, but with {gate!r} the "
+                "experts choose"
+            )
 
 
 def tiny(**overrides: Any) -> MoEGPTConfig:

@@ -9,6 +9,14 @@ from jax import lax
 
 from lancet_jax.nn.config import MoEGPTConfig
 from lancet_jax.nn.dispatch import DISPATCHERS
+from lancet_jax.nn.dropless import (
+    EXCHANGES,
+    combine_rows,
+    expert_groups,
+    sort_rows,
+    to_experts,
+    to_tokens,
+)
 from lancet_jax.nn.routing import ExpertRouting, Routing, expert_capacity
 
 _ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}
@@ -49,13 +57,34 @@ class Experts(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies expert `e` to all `x[:, e]`, `[G, E, C, D]` to the same shape."""
+        kernel_in, bias_in, kernel_out, bias_out = self._parameters()
+        hidden = jnp.einsum("gecd,edh->egch", x, kernel_in) + bias_in[:, None, None]
+        hidden = _ACTIVATIONS[self.activation](hidden)
+        return jnp.einsum("egch,ehd->gecd", hidden, kernel_out) + bias_out[:, None]
+
+    def grouped(self, x: jax.Array, sizes: jax.Array) -> jax.Array:
+        """Applies expert `e` to the `e`-th group of rows, `[R, D]` to the same shape.
+
+        Two grouped matrix products (`jax.lax.ragged_dot`). Rows behind the last group mean nothing.
+
+        Args:
+            x: Rows, sorted by expert.
+            sizes: Rows of each expert, int32 `[E]`.
+        """
+        kernel_in, bias_in, kernel_out, bias_out = self._parameters()
+        ends, row = jnp.cumsum(sizes), jnp.arange(x.shape[0], dtype=jnp.int32)[:, None]
+        # A product with a mask, not a gather: its transpose adds up in one fixed order.
+        owner = ((row >= ends - sizes) & (row < ends)).astype(self.dtype)
+        hidden = lax.ragged_dot(x, kernel_in, sizes) + owner @ bias_in
+        hidden = _ACTIVATIONS[self.activation](hidden)
+        return lax.ragged_dot(hidden, kernel_out, sizes) + owner @ bias_out
+
+    def _parameters(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         kernel_in, bias_in, kernel_out, bias_out = (
             param[...].astype(self.dtype)
             for param in (self.kernel_in, self.bias_in, self.kernel_out, self.bias_out)
         )
-        hidden = jnp.einsum("gecd,edh->egch", x, kernel_in) + bias_in[:, None, None]
-        hidden = _ACTIVATIONS[self.activation](hidden)
-        return jnp.einsum("egch,ehd->gecd", hidden, kernel_out) + bias_out[:, None]
+        return kernel_in, bias_in, kernel_out, bias_out
 
 
 class MoE(nnx.Module):
@@ -77,7 +106,7 @@ class MoE(nnx.Module):
         self.number = experts
         self.capacity_factor = config.capacity_factor
         self.axis = config.expert_axis
-        self.dispatcher = DISPATCHERS[config.dispatch]
+        self.dispatch = config.dispatch
         self.experts = Experts(config, experts=experts, rngs=rngs)
         if self.gate.reads_logits:
             self.router = nnx.Linear(
@@ -110,19 +139,41 @@ class MoE(nnx.Module):
         ids = None if token_ids is None else token_ids.reshape(-1)
         with jax.named_scope("gate"):
             routing = self._route(tokens, ids, key)
+        dropless = self.dispatch in EXCHANGES
+        answers = (self._dropless if dropless else self._with_capacity)(tokens, routing)
+        return answers.reshape(x.shape), RoutingStats(routing.balance_loss, routing.dropped)
+
+    def _with_capacity(self, tokens: jax.Array, routing: Routing | ExpertRouting) -> jax.Array:
+        """Answers tokens `[T, D]` through expert buffers of one size."""
+        dispatcher = DISPATCHERS[self.dispatch]
         with jax.named_scope("dispatch"):
-            rows = self._exchange(self.dispatcher.dispatch(tokens, routing))
+            rows = self._exchange(dispatcher.dispatch(tokens, routing))
         with jax.named_scope("experts"):
             rows = self._answer(rows)
         with jax.named_scope("combine"):
-            answers = self.dispatcher.combine(self._exchange(rows), routing)
-        return answers.reshape(x.shape), RoutingStats(routing.balance_loss, routing.dropped)
+            return dispatcher.combine(self._exchange(rows), routing)
+
+    def _dropless(self, tokens: jax.Array, routing: Routing | ExpertRouting) -> jax.Array:
+        """Answers tokens `[T, D]` through groups of rows as large as the routing makes them."""
+        assert isinstance(routing, Routing), "the configuration wants a TokenGate"
+        exchange = EXCHANGES[self.dispatch]
+        with jax.named_scope("dispatch"):
+            groups = expert_groups(routing, self.axis)
+            rows = to_experts(exchange, sort_rows(tokens, groups), groups, self.axis)
+        with jax.named_scope("experts"):
+            rows = self.experts.grouped(rows, groups.sizes)
+        with jax.named_scope("combine"):
+            rows = to_tokens(exchange, rows, groups, self.axis)
+            return combine_rows(rows, groups, routing.weight)
 
     def _route(
         self, tokens: jax.Array, ids: jax.Array | None, key: jax.Array | None
     ) -> Routing | ExpertRouting:
         count = tokens.shape[0]
-        capacity = expert_capacity(count, self.gate.k, self.number, self.capacity_factor)
+        if self.capacity_factor is None:
+            capacity = count * self.gate.k
+        else:
+            capacity = expert_capacity(count, self.gate.k, self.number, self.capacity_factor)
         if self.gate.reads_logits:
             logits = self.router(tokens)
         else:
