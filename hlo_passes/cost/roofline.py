@@ -113,14 +113,15 @@ class TargetCosts:
     def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
         """Price one exchange of `fraction` of the bytes that it sends, nothing else on its links.
 
-        Of a ragged exchange of padded rows only the filled ones are sent: `Collective.fill`.
+        Of a ragged exchange of padded rows only the filled ones are sent, and all wait for the
+        device that sends or gets most: `Collective.fill` and `skew`.
         """
         topology = self.target.topology
         groups = collective.groups
         if 1 < self.program_devices == collective.group_size < topology.devices:
             groups = ()
         size = len(groups[0]) if groups else topology.devices
-        bytes = collective.bytes * collective.fill * fraction
+        bytes = collective.busiest_bytes * fraction
         if size < 2 or bytes <= 0:
             return Cost(0.0, Source.NONE)
         nodes = topology.nodes_of(groups)

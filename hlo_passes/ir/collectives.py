@@ -2,11 +2,14 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
+
+from hlo_passes.ir.types import TensorType
 
 
 class Phase(StrEnum):
@@ -31,8 +34,10 @@ class Collective:
         channel: channel id, -1 where the module has none.
         dims: the split and the concat dimension of an all-to-all, else the one that is gathered
             or scattered.
-        fill: share of `bytes` that is expected to be sent; below 1 for a ragged exchange of padded
-            rows.
+        fill: share of `bytes` that a device is expected to send on average; below 1 for a ragged
+            exchange of padded rows.
+        skew: what the busiest device is expected to send or get over that average. The others wait
+            for it.
     """
 
     kind: str
@@ -41,6 +46,12 @@ class Collective:
     channel: int = -1
     dims: tuple[int, ...] = ()
     fill: float = 1.0
+    skew: float = 1.0
+
+    @property
+    def busiest_bytes(self) -> float:
+        """Bytes that the busiest device is expected to send or get."""
+        return self.bytes * self.fill * self.skew
 
     @cached_property
     def group_size(self) -> int:
@@ -65,6 +76,13 @@ KINDS = frozenset({
 
 FILL = "lancet_fill"
 """Frontend attribute of an exchange that says its `Collective.fill`; XLA carries it along."""
+
+SKEW = "lancet_skew"
+"""Frontend attribute of an exchange that says its `Collective.skew`.
+
+Without it 1.0 is taken, the balanced load that balance losses train for. What a router really does
+is not in the program: a run that logs rows a device says the busiest one's over the mean.
+"""
 
 _MESH = re.compile(
     r"^@?mesh\w*\[(?P<axes>[^\]]*)\](?:,\s*device_ids=\((?P<ids>.*)\))?\s*\{(?P<over>[^}]*)\}$"
@@ -155,16 +173,39 @@ def parse_hlo_groups(text: str) -> tuple[tuple[int, ...], ...]:
     raise ValueError(f"replica groups in a spelling that is not known: {text!r}")
 
 
-def parse_fill(text: str) -> float:
-    """Read the value of the attribute `FILL`; an op that has none, "", sends all that it holds.
+def expected_fill(kind: str, operands: Sequence[TensorType]) -> float:
+    """Share of its operand that an exchange is expected to send where no `FILL` says so.
+
+    A ragged exchange writes into its second operand, and devices get on average what they send: no
+    more than that buffer holds. A dense one sends all.
+    """
+    if kind != "ragged_all_to_all" or len(operands) < 2 or not operands[0].bytes:
+        return 1.0
+    return min(1.0, operands[1].bytes / operands[0].bytes)
+
+
+def parse_fill(text: str, otherwise: float = 1.0) -> float:
+    """Read the value of the attribute `FILL`; "" is that of an op that has none.
 
     Raises:
         ValueError: if `text` is no number from 0 to 1.
     """
-    fill = float(text or 1)
+    fill = float(text) if text else otherwise
     if not 0 <= fill <= 1:
         raise ValueError(f"{FILL}={text!r} is no share from 0 to 1")
     return fill
+
+
+def parse_skew(text: str) -> float:
+    """Read the value of the attribute `SKEW`; an op that has none, "", is balanced.
+
+    Raises:
+        ValueError: if `text` is no finite number of at least 1.
+    """
+    skew = float(text or 1)
+    if not 1 <= skew < math.inf:
+        raise ValueError(f"{SKEW}={text!r} is below 1, or no number: the busiest over the mean")
+    return skew
 
 
 def _axis_name(text: str) -> str:

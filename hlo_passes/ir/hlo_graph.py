@@ -7,7 +7,16 @@ from functools import cache
 from itertools import pairwise
 
 from hlo_passes.ir.aliases import buffer_order
-from hlo_passes.ir.collectives import FILL, KINDS, Collective, parse_fill, parse_hlo_groups
+from hlo_passes.ir.collectives import (
+    FILL,
+    KINDS,
+    SKEW,
+    Collective,
+    expected_fill,
+    parse_fill,
+    parse_hlo_groups,
+    parse_skew,
+)
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
 from hlo_passes.ir.keys import KeyMaker
@@ -31,6 +40,7 @@ _GROUPS = re.compile(
 )
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 _FILL = re.compile(rf'\b{FILL}="([^"]*)"')
+_SKEW = re.compile(rf'\b{SKEW}="([^"]*)"')
 _DIMS = re.compile(r"dimensions=\{([\d,]*)\}")
 _ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
 _LIMIT_US = 1e7
@@ -260,14 +270,15 @@ def _collective(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -
     else:
         rows = parse_hlo_groups(groups[1]) if groups else ()
     dims = _DIMS.search(ins.attributes)
-    fill = _FILL.search(ins.attributes)
+    fill, skew = _FILL.search(ins.attributes), _SKEW.search(ins.attributes)
     return Collective(
         base,
         rows,
         size,
         int(channel[1]) if channel else -1,
         _ints(dims[1]) if dims else (),
-        parse_fill(fill[1] if fill else ""),
+        parse_fill(fill[1] if fill else "", expected_fill(base, operands)),
+        parse_skew(skew[1] if skew else ""),
     )
 
 

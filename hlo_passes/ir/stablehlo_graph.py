@@ -1,14 +1,24 @@
 """Builds a `Graph` from a block of StableHLO."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from jax.extend.mlir.dialects import sdy, stablehlo
+from jax.extend.mlir.dialects import chlo, sdy, stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.ir.collectives import FILL, KINDS, Collective, groups_from_mesh, parse_fill
+from hlo_passes.ir.collectives import (
+    FILL,
+    KINDS,
+    SKEW,
+    Collective,
+    expected_fill,
+    groups_from_mesh,
+    parse_fill,
+    parse_skew,
+)
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.keys import KeyMaker
 from hlo_passes.ir.types import TensorType
@@ -143,9 +153,11 @@ class _Snapshot:
         results: tuple[TensorType, ...],
     ) -> Collective | None:
         if kind == "custom_call" and _string(op, "call_target_name") == "ragged_all_to_all":
-            kind, operands = "ragged_all_to_all", operands[:1]
+            kind = "ragged_all_to_all"
         if kind not in KINDS:
             return None
+        fill = parse_fill(_said(op, FILL), expected_fill(kind, operands))
+        operands = operands[:1] if kind == "ragged_all_to_all" else operands
         size = sum(t.bytes for t in operands)
         if kind == "all_gather":
             size = max(size, sum(t.bytes for t in results))
@@ -159,7 +171,8 @@ class _Snapshot:
             channel = stablehlo.ChannelHandle(facts["channel_handle"]).handle
         elif "channel_id" in facts:
             channel = ir.IntegerAttr(facts["channel_id"]).value
-        return Collective(kind, self._groups(facts), size, channel, dims, _fill(op))
+        skew = parse_skew(_said(op, SKEW))
+        return Collective(kind, self._groups(facts), size, channel, dims, fill, skew)
 
     def _groups(self, facts: _Attributes) -> tuple[tuple[int, ...], ...]:
         """Read who takes part, as a table of ids or as mesh axes."""
@@ -188,12 +201,12 @@ def _exchange_attributes(op: ir.Operation) -> _Attributes:
     return op.attributes
 
 
-def _fill(op: ir.Operation) -> float:
-    """Read the share of its bytes that an exchange is expected to send."""
+def _said(op: ir.Operation, name: str) -> str:
+    """Read a frontend attribute of an op; "" if it has none of that name."""
     if _FRONTEND not in op.attributes:
-        return 1.0
+        return ""
     given = ir.DictAttr(op.attributes[_FRONTEND])
-    return parse_fill(ir.StringAttr(given[FILL]).value if FILL in given else "")
+    return ir.StringAttr(given[name]).value if name in given else ""
 
 
 def _axis(attribute: ir.Attribute) -> str:
@@ -222,13 +235,22 @@ def _meshes(
 def _work(
     op: ir.Operation, kind: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]
 ) -> Work:
-    if kind in ("dot_general", "ragged_dot"):
+    if kind == "dot_general":
         moved = traffic(kind, operands, results)
         dims: tuple[int, ...] = (len(operands[0].shape) - 1,)
         if "dot_dimension_numbers" in op.attributes:
             numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
             dims = tuple(numbers.lhs_contracting_dimensions)
         return Work(dot_flops(operands[0], results[0], dims), moved, True, operands[0].dtype)
+    if kind == "ragged_dot":
+        numbers = chlo.RaggedDotDimensionNumbers(op.attributes["ragged_dot_dimension_numbers"])
+        dims = tuple(numbers.lhs_contracting_dimensions)
+        flops = dot_flops(operands[0], results[0], dims)
+        if numbers.rhs_group_dimensions:
+            # XLA has no grouped kernel on these backends: it multiplies all rows by the matrix of
+            # every group, masked. Where each group has a result the result's shape says that.
+            flops *= math.prod(operands[1].shape[d] for d in numbers.rhs_group_dimensions)
+        return Work(flops, traffic(kind, operands, results), True, operands[0].dtype)
     if kind == "convolution":
         numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
         flops = convolution_flops(operands[1], results[0], numbers.kernel_output_feature_dimension)

@@ -66,9 +66,15 @@ class Prices:
             bytes = max([bytes, *(t.bytes for t in line.makes)])
         said = re.search(r'lancet_fill="([\d.eE+-]+)"', line.text)
         share = float(said[1]) if said else 1.0
+        if kind == "ragged-all-to-all" and not said:
+            # On average a device gets what it sends, so no more than its own buffer has room for.
+            room = sum(t.bytes for t in table[line.reads[1]].makes)
+            share = min(1.0, room / bytes) if bytes else 1.0
+        skew = re.search(r'lancet_skew="([\d.eE+-]+)"', line.text)
         collective = Collective(
             kind.replace("-", "_"), self._groups(line), round(bytes),
             fill=share * fill if kind == "ragged-all-to-all" else share,
+            skew=float(skew[1]) if skew else 1.0,
         )  # fmt: skip
         cost = self._costs.exchange(collective)
         return cost.us, str(cost.source)

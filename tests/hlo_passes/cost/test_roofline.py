@@ -179,6 +179,11 @@ def test_a_ragged_exchange_is_priced_by_what_it_sends():
     assert COSTS.exchange(nothing).us == 0
 
 
+def test_a_skewed_exchange_takes_as_long_as_its_busiest_device():
+    skewed = Collective("ragged_all_to_all", (), 64 * MIB, fill=0.25, skew=2.0)
+    assert COSTS.exchange(skewed) == COSTS.exchange(a2a(32 * MIB))
+
+
 def test_measured_exchanges_win():
     times = ExchangeTimes(kind="all_to_all", group_size=8, points=((MIB, 10.0), (3 * MIB, 30.0)))
     costs = TargetCosts(target=H100, measured=measured(exchanges=(times,)))

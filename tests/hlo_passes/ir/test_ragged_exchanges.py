@@ -9,7 +9,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from hlo_passes.ir.collectives import parse_fill
+from hlo_passes.ir.collectives import parse_fill, parse_skew
 from hlo_passes.ir.hlo_graph import graph_of
 from hlo_passes.ir.hlo_text import read_hlo
 from hlo_passes.ir.module import Module
@@ -51,6 +51,35 @@ def test_hlo_says_who_takes_part_and_what_is_sent(text):
     assert op.collective.bytes == 8 * 64 * 2
     assert op.collective.fill == 0.25
     assert op.blocking == (text == whole())
+
+
+def wide(extra=""):
+    """Eight times as much room before the exchange as behind it, as in a dropless combine."""
+    before = BEFORE.replace("%x = bf16[8,64]", "%x = bf16[64,64]")
+    before = before.replace("negate(%x)", "slice(%x), slice={[0:8], [0:64]}")
+    return scheduled(f"""{before}
+  %got = bf16[8,64]{{1,0}} ragged-all-to-all({OPERANDS}), {WHO}{extra}
+{OUT}""")
+
+
+@pytest.mark.parametrize(("extra", "fill"), [("", 0.125), (FILL, 0.25)])
+def test_no_more_is_expected_to_be_sent_than_there_is_room_for(extra, fill):
+    graph = graph_of(read_hlo(wide(extra)))
+    (op,) = [graph.ops[i] for i in graph.exchanges]
+    assert op.collective.bytes == 64 * 64 * 2
+    assert op.collective.fill == fill
+    assert op.collective.busiest_bytes == 64 * 64 * 2 * fill
+
+
+def test_a_skew_is_read_and_a_load_is_balanced_without():
+    skewed = ', frontend_attributes={lancet_skew="1.5"}'
+    found = [graph_of(read_hlo(split(extra))) for extra in (skewed, "")]
+    (one,), (other,) = [[g.ops[i].collective for i in g.exchanges] for g in found]
+    assert (one.skew, other.skew) == (1.5, 1.0)
+    assert one.busiest_bytes == 1.5 * one.bytes
+    for text in ("0.5", "nan", "inf", "much"):
+        with pytest.raises(ValueError):
+            parse_skew(text)
 
 
 def test_halves_are_a_pair():

@@ -1,0 +1,64 @@
+"""A dropless train step compiled for GPUs that are not there."""
+
+import jax.numpy as jnp
+import pytest
+
+import lancet_jax
+from lancet_jax.nn import (
+    abstract_batch,
+    abstract_state,
+    make_train_step,
+    preset,
+    sgd_momentum,
+)
+
+WIDTH, HIDDEN, TOKENS = 256, 1024, 2 * 512
+
+
+@pytest.fixture(scope="module")
+def lowered():
+    config = preset(
+        "tiny", capacity_factor=None, dispatch="ragged", layers=1, model=WIDTH, hidden=HIDDEN,
+        seq_len=512, dtype=jnp.bfloat16,
+    )  # fmt: skip
+    mesh = lancet_jax.aot.target("h100:1x8").mesh(expert=8)
+    optimizer = sgd_momentum()
+    step = make_train_step(config, mesh, optimizer)
+    jitted = lancet_jax.jit(step, pipeline="dw", on_unsupported="raise")
+    return jitted.lower(abstract_state(config, mesh, optimizer), abstract_batch(config, mesh))
+
+
+@pytest.fixture(scope="module")
+def compiled(lowered):
+    return lowered.compile()
+
+
+def test_grouped_products_are_priced_as_xla_runs_them(lowered):
+    products = [op for op in lowered.module.snapshot().ops if op.kind == "ragged_dot"]
+    whole = 2.0 * (8 * TOKENS) * WIDTH * HIDDEN * 2
+    assert [op.flops for op in products] == [whole] * 6
+
+
+@pytest.mark.slow
+def test_its_exchanges_are_windows_and_our_order_holds(compiled):
+    assert compiled.drift().moved == 0
+    windows = [w for w in compiled.schedule().windows if w.kind == "ragged_all_to_all"]
+    assert len(windows) == 4
+    assert any(w.fillers for w in windows)
+    report = str(compiled.report())
+    assert "fwd dispatch" in report
+    assert "bwd combine" in report
+
+
+@pytest.mark.slow
+def test_both_directions_are_expected_to_send_the_same(compiled):
+    graph = compiled.scheduled.snapshot()
+    sent = [op.collective for op in graph.ops if op.kind == "ragged_all_to_all_start"]
+    assert {c.bytes for c in sent} == {TOKENS * WIDTH * 2, 8 * TOKENS * WIDTH * 2}
+    assert {c.busiest_bytes for c in sent} == {TOKENS * WIDTH * 2}
+
+
+@pytest.mark.slow
+def test_xlas_products_are_those_that_were_priced(compiled):
+    whole = 2.0 * (8 * TOKENS) * WIDTH * HIDDEN * 2
+    assert sum(op.flops == whole for op in compiled.scheduled.snapshot().ops if op.matmul) == 6
