@@ -32,14 +32,15 @@ Numerics
 
 Limits
     Without `ragged_all_to_all` (XLA:CPU) the room for k parts is sent: for tests, not for speed.
-    Dispatch by one-hot products is left whole.
+    Dispatch by one-hot products is left whole, and so are ragged exchanges of the step itself:
+    dropless layers are reordered, not cut.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hlo_passes.analysis.blocks import exchanges_of, walk_blocks
+from hlo_passes.analysis.blocks import exchanges_of, ragged_exchanges_of, walk_blocks
 from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.analysis.row_paths import find_row_paths
@@ -105,7 +106,7 @@ class SplitRegion(PartsPass):
         graphs = {inside.name: inside for inside, _ in graph.walk()}
         for name, block in walk_blocks(module.body):
             body, inside = Body(block), graphs[name]
-            if exchanges_of(body):
+            if exchanges_of(body) or ragged_exchanges_of(body):
                 sites = find_sites(body)
                 rows = find_row_paths(body, sites)
                 yield Stretch(body, inside, self._region(inside), sites, rows)
@@ -159,7 +160,8 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
                 "no exchange sends rows by index"
             )  # fmt: skip
             reason = f"nothing is cut into {k} parts: {why}"
-            refusals.append(_refusal(graph, exchanges_of(body)[0], reason))
+            place = min(exchanges_of(body) + ragged_exchanges_of(body))
+            refusals.append(_refusal(graph, place, reason))
     return Candidate(tuple(splits), tuple(refusals))
 
 

@@ -17,5 +17,15 @@ def walk_blocks(block: ir.Block, name: str = "main") -> Iterator[tuple[str, ir.B
 
 
 def exchanges_of(body: Body) -> tuple[int, ...]:
-    """Return the places of a block's all-to-alls."""
+    """Return the places of a block's dense all-to-alls."""
     return tuple(i for i in range(len(body.ops)) if body.kind(i) == "all_to_all")
+
+
+def ragged_exchanges_of(body: Body) -> tuple[int, ...]:
+    """Return the places of a block's ragged all-to-alls, as JAX writes them."""
+    return tuple(
+        i
+        for i, op in enumerate(body.ops)
+        if body.kind(i) == "custom_call"
+        and ir.StringAttr(op.attributes["call_target_name"]).value == "ragged_all_to_all"
+    )

@@ -15,8 +15,7 @@ from lancet_jax.nn import (
 WIDTH, HIDDEN, TOKENS = 256, 1024, 2 * 512
 
 
-@pytest.fixture(scope="module")
-def lowered():
+def lower(pipeline):
     config = preset(
         "tiny", capacity_factor=None, dispatch="ragged", layers=1, model=WIDTH, hidden=HIDDEN,
         seq_len=512, dtype=jnp.bfloat16,
@@ -24,8 +23,13 @@ def lowered():
     mesh = lancet_jax.aot.target("h100:1x8").mesh(expert=8)
     optimizer = sgd_momentum()
     step = make_train_step(config, mesh, optimizer)
-    jitted = lancet_jax.jit(step, pipeline="dw", on_unsupported="raise")
+    jitted = lancet_jax.jit(step, pipeline=pipeline, on_unsupported="raise")
     return jitted.lower(abstract_state(config, mesh, optimizer), abstract_batch(config, mesh))
+
+
+@pytest.fixture(scope="module")
+def lowered():
+    return lower("dw")
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +66,13 @@ def test_both_directions_are_expected_to_send_the_same(compiled):
 def test_xlas_products_are_those_that_were_priced(compiled):
     whole = 2.0 * (8 * TOKENS) * WIDTH * HIDDEN * 2
     assert sum(op.flops == whole for op in compiled.scheduled.snapshot().ops if op.matmul) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["forward", "both"])
+def test_it_is_left_whole_and_told_why(direction):
+    result = lower(f"split-region{{direction={direction}}},schedule-dw").compile()
+    assert result.drift().moved == 0
+    told = str(result.report())
+    assert told.count("ragged_all_to_all:") >= 4
+    assert "no exchange sends rows by index" in told
