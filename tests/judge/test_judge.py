@@ -144,6 +144,8 @@ def test_the_busiest_device_decides_how_long_a_ragged_exchange_takes():
     assert quarter.exchange_us == pytest.approx(time("ragged_all_to_all", SIZE, [range(8)]))
     skewed = verdict(PARAMETER, start, done, ROOT, load=Load(fill=2.0))
     assert skewed.exchange_us == pytest.approx(time("ragged_all_to_all", 2 * SIZE, [range(8)]))
+    said = start.replace('lancet_fill="0.25"', 'lancet_fill="0.25",lancet_skew="2"')
+    assert verdict(PARAMETER, said, done, ROOT).exchange_us == skewed.exchange_us
 
 
 def test_what_is_no_schedule_is_refused():
