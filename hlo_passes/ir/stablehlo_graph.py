@@ -247,8 +247,8 @@ def _work(
         dims = tuple(numbers.lhs_contracting_dimensions)
         flops = dot_flops(operands[0], results[0], dims)
         if numbers.rhs_group_dimensions:
-            # XLA has no grouped kernel on these backends: it multiplies all rows by the matrix of
-            # every group, masked. Where each group has a result the result's shape says that.
+            # XLA (JAX 0.12, CPU and NVIDIA GPU) runs no grouped kernel: it multiplies all rows by
+            # the matrix of every group, masked. If each group has a result its shape says so.
             flops *= math.prod(operands[1].shape[d] for d in numbers.rhs_group_dimensions)
         return Work(flops, traffic(kind, operands, results), True, operands[0].dtype)
     if kind == "convolution":

@@ -173,6 +173,7 @@ def one_step(mesh, jitted=jax.jit, **overrides):
 DROPLESS = {"capacity_factor": None, "dispatch": "padded"}
 
 
+@pytest.mark.slow
 def test_a_step_is_that_of_a_capacity_which_holds_all(make_mesh):
     mesh = make_mesh(data=2, expert=4)
     state, metrics = one_step(mesh, quick_jit, **DROPLESS, data_axis="data")

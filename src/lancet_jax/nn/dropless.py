@@ -6,7 +6,8 @@ rows are sent. Experts then see groups of different size, which a grouped matrix
 
 Shapes are static, so the buffer behind the exchange holds the worst case: all `G` devices of the
 expert axis send all their `T * k` choices to one of them, `G * T * k` rows of `[D]`. A balanced
-load fills `1 / G` of it. A capacity `C` has `C * E / G * G` rows instead, and drops the rest.
+load fills `1 / G` of it. With a capacity `C` it would be `E * C` rows, and what does not fit is
+dropped.
 
 Source: MegaBlocks (Gale et al., 2022) for dropless experts as grouped products.
 """
