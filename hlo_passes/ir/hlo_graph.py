@@ -272,14 +272,10 @@ def _collective(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -
     dims = _DIMS.search(ins.attributes)
     fill, skew = _FILL.search(ins.attributes), _SKEW.search(ins.attributes)
     return Collective(
-        base,
-        rows,
-        size,
-        int(channel[1]) if channel else -1,
-        _ints(dims[1]) if dims else (),
+        base, rows, size, int(channel[1]) if channel else -1, _ints(dims[1]) if dims else (),
         parse_fill(fill[1] if fill else "", expected_fill(base, operands)),
         parse_skew(skew[1] if skew else ""),
-    )
+    )  # fmt: skip
 
 
 def _flops(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> tuple[float, bool]:
