@@ -155,9 +155,13 @@ def _refusals(graph: Graph, after: Timeline) -> tuple[Refusal, ...]:
                 reason="no exchange between devices: there is nothing to hide",
             ),
         )
-    lines = {op.key: op.source for inside, _ in graph.walk() for op in inside.ops}
+    ops = {op.key: op for inside, _ in graph.walk() for op in inside.ops}
     return tuple(
-        Refusal(op=w.key, reason=_why_exposed(w.exposed_us, w.us), source=lines.get(w.key, ""))
+        Refusal(
+            op=w.key,
+            reason=ops[w.key].why_blocking or _why_exposed(w.exposed_us, w.us),
+            source=ops[w.key].source,
+        )
         for w in after.windows
         if w.exposed_us > 0.01 * w.us
     )

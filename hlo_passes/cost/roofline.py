@@ -113,8 +113,11 @@ class TargetCosts:
     def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
         """Price one exchange of `fraction` of the bytes that it sends, nothing else on its links.
 
-        Of a ragged exchange of padded rows only the filled ones are sent: `Collective.fill`.
+        Of a ragged exchange of padded rows only the filled ones are sent: `Collective.fill`. An
+        opaque exchange takes the time that the user has given, whatever the fraction.
         """
+        if collective.us is not None:
+            return Cost(collective.us, Source.GIVEN)
         topology = self.target.topology
         groups = collective.groups
         if 1 < self.program_devices == collective.group_size < topology.devices:

@@ -33,6 +33,8 @@ class Collective:
             or scattered.
         fill: share of `bytes` that is expected to be sent; below 1 for a ragged exchange of padded
             rows.
+        opaque: target of the custom call that hides it; "" for an exchange of XLA's own.
+        us: its time in us where the user has given one; None to price it.
     """
 
     kind: str
@@ -41,6 +43,8 @@ class Collective:
     channel: int = -1
     dims: tuple[int, ...] = ()
     fill: float = 1.0
+    opaque: str = ""
+    us: float | None = None
 
     @cached_property
     def group_size(self) -> int:

@@ -70,6 +70,8 @@ class Op:
         collective: the exchange that it does or starts.
         start: for the done half of a split exchange, the id of its start; else -1.
         blocking: an exchange that no compute runs beside (XLA marked it synchronous).
+        why_blocking: why, in words, if it is blocking for another reason than that mark.
+        target: what a custom call calls, also inside an `async-start`; "" for other ops.
         side_effect: whether it must keep its place among other ops with side effects.
         overwrites: operands (value ids) whose buffer its result takes over.
         trips: executions of `inner`, for a loop; 0 where not known.
@@ -98,6 +100,8 @@ class Op:
     trips: int = 1
     inner: tuple["Graph", ...] = ()
     index: int = 0
+    target: str = ""
+    why_blocking: str = ""
 
     @property
     def is_free(self) -> bool:

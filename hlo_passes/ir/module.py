@@ -20,6 +20,7 @@ from hlo_passes.errors import InputError, PlanError, VerifyError
 from hlo_passes.ir.collectives import KINDS
 from hlo_passes.ir.edit import inline_calls, reorder_block
 from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.opaque import OpaqueExchange, recognised
 from hlo_passes.ir.stablehlo_graph import graph_of
 
 _PORTABLE = b"StableHLO_v"
@@ -47,20 +48,24 @@ class Module:
     Attributes:
         ir: the module. Only passes edit it, and only in `apply`.
         path: where it came from, for messages.
+        opaque: custom calls in it that are exchanges.
     """
 
     ir: ir.Module
     path: str = "<module>"
+    opaque: tuple[OpaqueExchange, ...] = ()
 
     @staticmethod
-    def copy_of(module: ir.Module, path: str = "<module>") -> "Module":
+    def copy_of(
+        module: ir.Module, path: str = "<module>", opaque: tuple[OpaqueExchange, ...] = ()
+    ) -> "Module":
         """Copy a module that belongs to somebody else, in its own context."""
         buffer = io.BytesIO()
         module.operation.write_bytecode(buffer)
         with module.context:
             clone = ir.Module.parse(buffer.getvalue())
         inline_calls(clone)
-        return Module(clone, path)
+        return Module(clone, path, opaque)
 
     @staticmethod
     def parse(data: bytes | str, path: str = "<module>") -> "Module":
@@ -97,8 +102,9 @@ class Module:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over the module without locations."""
-        return sha256(self.text().encode()).hexdigest()[:16]
+        """16 hex digits over the module without locations, and over what is known of it."""
+        known = "".join(map(repr, self.opaque))
+        return sha256((self.text() + known).encode()).hexdigest()[:16]
 
     @property
     def devices(self) -> int:
@@ -117,13 +123,14 @@ class Module:
         block = self._main()
         ops = [view.operation for view in block.operations]
         regions = [op for op in ops if op.name in _REGIONS]
-        if len(regions) != 1 or any(_talks(op) for op in ops if op != regions[0]):
+        named = frozenset(o.target for o in self.opaque)
+        if len(regions) != 1 or any(_talks(op, named) for op in ops if op != regions[0]):
             return block
         return regions[0].regions[0].blocks[0]
 
     def snapshot(self) -> Graph:
         """Return the graph of the block that does the work."""
-        return graph_of(self.body, self.ir, self.devices)
+        return recognised(graph_of(self.body, self.ir, self.devices), self.opaque)
 
     def verify(self) -> None:
         """Check the module.
@@ -140,7 +147,7 @@ class Module:
 
     def copy(self) -> "Module":
         """Return an independent copy."""
-        return Module.copy_of(self.ir, self.path)
+        return Module.copy_of(self.ir, self.path, self.opaque)
 
     def reordered(self, orders: Mapping[str, Sequence[int]]) -> "Module":
         """Return a copy whose main block is in another order.
@@ -175,13 +182,18 @@ class Module:
         return main.regions[0].blocks[0]
 
 
-def _talks(op: ir.Operation) -> bool:
-    """Whether an exchange is in the op or its regions."""
+def _talks(op: ir.Operation, named: frozenset[str]) -> bool:
+    """Whether an exchange is in the op or its regions, custom calls of these names included."""
     found = False
+
+    def is_named(inner: ir.Operation) -> bool:
+        if inner.name != "stablehlo.custom_call":
+            return False
+        return ir.StringAttr(inner.attributes["call_target_name"]).value in named
 
     def visit(inner: ir.Operation) -> ir.WalkResult:
         nonlocal found
-        found = found or inner.name.removeprefix("stablehlo.") in KINDS
+        found = found or inner.name.removeprefix("stablehlo.") in KINDS or is_named(inner)
         return ir.WalkResult.INTERRUPT if found else ir.WalkResult.ADVANCE
 
     op.walk(visit)

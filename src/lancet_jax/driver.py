@@ -23,6 +23,7 @@ from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import Target, parse_target, target_of_devices
 from hlo_passes.errors import LancetError
 from hlo_passes.ir.module import Module
+from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
@@ -56,6 +57,7 @@ class StepRewriter:
         plan_on: which processes of a job plan: `every` one, or the `first` for all.
         peer_timeout_s: seconds that the first process waits for the others.
         table: file of measured costs; None for the target's own.
+        opaque: custom calls that are exchanges.
         outcomes: what became of every compile, newest last.
     """
 
@@ -65,6 +67,7 @@ class StepRewriter:
     plan_on: PlanOn = "every"
     peer_timeout_s: float = 600.0
     table: str | None = None
+    opaque: tuple[OpaqueExchange, ...] = ()
     outcomes: list[Outcome] = field(default_factory=list, compare=False, repr=False)
 
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
@@ -122,6 +125,7 @@ class StepRewriter:
             "pipeline": self.passes.spec or "off",
             "target option": self.target or "none",
             "plan_on": self.plan_on,
+            "opaque": repr(self.opaque),
             "module": _jax.fingerprint(module),
         }
 
@@ -158,7 +162,8 @@ class StepRewriter:
         now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
         if now:
             ragged = devices[0].platform == "gpu"
-            source = source_of(Module.copy_of(module), now, len(devices), request.partition)
+            step = Module.copy_of(module, opaque=self.opaque)
+            source = source_of(step, now, len(devices), request.partition)
             outcome.partition_seconds = source.seconds
             made = first.plans if first else None
             ours, plans = run_on_stablehlo(source.module, now, costs, ragged=ragged, made=made)
@@ -177,7 +182,7 @@ class StepRewriter:
         _jax.mark(clone, outcome.salt)
         if schedule is None:
             return _jax.Prepared(clone, options)
-        edit = ScheduleEdit(schedule, len(devices), costs, outcome, shared)
+        edit = ScheduleEdit(schedule, len(devices), costs, outcome, shared, self.opaque)
 
         def finish(executable: Any) -> None:
             edit.on_finished(executable)
@@ -202,6 +207,7 @@ class StepRewriter:
             version("jaxlib"),
             self.passes.spec,
             prices,
+            repr(self.opaque),
             module.operation.get_asm(enable_debug_info=False),
         ]
         return sha256("\0".join(parts).encode()).hexdigest()[:16]

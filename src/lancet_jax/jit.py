@@ -1,7 +1,7 @@
 """`lancet_jax.jit`: the one line that a user changes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -11,6 +11,7 @@ import jax
 from hlo_passes.base import Pipeline
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
+from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from lancet_jax import _jax
 from lancet_jax.aot import Target
@@ -29,6 +30,7 @@ def jit(
     on_unsupported: OnUnsupported = "warn",
     plan_on: PlanOn = "every",
     peer_timeout_s: float = 600.0,
+    opaque: Sequence[OpaqueExchange] = (),
     **jit_kwargs: Any,
 ) -> Any:
     """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
@@ -50,6 +52,8 @@ def jit(
             `first` for all, which saves CPU time and allows for machines that differ.
         peer_timeout_s: seconds that the first process waits for the others to compile the step;
             they wait twice as long for it. Longer than the longest compile.
+        opaque: custom calls (FFI targets) of other libraries that are exchanges, so that other
+            work may run beside them; see `OpaqueExchange`.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
@@ -64,7 +68,7 @@ def jit(
     if fun is None:
         return functools.partial(
             jit, pipeline=pipeline, target=target, costs=costs, on_unsupported=on_unsupported,
-            plan_on=plan_on, peer_timeout_s=peer_timeout_s, **jit_kwargs,
+            plan_on=plan_on, peer_timeout_s=peer_timeout_s, opaque=opaque, **jit_kwargs,
         )  # fmt: skip
     _check_choices(on_unsupported, plan_on)
     if _jax.is_jitted(fun) and jit_kwargs:
@@ -78,7 +82,9 @@ def jit(
         CostTable.load(costs)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
     table = str(costs) if costs is not None else None
-    rewriter = StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, table)
+    rewriter = StepRewriter(
+        passes, name, on_unsupported, plan_on, peer_timeout_s, table, tuple(opaque)
+    )
     return Step(jitted, rewriter)
 
 

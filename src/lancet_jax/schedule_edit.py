@@ -9,6 +9,7 @@ from typing import Any
 
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.ir.opaque import OpaqueExchange, opaque_notes
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled
@@ -33,6 +34,7 @@ class ScheduleEdit:
         costs: prices for the target.
         outcome: where to leave the plan; its salt marks the module.
         shared: plans of the first process, where it plans for all.
+        opaque: custom calls that are exchanges.
     """
 
     schedule: ScheduleDw
@@ -40,6 +42,7 @@ class ScheduleEdit:
     costs: TargetCosts
     outcome: Outcome
     shared: SharedPlans
+    opaque: tuple[OpaqueExchange, ...] = ()
 
     def on_scheduled(self, proto: bytes) -> bytes | None:
         """Return the module with another schedule; None for other modules, or if none is better.
@@ -79,7 +82,7 @@ class ScheduleEdit:
         known = outcome.plan.hash if outcome.plan else ""
         peers.agree(f"order/{outcome.salt}", {
             "plan": "left as it was" if outcome.error else known,
-            "exchanges": exchange_order(_jax.hlo_of(executable)),
+            "exchanges": exchange_order(_jax.hlo_of(executable), self.opaque),
             "why": str(outcome.error or ""),
         })  # fmt: skip
 
@@ -89,8 +92,9 @@ class ScheduleEdit:
 
     def _reorder(self, proto: bytes) -> bytes | None:
         """Plan, check and edit a serialized HloModuleProto."""
-        module = ScheduledModule.from_proto(proto, devices=self.devices)
+        module = ScheduledModule.from_proto(proto, devices=self.devices, opaque=self.opaque)
         graph = module.snapshot()
+        self.outcome.notes += opaque_notes(graph, self.opaque)
         verify_exchange_pairs(graph)
         step = ReorderScheduled(self.schedule)
         made = self.shared.made(self._topic)

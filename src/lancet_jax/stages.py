@@ -46,7 +46,7 @@ class Lowered:
 
     @cached_property
     def _source(self) -> Source:
-        module = Module.copy_of(_jax.module_of(self._lowered))
+        module = Module.copy_of(_jax.module_of(self._lowered), opaque=self._rewriter.opaque)
         if is_disabled():
             return Source(module)
         passes, devices = self._rewriter.passes.passes, _jax.devices_of(self._lowered)
@@ -145,7 +145,8 @@ class Compiled:
     def scheduled(self) -> ScheduledModule:
         """The program that will run, as XLA left it."""
         devices = len(_jax.devices_of(self._lowered._lowered))
-        return ScheduledModule(_jax.final_hlo(self._compiled), devices=devices)
+        text, opaque = _jax.final_hlo(self._compiled), self._lowered._rewriter.opaque
+        return ScheduledModule(text, devices=devices, opaque=opaque)
 
     def as_text(self) -> str:
         """Return the final HLO, in the order in which it runs."""

@@ -6,6 +6,7 @@ from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.files import write_atomically
 from hlo_passes.ir.module import Module
+from hlo_passes.ir.opaque import opaque_notes
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
@@ -16,6 +17,7 @@ from hlo_passes.split_region import SplitRegion
 from hlo_passes.verify import verify_reordering
 from lancet_jax.cli.files import (
     Json,
+    Opaque,
     Output,
     Pipeline,
     Target,
@@ -32,6 +34,7 @@ def opt(
     output: Output = None,
     target: Target = None,
     costs: Path | None = None,
+    opaque: Opaque = (),
     pipeline: Pipeline = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
@@ -48,6 +51,9 @@ def opt(
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
     costs
         Times measured by `lancet-jax calibrate`; their devices are then the default target.
+    opaque
+        A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
+        another waits; without =US it is priced by its bytes. May be given several times.
     pipeline
         A preset (off, dw, exchange, lancet, full, best) or passes, as
         schedule-dw,split-region{k=4}; see `lancet-jax passes`.
@@ -58,7 +64,7 @@ def opt(
     """
     passes = parse_pipeline(pipeline).passes
     saved = Plan.load(plan) if plan is not None else None
-    module, _, prices = read(file, target, costs)
+    module, graph, prices = read(file, target, costs, opaque)
     done: list[Plan] = []
     with working("rewriting"):
         if saved is not None:
@@ -80,6 +86,8 @@ def opt(
         moved = sum(len(p.moves) for p in done)
         parts = "".join(f", cut into {p.splits[0].k} parts" for p in done if p.splits)
         print(f"wrote {output}: {moved} ops moved beside exchanges{parts}")
+        for note in opaque_notes(graph, module.opaque):
+            print(f"note: {note}")
     else:
         print(module_text(module))
 

@@ -1,5 +1,6 @@
 """`lancet-jax plan`: decide how to hide the exchanges of a module file, and save the decision."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hlo_passes.base import AnyModule
@@ -7,6 +8,7 @@ from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
+from hlo_passes.ir.opaque import opaque_notes
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
@@ -16,6 +18,7 @@ from hlo_passes.rewrite.region import cut_module
 from hlo_passes.split_pass import ordered_timeline
 from lancet_jax.cli.files import (
     Json,
+    Opaque,
     Output,
     Pipeline,
     Target,
@@ -35,6 +38,7 @@ def plan(
     output: Output = None,
     target: Target = None,
     costs: Path | None = None,
+    opaque: Opaque = (),
     pipeline: Pipeline = DEFAULT,
     json: Json = False,
 ) -> None:
@@ -50,6 +54,9 @@ def plan(
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
     costs
         Times measured by `lancet-jax calibrate`; their devices are then the default target.
+    opaque
+        A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
+        another waits; without =US it is priced by its bytes. May be given several times.
     pipeline
         A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split; see
         `lancet-jax passes`.
@@ -57,13 +64,14 @@ def plan(
         Print the report as JSON.
     """
     parse_pipeline(pipeline)
-    module, graph, prices = read(file, target, costs)
+    module, graph, prices = read(file, target, costs, opaque)
     with working("planning"):
         decided = decide(module, graph, prices, pipeline)
     if output is not None:
         decided.save(output)
     cut = rewritten(module, prices, decided)
     report = Report.of_plan(module.name, graph, prices, decided, cut)
+    report = replace(report, notes=(*report.notes, *opaque_notes(graph, module.opaque)))
     if json:
         print_json(report.to_dict())
     else:

@@ -62,7 +62,8 @@ class Exchange:
         could_hide_us: compute that neither needs nor feeds it; None inside a loop.
         times: how often it happens.
         line: `file:line` of the user's code, or "".
-        blocking: whether XLA made it synchronous, so that nothing runs beside it.
+        blocking: whether nothing can run beside it, as when XLA made it synchronous.
+        why_blocking: why, if that is not XLA's doing.
         fillers: the longest of that compute.
     """
 
@@ -81,6 +82,7 @@ class Exchange:
     times: int
     line: str
     blocking: bool = False
+    why_blocking: str = ""
     fillers: tuple[Filler, ...] = ()
 
 
@@ -242,7 +244,8 @@ def _exchanges(
         yield Exchange(
             w.key, w.name, w.kind, str(label.phase), label.direction, label.layer, w.bytes, w.us,
             str(w.source), w.start_us, w.exposed_us, None if place is None else able[place],
-            w.times, ops[w.key].source, ops[w.key].blocking, fillers,
+            w.times, ops[w.key].source, ops[w.key].blocking,
+            ops[w.key].why_blocking, fillers,
         )  # fmt: skip
 
 
