@@ -52,7 +52,8 @@ class ScheduleDw(Pass):
         strategy: `greedy` (the paper's), `list` (whole step), or `best` of both by simulation.
         two_x_guard: greedy only: stop rather than overfill a window by more than half.
         last_chance: greedy only: a filler is placed at its last window even if that is full.
-        memory_slack: temporary memory may grow by this share of what the old order needs.
+        memory_slack: temporary memory may grow by this share of what the old order needs, if the
+            context's limit allows.
     """
 
     tier: ClassVar[Tier] = Tier.EXACT
@@ -65,7 +66,8 @@ class ScheduleDw(Pass):
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's own ops; loops inside it keep theirs."""
         simulator = Simulator(graph, context.costs)
-        strategy, order = self.choose(simulator.problem, context.costs.contention)
+        room = context.room(graph)
+        strategy, order = self.choose(simulator.problem, context.costs.contention, room)
         plan = plan_of(graph, simulator.timeline(), simulator.timeline(order))
         return replace(
             plan,
@@ -87,12 +89,32 @@ class ScheduleDw(Pass):
             return PassResult(module, False)
         return PassResult(module.reordered(plan.orders), True)
 
-    def choose(self, problem: Problem, contention: float) -> tuple[str, tuple[int, ...] | None]:
-        """Return the name of the winning strategy and its order; None if the old order wins."""
+    def limit(self, stock_bytes: int, room: int | None = None) -> int:
+        """Return the temporary memory that a new order may need, in bytes.
+
+        Args:
+            stock_bytes: what the old order needs.
+            room: what there is; None for as much as one likes.
+        """
+        margin = int(stock_bytes * (1 + self.memory_slack))
+        return margin if room is None else min(margin, room)
+
+    def choose(
+        self, problem: Problem, contention: float, room: int | None = None
+    ) -> tuple[str, tuple[int, ...] | None]:
+        """Return the name of the winning strategy and its order; None if the old order wins.
+
+        An order that fits into `room` wins over an old order that does not, however long it is.
+
+        Args:
+            problem: what to order.
+            contention: see `execute`.
+            room: bytes of temporary memory that there are; None for no limit.
+        """
         if not problem.exchanges:
             return "stock", None
         stock = tuple(range(problem.size))
-        limit = int(problem.buffers.peak(stock) * (1 + self.memory_slack))
+        limit = self.limit(problem.buffers.peak(stock), room)
         candidates = {"stock": stock}
         if self.strategy in ("best", "greedy"):
             candidates["greedy"] = greedy_order(
@@ -107,13 +129,18 @@ class ScheduleDw(Pass):
 def _shortest(
     problem: Problem, candidates: Mapping[str, Sequence[int]], limit: int, contention: float
 ) -> str:
-    """Return the shortest candidate that fits into memory; the first named one on a tie."""
+    """Return the shortest candidate that fits into memory; the first named one on a tie.
+
+    The old order stays if nothing fits.
+    """
     length = {name: execute(problem, o, contention).makespan_us for name, o in candidates.items()}
-    worth = length["stock"] * (1 - _WORTH)
+    is_fit = problem.buffers.peak(candidates["stock"]) <= limit
+    worth = length["stock"] * (1 - _WORTH) if is_fit else float("inf")
     fit = [
         name for name, order in candidates.items()
-        if name == "stock" or (length[name] < worth and problem.buffers.peak(order) <= limit)
-    ]  # fmt: skip
+        if (name == "stock" and is_fit)
+        or (name != "stock" and length[name] < worth and problem.buffers.peak(order) <= limit)
+    ] or ["stock"]  # fmt: skip
     return min(fit, key=lambda name: length[name])
 
 

@@ -127,6 +127,7 @@ class Graph:
             control dependencies, side effects, readers of a buffer before who overwrites it.
         devices: devices that run the program; 1 where the module does not say.
         scheduled: whether program order is the order of execution.
+        donated: bytes of arguments whose memory results take over.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Graph:
     ordered: tuple[tuple[int, int], ...] = ()
     devices: int = 1
     scheduled: bool = False
+    donated: int = 0
 
     @cached_property
     def preds(self) -> tuple[tuple[int, ...], ...]:

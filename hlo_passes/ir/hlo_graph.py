@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from hlo_passes.ir.aliases import buffer_order
+from hlo_passes.ir.aliases import buffer_order, donated_bytes
 from hlo_passes.ir.collectives import FILL, KINDS, Collective, parse_fill, parse_hlo_groups
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
@@ -78,7 +78,7 @@ class _Builder:
             ordered += buffer_order(plain, header)
         return Graph(
             name, ops, values, (root,), tuple(dict.fromkeys(ordered)), self.devices,
-            self.module.is_scheduled,
+            self.module.is_scheduled, donated_bytes(plain, header),
         )  # fmt: skip
 
     def _op(

@@ -7,7 +7,7 @@ jit keeps the module that it lowered in a cache; editing that one changes what t
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -22,9 +22,11 @@ from hlo_passes.ir.edit import inline_calls, reorder_block
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.opaque import OpaqueExchange, recognised
 from hlo_passes.ir.stablehlo_graph import graph_of
+from hlo_passes.ir.types import TensorType
 
 _PORTABLE = b"StableHLO_v"
 _BYTECODE = b"ML\xefR"
+_DONATED = ("tf.aliasing_output", "jax.buffer_donor")
 _REGIONS = ("sdy.manual_computation", "sdy.named_computation")
 
 
@@ -130,7 +132,8 @@ class Module:
 
     def snapshot(self) -> Graph:
         """Return the graph of the block that does the work."""
-        return recognised(graph_of(self.body, self.ir, self.devices), self.opaque)
+        graph = graph_of(self.body, self.ir, self.devices)
+        return recognised(replace(graph, donated=self._donated()), self.opaque)
 
     def verify(self) -> None:
         """Check the module.
@@ -169,6 +172,31 @@ class Module:
         clone.verify()
         return clone
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the block that does the work is what one device runs, not yet to be cut up."""
+        return self.devices == 1 or self.body != self._main()
+
+    def _donated(self) -> int:
+        """Return the bytes of the arguments of the block that does the work that are donated."""
+        main, body = self._main(), self.body
+        given = ir.ArrayAttr(main.owner.attributes["arg_attrs"]) if (
+            "arg_attrs" in main.owner.attributes
+        ) else ()  # fmt: skip
+        donated = [
+            argument
+            for argument, facts in zip(main.arguments, given, strict=False)
+            if any(name in ir.DictAttr(facts) for name in _DONATED)
+        ]
+        if body == main:
+            return sum(_bytes(argument) for argument in donated)
+        operands = body.owner.operands
+        return sum(
+            _bytes(inside)
+            for inside, outside in zip(body.arguments, operands, strict=False)
+            if outside in donated
+        )
+
     def _main(self) -> ir.Block:
         functions = {
             ir.StringAttr(op.operation.attributes["sym_name"]).value: op
@@ -180,6 +208,13 @@ class Module:
             raise InputError(self.path, "the module has no function with a body",
                              "pass a whole module")  # fmt: skip
         return main.regions[0].blocks[0]
+
+
+def _bytes(value: ir.Value) -> int:
+    kind = value.type
+    if not isinstance(kind, ir.RankedTensorType):
+        return 0
+    return TensorType(tuple(kind.shape), str(kind.element_type)).bytes
 
 
 def _talks(op: ir.Operation, named: frozenset[str]) -> bool:

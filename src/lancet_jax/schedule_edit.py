@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hlo_passes.analysis.footprint import describe_room, footprint_of
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.opaque import OpaqueExchange, opaque_notes
@@ -35,6 +36,7 @@ class ScheduleEdit:
         outcome: where to leave the plan; its salt marks the module.
         shared: plans of the first process, where it plans for all.
         opaque: custom calls that are exchanges.
+        memory_limit: bytes of a device for arguments, results and temporaries.
     """
 
     schedule: ScheduleDw
@@ -43,6 +45,7 @@ class ScheduleEdit:
     outcome: Outcome
     shared: SharedPlans
     opaque: tuple[OpaqueExchange, ...] = ()
+    memory_limit: int | None = None
 
     def on_scheduled(self, proto: bytes) -> bytes | None:
         """Return the module with another schedule; None for other modules, or if none is better.
@@ -98,15 +101,22 @@ class ScheduleEdit:
         verify_exchange_pairs(graph)
         step = ReorderScheduled(self.schedule)
         made = self.shared.made(self._topic)
+        context = Context(costs=self.costs, fingerprint=module.fingerprint,
+                          memory_limit=self.memory_limit)  # fmt: skip
         plan: Plan = (
             made.plans[0] if made is not None and made.plans
-            else step.plan(graph, Context(costs=self.costs, fingerprint=module.fingerprint))
+            else step.plan(graph, context)
         )  # fmt: skip
         plan.check(module.fingerprint)
         self.shared.leave(self._topic, Decision((plan,)))
         stock_bytes = plan.before.peak_bytes if plan.before else 0
-        limit = int(stock_bytes * (1 + self.schedule.memory_slack))
-        verify_reordering(graph, plan.orders, limit)
+        room = context.room(graph)
+        verify_reordering(graph, plan.orders, self.schedule.limit(stock_bytes, room))
+        if self.memory_limit is not None:
+            planned = plan.after.peak_bytes if plan.after else 0
+            held = footprint_of(graph)
+            note = describe_room(held, self.memory_limit, stock_bytes, planned)
+            self.outcome.notes.append(note)
         for name in rank_dependent_exchanges(graph):
             self.outcome.notes.append(
                 f"{name} runs on some ranks only: it can wait for ever, in any order"

@@ -63,7 +63,10 @@ class Lowered:
         """The step's StableHLO as the passes leave it, and the plan of each."""
         ragged = _jax.devices_of(self._lowered)[0].platform == "gpu"
         passes = self._rewriter.passes.passes
-        return run_on_stablehlo(self.module, passes, self.costs, ragged=ragged)
+        return run_on_stablehlo(
+            self.module, passes, self.costs, ragged=ragged,
+            memory_limit=self._rewriter.memory_limit,
+        )  # fmt: skip
 
     @property
     def plan(self) -> Plan:

@@ -173,8 +173,8 @@ def read(
     return source.module, source.graph, source.costs
 
 
-def context_of(module: AnyModule, costs: TargetCosts) -> Context:
-    """Return what a pass may know of a module file.
+def context_of(module: AnyModule, costs: TargetCosts, memory_limit: int | None = None) -> Context:
+    """Return what a pass may know of a module file; a limit counts for what one device runs.
 
     Rows are sent by ragged exchanges unless the target is a CPU, whose backend lacks them.
     """
@@ -183,6 +183,7 @@ def context_of(module: AnyModule, costs: TargetCosts) -> Context:
         fingerprint=module.fingerprint,
         module=module if isinstance(module, Module) else None,
         ragged=costs.target.profile.name != "cpu",
+        memory_limit=memory_limit if not isinstance(module, Module) or module.is_local else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hlo_passes.analysis.footprint import parse_bytes
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.files import write_atomically
@@ -35,6 +36,7 @@ def opt(
     target: Target = None,
     costs: Path | None = None,
     opaque: Opaque = (),
+    memory_limit: str | None = None,
     pipeline: Pipeline = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
@@ -54,6 +56,8 @@ def opt(
     opaque
         A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
         another waits; without =US it is priced by its bytes. May be given several times.
+    memory_limit
+        What one device has for arguments, results and temporaries, as 70GiB or in bytes.
     pipeline
         A preset (off, dw, exchange, lancet, full, best) or passes, as
         schedule-dw,split-region{k=4}; see `lancet-jax passes`.
@@ -63,6 +67,7 @@ def opt(
         Print what was done as JSON; needs --output.
     """
     passes = parse_pipeline(pipeline).passes
+    limit = parse_bytes(memory_limit) if memory_limit is not None else None
     saved = Plan.load(plan) if plan is not None else None
     module, graph, prices = read(file, target, costs, opaque)
     done: list[Plan] = []
@@ -71,7 +76,7 @@ def opt(
             module, done = follow(module, saved), [saved]
         else:
             for step in passes:
-                module, decided = run_pass(module, step, prices)
+                module, decided = run_pass(module, step, prices, limit)
                 done.append(decided)
     if output is not None:
         write_atomically(output, module_text(module).encode())
@@ -92,11 +97,13 @@ def opt(
         print(module_text(module))
 
 
-def run_pass(module: AnyModule, step: Pass, costs: TargetCosts) -> tuple[AnyModule, Plan]:
+def run_pass(
+    module: AnyModule, step: Pass, costs: TargetCosts, memory_limit: int | None = None
+) -> tuple[AnyModule, Plan]:
     """Plan and apply one pass, and check what it did."""
     graph = module.snapshot()
     chosen = at_post_scheduler(step) if isinstance(module, ScheduledModule) else step
-    context = context_of(module, costs.for_graph(graph))
+    context = context_of(module, costs.for_graph(graph), memory_limit)
     decided = chosen.plan(graph, context)
     verify_reordering(graph, decided.orders)
     return chosen.apply(module, decided).module, decided

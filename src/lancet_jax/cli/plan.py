@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from hlo_passes.analysis.footprint import describe_room, footprint_of, parse_bytes
 from hlo_passes.base import AnyModule
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
@@ -39,6 +40,7 @@ def plan(
     target: Target = None,
     costs: Path | None = None,
     opaque: Opaque = (),
+    memory_limit: str | None = None,
     pipeline: Pipeline = DEFAULT,
     json: Json = False,
 ) -> None:
@@ -57,6 +59,8 @@ def plan(
     opaque
         A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
         another waits; without =US it is priced by its bytes. May be given several times.
+    memory_limit
+        What one device has for arguments, results and temporaries, as 70GiB or in bytes.
     pipeline
         A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split; see
         `lancet-jax passes`.
@@ -64,14 +68,17 @@ def plan(
         Print the report as JSON.
     """
     parse_pipeline(pipeline)
+    limit = parse_bytes(memory_limit) if memory_limit is not None else None
     module, graph, prices = read(file, target, costs, opaque)
     with working("planning"):
-        decided = decide(module, graph, prices, pipeline)
+        decided = decide(module, graph, prices, pipeline, limit)
     if output is not None:
         decided.save(output)
-    cut = rewritten(module, prices, decided)
+    cut = rewritten(module, prices, decided, limit)
     report = Report.of_plan(module.name, graph, prices, decided, cut)
     report = replace(report, notes=(*report.notes, *opaque_notes(graph, module.opaque)))
+    if limit is not None:
+        report = replace(report, notes=(*report.notes, room_note(module, graph, limit, report)))
     if json:
         print_json(report.to_dict())
     else:
@@ -80,15 +87,31 @@ def plan(
             print(f"wrote {output}")
 
 
-def rewritten(module: AnyModule, costs: TargetCosts, plan: Plan) -> tuple[Graph, Timeline] | None:
+def room_note(module: AnyModule, graph: Graph, limit: int, report: Report) -> str:
+    """Say what a memory limit leaves for temporaries, and what fits."""
+    if isinstance(module, Module) and not module.is_local:
+        return "the memory limit does not count: XLA has not partitioned this step yet"
+    peaks = report.before.peak_bytes, report.after.peak_bytes
+    return describe_room(footprint_of(graph), limit, *peaks)
+
+
+def rewritten(
+    module: AnyModule, costs: TargetCosts, plan: Plan, memory_limit: int | None = None
+) -> tuple[Graph, Timeline] | None:
     """Return the step that a plan cuts, and its predicted timeline; None if it cuts nothing."""
     if not plan.splits or not isinstance(module, Module):
         return None
     cut = cut_module(module, plan.splits).snapshot()
-    return cut, ordered_timeline(cut, context_of(module, costs))
+    return cut, ordered_timeline(cut, context_of(module, costs, memory_limit))
 
 
-def decide(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: str) -> Plan:
+def decide(
+    module: AnyModule,
+    graph: Graph,
+    costs: TargetCosts,
+    pipeline: str,
+    memory_limit: int | None = None,
+) -> Plan:
     """Run the one pass of `pipeline` that plans a module as it stands in a file.
 
     Raises:
@@ -99,7 +122,7 @@ def decide(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: str) -
     if len(passes) > 1:
         raise OptionError(f"pipeline {pipeline!r}", "a plan is of one pass",
                           "plan one pass, or run them all with `lancet-jax opt`")  # fmt: skip
-    context = context_of(module, costs)
+    context = context_of(module, costs, memory_limit)
     if not passes:
         return Plan(module=module.fingerprint, target=costs.name)
     step = at_post_scheduler(passes[0]) if isinstance(module, ScheduledModule) else passes[0]
