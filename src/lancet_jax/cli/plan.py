@@ -1,6 +1,6 @@
 """`lancet-jax plan`: decide how to hide the exchanges of a module file, and save the decision."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from hlo_passes.analysis.footprint import describe_room, footprint_of, parse_bytes
@@ -29,6 +29,7 @@ from lancet_jax.cli.files import (
     stdout,
     working,
 )
+from lancet_jax.report.pareto import show_pareto
 from lancet_jax.report.report import Report
 from lancet_jax.report.text import show
 
@@ -41,6 +42,7 @@ def plan(
     costs: Path | None = None,
     opaque: Opaque = (),
     memory_limit: str | None = None,
+    pareto: Json = False,
     pipeline: Pipeline = DEFAULT,
     json: Json = False,
 ) -> None:
@@ -61,6 +63,8 @@ def plan(
         another waits; without =US it is priced by its bytes. May be given several times.
     memory_limit
         What one device has for arguments, results and temporaries, as 70GiB or in bytes.
+    pareto
+        Show also what step time costs in memory: the orders and cuts worth having.
     pipeline
         A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split; see
         `lancet-jax passes`.
@@ -79,10 +83,15 @@ def plan(
     report = replace(report, notes=(*report.notes, *opaque_notes(graph, module.opaque)))
     if limit is not None:
         report = replace(report, notes=(*report.notes, room_note(module, graph, limit, report)))
+    with working("ordering under limits of memory"):
+        points = report.pareto() if pareto else ()
     if json:
-        print_json(report.to_dict())
+        front = {"pareto": [asdict(point) for point in points]} if pareto else {}
+        print_json(report.to_dict() | front)
     else:
         show(report, stdout())
+        if pareto:
+            show_pareto(points, stdout())
         if output is not None:
             print(f"wrote {output}")
 
