@@ -23,6 +23,7 @@ Limits
 """
 
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from typing import ClassVar
 
 from msgspec.structs import replace
@@ -63,11 +64,12 @@ class ReorderScheduled(Pass):
         spare = _spare(simulator, context)
         for computation in reversed({g.name: g for g, _ in graph.walk()}.values()):
             simulator = Simulator(computation, context.costs, orders)
-            problem, room = simulator.problem, None
+            problem = simulator.problem
             stock_bytes = problem.buffers.peak(range(problem.size))
             if spare is not None:
                 room = stock_bytes + (spare if computation is graph else max(spare, 0))
-            strategy, order = self.schedule.choose(problem, context.costs.contention, room)
+                problem = replace_fields(problem, room=room)
+            strategy, order = self.schedule.choose(problem, context.costs.contention)
             strategies[computation.name] = strategy
             bounds[computation.name] = float(exposed_bound(simulator.problem))
             if order is not None:

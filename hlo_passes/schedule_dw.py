@@ -24,6 +24,7 @@ Limits
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from typing import ClassVar, Literal
 
 from msgspec.structs import replace
@@ -66,8 +67,8 @@ class ScheduleDw(Pass):
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's own ops; loops inside it keep theirs."""
         simulator = Simulator(graph, context.costs)
-        room = context.room(graph)
-        strategy, order = self.choose(simulator.problem, context.costs.contention, room)
+        problem = replace_fields(simulator.problem, room=context.room(graph))
+        strategy, order = self.choose(problem, context.costs.contention)
         plan = plan_of(graph, simulator.timeline(), simulator.timeline(order))
         return replace(
             plan,
@@ -99,22 +100,15 @@ class ScheduleDw(Pass):
         margin = int(stock_bytes * (1 + self.memory_slack))
         return margin if room is None else min(margin, room)
 
-    def choose(
-        self, problem: Problem, contention: float, room: int | None = None
-    ) -> tuple[str, tuple[int, ...] | None]:
+    def choose(self, problem: Problem, contention: float) -> tuple[str, tuple[int, ...] | None]:
         """Return the name of the winning strategy and its order; None if the old order wins.
 
-        An order that fits into `room` wins over an old order that does not, however long it is.
-
-        Args:
-            problem: what to order.
-            contention: see `execute`.
-            room: bytes of temporary memory that there are; None for no limit.
+        An order that fits into `problem.room` wins over an old one that does not, however long.
         """
         if not problem.exchanges:
             return "stock", None
         stock = tuple(range(problem.size))
-        limit = self.limit(problem.buffers.peak(stock), room)
+        limit = self.limit(problem.buffers.peak(stock), problem.room)
         candidates = {"stock": stock}
         if self.strategy in ("best", "greedy"):
             candidates["greedy"] = greedy_order(

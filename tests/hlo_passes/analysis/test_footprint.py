@@ -1,5 +1,7 @@
 """What a step holds whatever its order, and orders that keep within a limit for the whole."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,7 +121,7 @@ def test_every_order_fits(problem, share, slack):
     """Whatever the room, what is chosen fits it and the margin, or is what was there."""
     stock = problem.buffers.peak(range(problem.size))
     room = int(stock * share)
-    _, order = ScheduleDw(memory_slack=slack).choose(problem, 0.0, room)
+    _, order = ScheduleDw(memory_slack=slack).choose(replace(problem, room=room), 0.0)
     if order is not None:
         assert problem.is_order(order)
         assert problem.buffers.peak(order) <= min(room, int(stock * (1 + slack)))
