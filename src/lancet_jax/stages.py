@@ -21,6 +21,7 @@ from lancet_jax import _jax
 from lancet_jax.driver import StepRewriter, is_disabled, run_on_stablehlo
 from lancet_jax.outcome import Outcome
 from lancet_jax.partition import Source, partition_of, source_of
+from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report, pieces_of
 
 
@@ -83,6 +84,7 @@ class Lowered:
         notes = self._source.notes
         if not self.plan.splits:
             report = Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
+            report = with_recomputation(report, self.module)
             return replace(report, notes=(*report.notes, *notes))
         cut = self._planned[0].snapshot()
         stock = Simulator(self._graph, self.costs)
@@ -174,7 +176,7 @@ class Compiled:
 
     def report(self) -> Report:
         """Return what was hidden, what stayed exposed, and why."""
-        return Report.of_compiled(self)
+        return with_recomputation(Report.of_compiled(self), self.scheduled)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

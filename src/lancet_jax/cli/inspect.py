@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hlo_passes.analysis.recompute import recomputed_in
 from lancet_jax.cli.files import Json, Opaque, Target, open_source, print_json, stdout, working
 from lancet_jax.report.inspection import inspection_of
 from lancet_jax.report.inspection_text import show_inspection
@@ -47,8 +48,9 @@ def inspect(
             show_why(answer, stdout())
         return
     with working("pricing"):
-        found = inspection_of(source.name, source.simulator,
-                              measured=source.measured, notes=source.notes)  # fmt: skip
+        again = recomputed_in(source.module)
+        found = inspection_of(source.name, source.simulator, measured=source.measured,
+                              notes=source.notes, recomputed=again)  # fmt: skip
     if json:
         print_json(found.to_dict())
     else:

@@ -30,6 +30,7 @@ from lancet_jax.cli.files import (
     working,
 )
 from lancet_jax.report.pareto import show_pareto
+from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report
 from lancet_jax.report.text import show
 
@@ -81,6 +82,8 @@ def plan(
     cut = rewritten(module, prices, decided, limit)
     report = Report.of_plan(module.name, graph, prices, decided, cut)
     report = replace(report, notes=(*report.notes, *opaque_notes(graph, module.opaque)))
+    if cut is None:
+        report = with_recomputation(report, module)
     if limit is not None:
         report = replace(report, notes=(*report.notes, room_note(module, graph, limit, report)))
     with working("ordering under limits of memory"):
