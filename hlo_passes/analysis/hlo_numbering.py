@@ -10,12 +10,16 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from hlo_passes.ir.hlo_text import Computation, Instruction, attributes_of
+from hlo_passes.ir.hlo_text import Computation, Instruction
 from hlo_passes.ir.scheduled import ScheduledModule
 
-_IGNORED = frozenset({
-    "metadata", "frontend_attributes", "sharding", "channel_id", "origin", "control-predecessors",
-})  # fmt: skip
+_IGNORED = re.compile(
+    r", (?:metadata|frontend_attributes|sharding|origin|control-predecessors)="
+    r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*\}|, channel_id=\d+'
+)
+"""What does not bear on results. What is nested deeper is kept: then equal ops may look unequal,
+never the other way round."""
+
 _NAME = re.compile(r"%([\w.\-]+)")
 _ALONE = frozenset({"rng", "infeed", "recv", "recv-done", "partition-id", "replica-id"})
 
@@ -65,13 +69,10 @@ class HloNumbering:
             return "alone", ins.name
         return ins.opcode, ins.leaves, ins.picks, operands, self._attributes(ins)
 
-    def _attributes(self, ins: Instruction) -> Hashable:
+    def _attributes(self, ins: Instruction) -> str:
         """Spell what an instruction is told, with numbers for what it calls."""
-        return tuple(
-            (name, _NAME.sub(lambda match: f"body {self._body(match[1])}", value))
-            for name, value in attributes_of(ins)
-            if name not in _IGNORED
-        )
+        told = _IGNORED.sub("", ins.attributes)
+        return _NAME.sub(lambda match: f"body {self._body(match[1])}", told)
 
     def _body(self, name: str) -> int | str:
         """Return a number that computations which do the same share."""

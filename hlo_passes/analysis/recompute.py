@@ -51,8 +51,10 @@ def recomputed_in(module: Module | ScheduledModule) -> Recomputed:
     repeats: dict[str, str] = {}
     if isinstance(module, Module):
         for name, block in walk_blocks(module.body):
-            if name in graphs:
-                repeats |= dict(_repeats(graphs[name], *_numbers_of_block(Body(block))))
+            inside = graphs.get(name)
+            # Without a barrier XLA merges whatever is equal, and numbering takes its time.
+            if inside is not None and any(op.kind == "optimization_barrier" for op in inside.ops):
+                repeats |= dict(_repeats(inside, *_numbers_of_block(Body(block))))
     else:
         numbering = HloNumbering(module)
         for name, inside in graphs.items():
