@@ -39,6 +39,8 @@ class ChooseSplit(SplitPass):
     Attributes:
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
+        memory_slack: share by which that may grow over what the step needs in its own order;
+            none for any.
     """
 
     def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:

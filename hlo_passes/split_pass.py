@@ -3,11 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from typing import ClassVar
 
 from msgspec.structs import replace
 
 from hlo_passes.analysis.barriers import without_barriers
+from hlo_passes.analysis.footprint import footprint_of
+from hlo_passes.analysis.liveness import buffers_of
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import OptionError, PlanError
 from hlo_passes.ir.graph import Graph
@@ -51,12 +54,15 @@ class SplitPass(Pass):
     Attributes:
         rho: most parts (the paper's name and default).
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
+        memory_slack: share by which that may grow over what the step needs in its own order;
+            none for any.
     """
 
     tier: ClassVar[Tier] = Tier.REASSOCIATES
 
     rho: int = 8
     memory_limit: int | None = None
+    memory_slack: float | None = None
 
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide what is cut.
@@ -65,6 +71,8 @@ class SplitPass(Pass):
             OptionError: if an option makes no sense.
             PlanError: if there is no StableHLO module to try cuts on.
         """
+        if self.memory_slack is not None:
+            context = _bounded(graph, context, self.memory_slack)
         return self.decide(graph, context, ordered_timeline(graph, context))
 
     def limit(self, graph: Graph, context: Context) -> int | None:
@@ -155,6 +163,15 @@ class PartsPass(SplitPass):
             before=prediction_of(before),
             after=prediction_of(after),
         )
+
+
+def _bounded(graph: Graph, context: Context, slack: float) -> Context:
+    """Return a context with a limit that lets temporaries grow by a share and no more."""
+    buffers = buffers_of(graph)
+    stock = buffers.peak(range(len(graph.ops)))
+    limit = footprint_of(graph).resident + int(stock * (1 + slack))
+    given = context.memory_limit
+    return replace_fields(context, memory_limit=limit if given is None else min(limit, given))
 
 
 def ordered_timeline(graph: Graph, context: Context) -> Timeline:

@@ -100,6 +100,21 @@ def test_no_cut_without_room():
     assert any("needs" in refusal.reason for refusal in plan.refusals)
 
 
+def test_a_margin_for_cuts():
+    """With a margin the race is run within it, orders included."""
+    case = CASES["gshard_einsum"](jax.devices())
+
+    def planned(pipeline):
+        step = lancet_jax.jit(case.step, target="h100:1x8", pipeline=pipeline, **case.jit_kwargs)
+        return step.lower(*case.args).plan
+
+    free, bound = planned("choose-split"), planned("choose-split{memory-slack=0.1}")
+    stock = free.race["off"].peak_bytes
+    assert free.after.peak_bytes > 1.1 * stock
+    assert bound.after.peak_bytes <= 1.1 * stock
+    assert bound.race["off"].peak_bytes == stock
+
+
 def test_a_bad_limit_is_an_error_at_once():
     with pytest.raises(OptionError, match="70GiB"):
         lancet_jax.jit(lambda x: x, memory_limit="a lot")
