@@ -31,7 +31,6 @@ _GROUPS = re.compile(
 )
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 _FILL = re.compile(rf'\b{FILL}="([^"]*)"')
-_TARGET = re.compile(r'custom_call_target="((?:[^"\\]|\\.)*)"')
 _DIMS = re.compile(r"dimensions=\{([\d,]*)\}")
 _ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
 _LIMIT_US = 1e7
@@ -123,7 +122,7 @@ class _Builder:
             trips=_trips(ins) if kind == "while" else 1,
             inner=self._inner(ins, kind, where) if is_loop else (),
             index=_index(ins, kind),
-            target=_target(ins, kind, self.module),
+            target=self.module.target_of(ins),
         )
 
     def _inner(self, ins: Instruction, kind: str, where: str) -> tuple[Graph, ...]:
@@ -236,18 +235,6 @@ def _kind(ins: Instruction, module: HloText) -> tuple[str, str]:
         if kind == "async_done" or names & KINDS or "ragged" in ins.attributes:
             return kind, kind.removeprefix("async_")
     return kind, ""
-
-
-def _target(ins: Instruction, kind: str, module: HloText) -> str:
-    """Return what a custom call calls, spelled out or inside an `async-start`."""
-    if kind == "async_start":
-        wrapped = module.computations.get(next(iter(ins.called("calls", "to_apply")), ""))
-        calls = wrapped.instructions if wrapped else []
-        ins = next((i for i in calls if i.opcode == "custom-call"), ins)
-    elif kind not in ("custom_call", "custom_call_start"):
-        return ""
-    match = _TARGET.search(ins.attributes)
-    return match[1] if match else ""
 
 
 def _wrapped_exchange(ins: Instruction, module: HloText) -> Instruction | None:

@@ -54,21 +54,17 @@ def jit(
             `first` for all, which saves CPU time and allows for machines that differ.
         peer_timeout_s: seconds that the first process waits for the others to compile the step;
             they wait twice as long for it. Longer than the longest compile.
-        opaque: custom calls (FFI targets) of other libraries that are exchanges, so that other
-            work may run beside them; see `OpaqueExchange`.
-        memory_limit: what the step may need of a device's memory, arguments and results included,
-            in bytes or as `70GiB`, by our own estimate. Every order and cut that is chosen fits,
-            if one is known that does. With or without it, an order needs at most 2% more temporary
-            memory than XLA's own (`memory_slack` of `schedule-dw`).
+        opaque: custom calls (FFI targets) that are exchanges; see `OpaqueExchange`.
+        memory_limit: what the step may need of a device, arguments and results included (`70GiB`),
+            by our own estimate; it bounds orders and cuts, besides the passes' `memory_slack`.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
         A function like that of `jax.jit`, whose `lower(...)` gives a `lancet_jax.Lowered`.
 
     Raises:
-        OptionError: if the pipeline, the target, `on_unsupported` or `plan_on` is none. Calling the
-            step raises `PeerError` if another process of the job would run another program, or
-            does not come.
+        OptionError: if an option makes no sense. Calling the step raises `PeerError` if another
+            process of the job would run another program, or does not come.
         InputError: if the table of costs cannot be read.
     """
     if fun is None:
@@ -82,18 +78,23 @@ def jit(
         raise OptionError("lancet_jax.jit", f"{sorted(jit_kwargs)} given for a jitted function",
                           "give them to the inner jit, or pass the plain function")  # fmt: skip
     passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
+    name, table, limit = _checked(target, costs, memory_limit)
+    jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
+    known = table, tuple(opaque), limit
+    return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, *known))
+
+
+def _checked(
+    target: str | Target | None, costs: str | Path | None, memory_limit: int | str | None
+) -> tuple[str | None, str | None, int | None]:
+    """Return a target's name, a table's path and a limit in bytes, after making sure of them."""
     name = target.name if isinstance(target, Target) else target
     if name is not None:
         parse_target(name)
     if costs is not None:
         CostTable.load(costs)
-    jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
     limit = parse_bytes(memory_limit) if memory_limit is not None else None
-    table = str(costs) if costs is not None else None
-    rewriter = StepRewriter(
-        passes, name, on_unsupported, plan_on, peer_timeout_s, table, tuple(opaque), limit
-    )
-    return Step(jitted, rewriter)
+    return name, str(costs) if costs is not None else None, limit
 
 
 def _check_choices(on_unsupported: str, plan_on: str) -> None:

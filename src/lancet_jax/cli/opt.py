@@ -1,5 +1,6 @@
 """`lancet-jax opt`: rewrite a module file, by passes or by a saved plan."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hlo_passes.analysis.footprint import parse_bytes
@@ -80,6 +81,16 @@ def opt(
                 done.append(decided)
     if output is not None:
         write_atomically(output, module_text(module).encode())
+    if output is None and not json:
+        print(module_text(module))
+    else:
+        _tell(module, done, output, opaque_notes(graph, module.opaque), json)
+
+
+def _tell(
+    module: AnyModule, done: Sequence[Plan], output: Path | None, notes: Sequence[str], json: bool
+) -> None:
+    """Say what was done."""
     if json:
         print_json({
             "module": module.name,
@@ -87,14 +98,12 @@ def opt(
             "plans": [p.hash for p in done],
             "changed": any(p.changes for p in done),
         })  # fmt: skip
-    elif output is not None:
+    else:
         moved = sum(len(p.moves) for p in done)
         parts = "".join(f", cut into {p.splits[0].k} parts" for p in done if p.splits)
         print(f"wrote {output}: {moved} ops moved beside exchanges{parts}")
-        for note in opaque_notes(graph, module.opaque):
+        for note in notes:
             print(f"note: {note}")
-    else:
-        print(module_text(module))
 
 
 def run_pass(

@@ -79,24 +79,32 @@ def plan(
         decided = decide(module, graph, prices, pipeline, limit)
     if output is not None:
         decided.save(output)
-    cut = rewritten(module, prices, decided, limit)
-    report = Report.of_plan(module.name, graph, prices, decided, cut)
-    report = replace(report, notes=(*report.notes, *opaque_notes(graph, module.opaque)))
+    report = report_of(module, graph, prices, decided, limit)
+    with working("ordering under limits of memory"):
+        points = report.pareto() if pareto else None
+    if json:
+        front = {} if points is None else {"pareto": [asdict(point) for point in points]}
+        print_json(report.to_dict() | front)
+        return
+    show(report, stdout())
+    if points is not None:
+        show_pareto(points, stdout())
+    if output is not None:
+        print(f"wrote {output}")
+
+
+def report_of(
+    module: AnyModule, graph: Graph, prices: TargetCosts, plan: Plan, limit: int | None
+) -> Report:
+    """Report on a plan, with notes on what is known and allowed besides."""
+    cut = rewritten(module, prices, plan, limit)
+    report = Report.of_plan(module.name, graph, prices, plan, cut)
     if cut is None:
         report = with_recomputation(report, module)
+    notes = [*report.notes, *opaque_notes(graph, module.opaque)]
     if limit is not None:
-        report = replace(report, notes=(*report.notes, room_note(module, graph, limit, report)))
-    with working("ordering under limits of memory"):
-        points = report.pareto() if pareto else ()
-    if json:
-        front = {"pareto": [asdict(point) for point in points]} if pareto else {}
-        print_json(report.to_dict() | front)
-    else:
-        show(report, stdout())
-        if pareto:
-            show_pareto(points, stdout())
-        if output is not None:
-            print(f"wrote {output}")
+        notes.append(room_note(module, graph, limit, report))
+    return replace(report, notes=tuple(notes))
 
 
 def room_note(module: AnyModule, graph: Graph, limit: int, report: Report) -> str:
