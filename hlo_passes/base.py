@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from hlo_passes.analysis.footprint import footprint_of
 from hlo_passes.cost.model import CostModel
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph
@@ -43,12 +44,21 @@ class Context:
         fingerprint: of the module that the graph was read from.
         module: that module, for passes that try an edit on a copy before they decide.
         ragged: whether the backend can send rows of different number to every peer.
+        memory_limit: bytes of one device that the step may need in all: arguments, results and
+            temporaries; None for no limit.
     """
 
     costs: CostModel
     fingerprint: str = ""
     module: Module | None = None
     ragged: bool = False
+    memory_limit: int | None = None
+
+    def room(self, graph: Graph) -> int | None:
+        """Return the bytes that the limit leaves for temporaries of a step; None for no limit."""
+        if self.memory_limit is None:
+            return None
+        return footprint_of(graph).room(self.memory_limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class ChooseSplit(SplitPass):
     Attributes:
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
+        memory_slack: share by which that may grow over what the step needs in its own order;
+            none for any.
     """
 
     def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
@@ -54,9 +56,14 @@ class ChooseSplit(SplitPass):
         stock = prediction_of(simulate(graph, context.costs.for_graph(graph)))
         race = {"off": stock, "dw": prediction_of(before)}
         for name, plan in plans.items():
-            if plan.race:
+            if plan.splits and plan.after is not None:
+                race[name] = plan.after
+            elif plan.race:
                 race[name] = min(plan.race.values(), key=lambda result: result.step_us)
-        runners = [name for name in race if name not in plans or plans[name].splits]
+        cut = [name for name, plan in plans.items() if plan.splits]
+        room = self.limit(graph, context)
+        fits = room is None or before.peak_bytes <= room
+        runners = cut if cut and not fits else ["off", "dw", *cut]
         winner = min(runners, key=lambda name: race[name].step_us)
         chosen = plans.get(winner)
         refusals = {r: None for plan in plans.values() for r in plan.refusals}

@@ -23,6 +23,7 @@ Limits
 """
 
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from typing import ClassVar
 
 from msgspec.structs import replace
@@ -60,13 +61,21 @@ class ReorderScheduled(Pass):
         strategies: dict[str, str] = {}
         bounds: dict[str, float] = {}
         simulator = Simulator(graph, context.costs)
+        spare = _spare(simulator, context)
         for computation in reversed({g.name: g for g, _ in graph.walk()}.values()):
             simulator = Simulator(computation, context.costs, orders)
-            strategy, order = self.schedule.choose(simulator.problem, context.costs.contention)
+            problem = simulator.problem
+            stock_bytes = problem.buffers.peak(range(problem.size))
+            if spare is not None:
+                room = stock_bytes + (spare if computation is graph else max(spare, 0))
+                problem = replace_fields(problem, room=room)
+            strategy, order = self.schedule.choose(problem, context.costs.contention)
             strategies[computation.name] = strategy
             bounds[computation.name] = float(exposed_bound(simulator.problem))
             if order is not None:
                 orders[computation.name] = order
+                if spare is not None:  # as if all loops were at their peak at once
+                    spare -= max(problem.buffers.peak(order) - stock_bytes, 0)
         stock = simulator if len(strategies) == 1 else Simulator(graph, context.costs)
         plan = plan_of(graph, stock.timeline(), simulator.timeline(orders.get(graph.name)))
         return replace(
@@ -96,6 +105,12 @@ class ReorderScheduled(Pass):
 def at_post_scheduler(step: Pass) -> Pass:
     """Return the pass that does to scheduled HLO what `step` does to StableHLO."""
     return ReorderScheduled(step) if isinstance(step, ScheduleDw) else step
+
+
+def _spare(simulator: Simulator, context: Context) -> int | None:
+    """Return the bytes by which temporaries may grow; below 0 if the old order does not fit."""
+    room, problem = context.room(simulator.graph), simulator.problem
+    return None if room is None else room - problem.buffers.peak(range(problem.size))
 
 
 def _winner(strategies: dict[str, str], entry: str) -> str:

@@ -24,6 +24,7 @@ Limits
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from typing import ClassVar, Literal
 
 from msgspec.structs import replace
@@ -52,7 +53,8 @@ class ScheduleDw(Pass):
         strategy: `greedy` (the paper's), `list` (whole step), or `best` of both by simulation.
         two_x_guard: greedy only: stop rather than overfill a window by more than half.
         last_chance: greedy only: a filler is placed at its last window even if that is full.
-        memory_slack: temporary memory may grow by this share of what the old order needs.
+        memory_slack: temporary memory may grow by this share of what the old order needs, if the
+            context's limit allows.
     """
 
     tier: ClassVar[Tier] = Tier.EXACT
@@ -65,7 +67,8 @@ class ScheduleDw(Pass):
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's own ops; loops inside it keep theirs."""
         simulator = Simulator(graph, context.costs)
-        strategy, order = self.choose(simulator.problem, context.costs.contention)
+        problem = replace_fields(simulator.problem, room=context.room(graph))
+        strategy, order = self.choose(problem, context.costs.contention)
         plan = plan_of(graph, simulator.timeline(), simulator.timeline(order))
         return replace(
             plan,
@@ -87,12 +90,25 @@ class ScheduleDw(Pass):
             return PassResult(module, False)
         return PassResult(module.reordered(plan.orders), True)
 
+    def limit(self, stock_bytes: int, room: int | None = None) -> int:
+        """Return the temporary memory that a new order may need, in bytes.
+
+        Args:
+            stock_bytes: what the old order needs.
+            room: what there is; None for as much as one likes.
+        """
+        margin = int(stock_bytes * (1 + self.memory_slack))
+        return margin if room is None else min(margin, room)
+
     def choose(self, problem: Problem, contention: float) -> tuple[str, tuple[int, ...] | None]:
-        """Return the name of the winning strategy and its order; None if the old order wins."""
+        """Return the name of the winning strategy and its order; None if the old order wins.
+
+        An order that fits into `problem.room` wins over an old one that does not, however long.
+        """
         if not problem.exchanges:
             return "stock", None
         stock = tuple(range(problem.size))
-        limit = int(problem.buffers.peak(stock) * (1 + self.memory_slack))
+        limit = self.limit(problem.buffers.peak(stock), problem.room)
         candidates = {"stock": stock}
         if self.strategy in ("best", "greedy"):
             candidates["greedy"] = greedy_order(
@@ -107,13 +123,18 @@ class ScheduleDw(Pass):
 def _shortest(
     problem: Problem, candidates: Mapping[str, Sequence[int]], limit: int, contention: float
 ) -> str:
-    """Return the shortest candidate that fits into memory; the first named one on a tie."""
+    """Return the shortest candidate that fits into memory; the first named one on a tie.
+
+    The old order stays if nothing fits.
+    """
     length = {name: execute(problem, o, contention).makespan_us for name, o in candidates.items()}
-    worth = length["stock"] * (1 - _WORTH)
+    is_fit = problem.buffers.peak(candidates["stock"]) <= limit
+    worth = length["stock"] * (1 - _WORTH) if is_fit else float("inf")
     fit = [
         name for name, order in candidates.items()
-        if name == "stock" or (length[name] < worth and problem.buffers.peak(order) <= limit)
-    ]  # fmt: skip
+        if (name == "stock" and is_fit)
+        or (name != "stock" and length[name] < worth and problem.buffers.peak(order) <= limit)
+    ] or ["stock"]  # fmt: skip
     return min(fit, key=lambda name: length[name])
 
 
@@ -155,9 +176,13 @@ def _refusals(graph: Graph, after: Timeline) -> tuple[Refusal, ...]:
                 reason="no exchange between devices: there is nothing to hide",
             ),
         )
-    lines = {op.key: op.source for inside, _ in graph.walk() for op in inside.ops}
+    ops = {op.key: op for inside, _ in graph.walk() for op in inside.ops}
     return tuple(
-        Refusal(op=w.key, reason=_why_exposed(w.exposed_us, w.us), source=lines.get(w.key, ""))
+        Refusal(
+            op=w.key,
+            reason=ops[w.key].why_blocking or _why_exposed(w.exposed_us, w.us),
+            source=ops[w.key].source,
+        )
         for w in after.windows
         if w.exposed_us > 0.01 * w.us
     )

@@ -45,6 +45,8 @@ class SplitExchange(PartsPass):
         k: number of parts; none to try every number up to `rho`.
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
+        memory_slack: share by which that may grow over what the step needs in its own order;
+            none for any.
     """
 
     def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:

@@ -3,11 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from typing import ClassVar
 
 from msgspec.structs import replace
 
 from hlo_passes.analysis.barriers import without_barriers
+from hlo_passes.analysis.footprint import footprint_of
+from hlo_passes.analysis.liveness import buffers_of
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import OptionError, PlanError
 from hlo_passes.ir.graph import Graph
@@ -51,12 +54,15 @@ class SplitPass(Pass):
     Attributes:
         rho: most parts (the paper's name and default).
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
+        memory_slack: share by which that may grow over what the step needs in its own order;
+            none for any.
     """
 
     tier: ClassVar[Tier] = Tier.REASSOCIATES
 
     rho: int = 8
     memory_limit: int | None = None
+    memory_slack: float | None = None
 
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide what is cut.
@@ -65,7 +71,14 @@ class SplitPass(Pass):
             OptionError: if an option makes no sense.
             PlanError: if there is no StableHLO module to try cuts on.
         """
+        if self.memory_slack is not None:
+            context = _bounded(graph, context, self.memory_slack)
         return self.decide(graph, context, ordered_timeline(graph, context))
+
+    def limit(self, graph: Graph, context: Context) -> int | None:
+        """Return the bytes of temporary memory that a step may need; None for no limit."""
+        limits = [n for n in (self.memory_limit, context.room(graph)) if n is not None]
+        return min(limits, default=None)
 
     @abstractmethod
     def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
@@ -123,14 +136,18 @@ class PartsPass(SplitPass):
         assert context.module is not None
         best, after = None, before
         refusals, race = [], {}
+        whole = self.limit(graph, context)
+        fits = whole is None or before.peak_bytes <= whole
         for candidate in candidates:
             cut = cut_module(context.module, candidate.splits)
-            timeline = ordered_timeline(cut.snapshot(), context)
+            cut_graph = cut.snapshot()
+            timeline = ordered_timeline(cut_graph, context)
             race[candidate.name] = prediction_of(timeline)
-            is_first = self.k is not None and best is None
+            is_first = (self.k is not None or not fits) and best is None
             worth = _WORTH if best is None else _MORE
-            if self.memory_limit is not None and timeline.peak_bytes > self.memory_limit:
-                needs = f"{candidate.name} needs {timeline.peak_bytes} bytes of {self.memory_limit}"
+            limit = self.limit(cut_graph, context)
+            if limit is not None and timeline.peak_bytes > limit:
+                needs = f"{candidate.name} needs {timeline.peak_bytes} bytes of {limit}"
                 refusals.append(Refusal(op=graph.name, reason=needs))
             elif is_first or timeline.makespan_us < after.makespan_us * (1 - worth):
                 best, after = candidate, timeline
@@ -148,6 +165,15 @@ class PartsPass(SplitPass):
         )
 
 
+def _bounded(graph: Graph, context: Context, slack: float) -> Context:
+    """Return a context with a limit that lets temporaries grow by a share and no more."""
+    buffers = buffers_of(graph)
+    stock = buffers.peak(range(len(graph.ops)))
+    limit = footprint_of(graph).resident + int(stock * (1 + slack))
+    given = context.memory_limit
+    return replace_fields(context, memory_limit=limit if given is None else min(limit, given))
+
+
 def ordered_timeline(graph: Graph, context: Context) -> Timeline:
     """Simulate a step in the best order that a list scheduler finds for it and for its loops."""
     return ordered(graph, context)[1]
@@ -159,17 +185,25 @@ def ordered(graph: Graph, context: Context) -> tuple[Simulator, Timeline]:
     costs = context.costs.for_graph(graph)
     orders: dict[str, tuple[int, ...]] = {}
     inside_out = reversed({inside.name: inside for inside, _ in graph.walk()}.values())
-    return [_ordered(Simulator(inside, costs, orders), orders) for inside in inside_out][-1]
+    room = context.room(graph)
+    found = [
+        _ordered(Simulator(inside, costs, orders), orders, room if inside is graph else None)
+        for inside in inside_out
+    ]
+    return found[-1]
 
 
 def _ordered(
-    simulator: Simulator, orders: dict[str, tuple[int, ...]]
+    simulator: Simulator, orders: dict[str, tuple[int, ...]], limit: int | None = None
 ) -> tuple[Simulator, Timeline]:
     """Enter the order of one computation into `orders`, if a new one is shorter."""
     timeline = simulator.timeline()
     if simulator.problem.exchanges:
-        order = list_order(simulator.problem, contention=simulator.costs.contention)
+        order = list_order(
+            simulator.problem, memory_limit=limit, contention=simulator.costs.contention
+        )
         listed = simulator.timeline(order)
-        if listed.makespan_us < timeline.makespan_us:
+        too_large = limit is not None and listed.peak_bytes <= limit < timeline.peak_bytes
+        if listed.makespan_us < timeline.makespan_us or too_large:
             orders[simulator.graph.name], timeline = order, listed
     return simulator, timeline

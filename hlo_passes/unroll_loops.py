@@ -42,6 +42,8 @@ class UnrollLoops(PartsPass):
         k: trips to run at once; none to try every number up to `rho`.
         rho: most trips at once.
         memory_limit: bytes of temporary memory that an unrolled step may need; none for no limit.
+        memory_slack: share by which that may grow over what the step needs in its own order;
+            none for any.
     """
 
     tier: ClassVar[Tier] = Tier.EXACT

@@ -121,7 +121,7 @@ class _Assignment:
             shared = tuple(b for v in op.operands for b in self.of[v])
             if len(shared) == len(leaves):
                 return shared
-        if op.is_done:
+        if op.is_done and op.kind != "custom_call":  # a user's own done has results of its own
             return self.of[op.operands[0]][-len(leaves) :]
         taken = tuple(b for v in op.overwrites for b in self.of[v])
         if op.kind.endswith("_start"):

@@ -7,18 +7,30 @@ under rematerialisation; value numbers see through that.
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.body import Body
+from hlo_passes.ir.collectives import KINDS
 
 _UNIQUE = frozenset({
     "all_gather", "all_reduce", "all_to_all", "case", "collective_broadcast", "collective_permute",
     "custom_call", "if", "infeed", "outfeed", "recv", "reduce_scatter", "rng",
     "rng_bit_generator", "send", "while",
 })  # fmt: skip
+_BARRIER = "optimization_barrier"
+_IGNORED = ("mhlo.frontend_attributes", "channel_handle", "channel_id")
 _SMALL = 4
 """Ops of a region that is compared; a larger one is taken to be like no other."""
 
 
-def number_values(body: Body) -> dict[ir.Value, int]:
-    """Number the values of a block; barriers are transparent."""
+def number_values(
+    body: Body, *, exchanges: bool = False, through_barriers: bool = True
+) -> dict[ir.Value, int]:
+    """Number the values of a block.
+
+    Args:
+        body: the block.
+        exchanges: whether exchanges of equal values count as equal, channels aside. A rewrite
+            must not take one for the other; a report may.
+        through_barriers: whether barriers are transparent.
+    """
     numbers: dict[ir.Value, int] = {}
     known: dict[object, int] = {}
 
@@ -31,19 +43,18 @@ def number_values(body: Body) -> dict[ir.Value, int]:
     for i, op in enumerate(body.ops):
         kind = body.kind(i)
         operands = tuple(number(v) for v in op.operands)
-        if kind == "optimization_barrier":
+        if kind == _BARRIER and through_barriers:
             numbers.update(zip(op.results, operands, strict=True))
             continue
-        key = _key(op, kind, operands)
+        unique = _UNIQUE - KINDS if exchanges else _UNIQUE
+        key = None if kind in unique or kind == _BARRIER else _key(op, kind, operands)
         for k, result in enumerate(op.results):
-            unique = (key if key is not None else ("op", i), k)
-            numbers[result] = known.setdefault(unique, len(known))
+            number_of = (key if key is not None else ("op", i), k)
+            numbers[result] = known.setdefault(number_of, len(known))
     return numbers
 
 
 def _key(op: ir.Operation, kind: str, operands: tuple[int, ...]) -> object | None:
-    if kind in _UNIQUE:
-        return None
     regions = _regions(op)
     if regions is None:
         return None
@@ -53,9 +64,7 @@ def _key(op: ir.Operation, kind: str, operands: tuple[int, ...]) -> object | Non
 
 def _attributes(op: ir.Operation) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (name, str(op.attributes[name]))
-        for name in sorted(op.attributes)
-        if name != "mhlo.frontend_attributes"
+        (name, str(op.attributes[name])) for name in sorted(op.attributes) if name not in _IGNORED
     )
 
 

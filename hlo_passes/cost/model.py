@@ -12,6 +12,8 @@ class Source(StrEnum):
     """Where a cost comes from. Only `MEASURED` was ever read off a clock."""
 
     MEASURED = "measured"
+    GIVEN = "given"
+    """By the user, for an opaque exchange."""
     XLA = "xla"
     FITTED = "fitted"
     ROOFLINE = "roofline"

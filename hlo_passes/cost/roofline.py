@@ -114,8 +114,11 @@ class TargetCosts:
         """Price one exchange of `fraction` of the bytes that it sends, nothing else on its links.
 
         Of a ragged exchange of padded rows only the filled ones are sent, and all wait for the
-        device that sends or gets most: `Collective.fill` and `skew`.
+        device that sends or gets most: `Collective.fill` and `skew`. An opaque exchange takes the
+        time that the user has given, whatever the fraction.
         """
+        if collective.us is not None:
+            return Cost(collective.us, Source.GIVEN)
         topology = self.target.topology
         groups = collective.groups
         if 1 < self.program_devices == collective.group_size < topology.devices:

@@ -37,6 +37,18 @@ def buffer_order(graph: Graph, header: str) -> Iterator[tuple[int, int]]:
             yield from _before(readers, (parameter, None), writer)
 
 
+def donated_bytes(graph: Graph, header: str) -> int:
+    """Return the bytes of the results that take over memory of arguments.
+
+    Args:
+        graph: a computation; values and ops share ids.
+        header: the module's first line if this is its entry, for `input_output_alias`; else "".
+    """
+    leaves = [leaf for value in graph.returns for leaf in graph.values[value].leaves]
+    places = {_first_number(output) for output, _, _ in _DONATION.findall(_aliases(header))}
+    return sum(leaves[place].bytes for place in places if place < len(leaves))
+
+
 type _Place = tuple[int, int | None]
 """A value, and which leaf of it if it is a tuple; None for all."""
 
@@ -133,14 +145,21 @@ def _renames(op: Op) -> bool:
 
 def _donated(graph: Graph, header: str) -> Iterator[tuple[int, int]]:
     """Yield (op that writes an output's memory, parameter whose memory that is)."""
-    alias = header.partition("input_output_alias={")[2].partition("entry_computation_layout")[0]
     parameters = {op.index: op.id for op in graph.ops if op.kind == "parameter"}
-    for output, number, _ in _DONATION.findall(alias):
-        leaf = int(next(iter(re.findall(r"\d+", output)), 0))
+    for output, number, _ in _DONATION.findall(_aliases(header)):
+        leaf = _first_number(output)
         parameter = parameters.get(int(number))
         if parameter is not None and graph.returns:
             for writer in _writers(graph, graph.returns[0], leaf):
                 yield writer, parameter
+
+
+def _aliases(header: str) -> str:
+    return header.partition("input_output_alias={")[2].partition("entry_computation_layout")[0]
+
+
+def _first_number(text: str) -> int:
+    return int(next(iter(re.findall(r"\d+", text)), 0))
 
 
 def _writers(graph: Graph, value: int, leaf: int) -> Iterator[int]:

@@ -38,6 +38,8 @@ class Collective:
             exchange of padded rows.
         skew: what the busiest device is expected to send or get over that average. The others wait
             for it.
+        opaque: target of the custom call that hides it; "" for an exchange of XLA's own.
+        us: its time in us where the user has given one; None to price it.
     """
 
     kind: str
@@ -47,6 +49,8 @@ class Collective:
     dims: tuple[int, ...] = ()
     fill: float = 1.0
     skew: float = 1.0
+    opaque: str = ""
+    us: float | None = None
 
     @property
     def busiest_bytes(self) -> float:

@@ -70,6 +70,8 @@ class Op:
         collective: the exchange that it does or starts.
         start: for the done half of a split exchange, the id of its start; else -1.
         blocking: an exchange that no compute runs beside (XLA marked it synchronous).
+        why_blocking: why, in words, if it is blocking for another reason than that mark.
+        target: what a custom call calls, also inside an `async-start`; "" for other ops.
         side_effect: whether it must keep its place among other ops with side effects.
         overwrites: operands (value ids) whose buffer its result takes over.
         trips: executions of `inner`, for a loop; 0 where not known.
@@ -98,6 +100,8 @@ class Op:
     trips: int = 1
     inner: tuple["Graph", ...] = ()
     index: int = 0
+    target: str = ""
+    why_blocking: str = ""
 
     @property
     def is_free(self) -> bool:
@@ -123,6 +127,7 @@ class Graph:
             control dependencies, side effects, readers of a buffer before who overwrites it.
         devices: devices that run the program; 1 where the module does not say.
         scheduled: whether program order is the order of execution.
+        donated: bytes of arguments whose memory results take over.
     """
 
     name: str
@@ -132,6 +137,7 @@ class Graph:
     ordered: tuple[tuple[int, int], ...] = ()
     devices: int = 1
     scheduled: bool = False
+    donated: int = 0
 
     @cached_property
     def preds(self) -> tuple[tuple[int, ...], ...]:

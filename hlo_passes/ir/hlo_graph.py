@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from hlo_passes.ir.aliases import buffer_order
+from hlo_passes.ir.aliases import buffer_order, donated_bytes
 from hlo_passes.ir.collectives import (
     FILL,
     KINDS,
@@ -87,7 +87,7 @@ class _Builder:
             ordered += buffer_order(plain, header)
         return Graph(
             name, ops, values, (root,), tuple(dict.fromkeys(ordered)), self.devices,
-            self.module.is_scheduled,
+            self.module.is_scheduled, donated_bytes(plain, header),
         )  # fmt: skip
 
     def _op(
@@ -132,6 +132,7 @@ class _Builder:
             trips=_trips(ins) if kind == "while" else 1,
             inner=self._inner(ins, kind, where) if is_loop else (),
             index=_index(ins, kind),
+            target=self.module.target_of(ins),
         )
 
     def _inner(self, ins: Instruction, kind: str, where: str) -> tuple[Graph, ...]:
@@ -235,6 +236,8 @@ def _kind(ins: Instruction, module: HloText) -> tuple[str, str]:
         base = kind.removesuffix("_" + half)
         if base != kind and base in KINDS:
             return kind, half
+    if kind == "custom_call_done":
+        return kind, "done"
     if kind in ("async_start", "async_done"):
         wrapped = ins.called("calls", "to_apply")
         inside = module.computations.get(wrapped[0]) if wrapped else None

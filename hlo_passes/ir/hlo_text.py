@@ -16,6 +16,7 @@ _INSTRUCTION = re.compile(r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\s*->.*)?\{\s*$")
 _SHAPE = re.compile(r"(\w+)\[([\d,\s<=?]*)\](?:\{[^{}]*\})?")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
+_TARGET = re.compile(r'custom_call_target="((?:[^"\\]|\\.)*)"')
 _OPERAND = re.compile(r"%([\w.\-]+)(?:#(\d+))?")
 _NAME = re.compile(r"[\w.\-]+")
 _NAME_OF_ATTRIBUTE = re.compile(r"([a-z][\w.\-]*)=")
@@ -122,6 +123,17 @@ class HloText:
             if place:
                 return f"{self.files.get(place[0], '?')}:{place[1]}"
         return ""
+
+    def target_of(self, instruction: Instruction) -> str:
+        """Return what a custom call calls, spelled out or inside an `async-start`; else ""."""
+        if instruction.opcode == "async-start":
+            wrapped = self.computations.get(next(iter(instruction.called("calls")), ""))
+            calls = wrapped.instructions if wrapped else []
+            instruction = next((i for i in calls if i.opcode == "custom-call"), instruction)
+        if instruction.opcode not in ("custom-call", "custom-call-start"):
+            return ""
+        match = _TARGET.search(instruction.attributes)
+        return match[1] if match else ""
 
 
 def read_hlo(text: str, path: str = "<text>") -> HloText:

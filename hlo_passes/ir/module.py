@@ -7,7 +7,7 @@ jit keeps the module that it lowered in a cache; editing that one changes what t
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -20,10 +20,13 @@ from hlo_passes.errors import InputError, PlanError, VerifyError
 from hlo_passes.ir.collectives import KINDS
 from hlo_passes.ir.edit import inline_calls, reorder_block
 from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.opaque import OpaqueExchange, recognised
 from hlo_passes.ir.stablehlo_graph import graph_of
+from hlo_passes.ir.types import TensorType
 
 _PORTABLE = b"StableHLO_v"
 _BYTECODE = b"ML\xefR"
+_DONATED = ("tf.aliasing_output", "jax.buffer_donor")
 _REGIONS = ("sdy.manual_computation", "sdy.named_computation")
 
 
@@ -47,20 +50,24 @@ class Module:
     Attributes:
         ir: the module. Only passes edit it, and only in `apply`.
         path: where it came from, for messages.
+        opaque: custom calls in it that are exchanges.
     """
 
     ir: ir.Module
     path: str = "<module>"
+    opaque: tuple[OpaqueExchange, ...] = ()
 
     @staticmethod
-    def copy_of(module: ir.Module, path: str = "<module>") -> "Module":
+    def copy_of(
+        module: ir.Module, path: str = "<module>", opaque: tuple[OpaqueExchange, ...] = ()
+    ) -> "Module":
         """Copy a module that belongs to somebody else, in its own context."""
         buffer = io.BytesIO()
         module.operation.write_bytecode(buffer)
         with module.context:
             clone = ir.Module.parse(buffer.getvalue())
         inline_calls(clone)
-        return Module(clone, path)
+        return Module(clone, path, opaque)
 
     @staticmethod
     def parse(data: bytes | str, path: str = "<module>") -> "Module":
@@ -97,8 +104,9 @@ class Module:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over the module without locations."""
-        return sha256(self.text().encode()).hexdigest()[:16]
+        """16 hex digits over the module without locations, and over what is known of it."""
+        known = "".join(map(repr, self.opaque))
+        return sha256((self.text() + known).encode()).hexdigest()[:16]
 
     @property
     def devices(self) -> int:
@@ -117,13 +125,15 @@ class Module:
         block = self._main()
         ops = [view.operation for view in block.operations]
         regions = [op for op in ops if op.name in _REGIONS]
-        if len(regions) != 1 or any(_talks(op) for op in ops if op != regions[0]):
+        named = frozenset(o.target for o in self.opaque)
+        if len(regions) != 1 or any(_talks(op, named) for op in ops if op != regions[0]):
             return block
         return regions[0].regions[0].blocks[0]
 
     def snapshot(self) -> Graph:
         """Return the graph of the block that does the work."""
-        return graph_of(self.body, self.ir, self.devices)
+        graph = graph_of(self.body, self.ir, self.devices)
+        return recognised(replace(graph, donated=self._donated()), self.opaque)
 
     def verify(self) -> None:
         """Check the module.
@@ -140,7 +150,7 @@ class Module:
 
     def copy(self) -> "Module":
         """Return an independent copy."""
-        return Module.copy_of(self.ir, self.path)
+        return Module.copy_of(self.ir, self.path, self.opaque)
 
     def reordered(self, orders: Mapping[str, Sequence[int]]) -> "Module":
         """Return a copy whose main block is in another order.
@@ -162,6 +172,31 @@ class Module:
         clone.verify()
         return clone
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the block that does the work is what one device runs, not yet to be cut up."""
+        return self.devices == 1 or self.body != self._main()
+
+    def _donated(self) -> int:
+        """Return the bytes of the arguments of the block that does the work that are donated."""
+        main, body = self._main(), self.body
+        given = ir.ArrayAttr(main.owner.attributes["arg_attrs"]) if (
+            "arg_attrs" in main.owner.attributes
+        ) else ()  # fmt: skip
+        donated = [
+            argument
+            for argument, facts in zip(main.arguments, given, strict=False)
+            if any(name in ir.DictAttr(facts) for name in _DONATED)
+        ]
+        if body == main:
+            return sum(_bytes(argument) for argument in donated)
+        operands = body.owner.operands
+        return sum(
+            _bytes(inside)
+            for inside, outside in zip(body.arguments, operands, strict=False)
+            if outside in donated
+        )
+
     def _main(self) -> ir.Block:
         functions = {
             ir.StringAttr(op.operation.attributes["sym_name"]).value: op
@@ -175,13 +210,25 @@ class Module:
         return main.regions[0].blocks[0]
 
 
-def _talks(op: ir.Operation) -> bool:
-    """Whether an exchange is in the op or its regions."""
+def _bytes(value: ir.Value) -> int:
+    kind = value.type
+    if not isinstance(kind, ir.RankedTensorType):
+        return 0
+    return TensorType(tuple(kind.shape), str(kind.element_type)).bytes
+
+
+def _talks(op: ir.Operation, named: frozenset[str]) -> bool:
+    """Whether an exchange is in the op or its regions, custom calls of these names included."""
     found = False
+
+    def is_named(inner: ir.Operation) -> bool:
+        if inner.name != "stablehlo.custom_call":
+            return False
+        return ir.StringAttr(inner.attributes["call_target_name"]).value in named
 
     def visit(inner: ir.Operation) -> ir.WalkResult:
         nonlocal found
-        found = found or inner.name.removeprefix("stablehlo.") in KINDS
+        found = found or inner.name.removeprefix("stablehlo.") in KINDS or is_named(inner)
         return ir.WalkResult.INTERRUPT if found else ir.WalkResult.ADVANCE
 
     op.walk(visit)

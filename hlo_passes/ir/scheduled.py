@@ -16,6 +16,7 @@ from hlo_passes.errors import InputError, PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.hlo_graph import graph_of
 from hlo_passes.ir.hlo_text import HloText, read_hlo
+from hlo_passes.ir.opaque import OpaqueExchange, recognised
 from hlo_passes.ir.wire import LENGTH, VARINT, fields, message, packed, varint
 
 _COMPUTATIONS, _SCHEDULE = 3, 7
@@ -33,15 +34,22 @@ class ScheduledModule:
         proto: the HloModuleProto that `text` was printed from; None if only the text is known.
         path: where it came from, for messages.
         devices: how many devices run it, where the caller knows better than the module.
+        opaque: custom calls in it that are exchanges.
     """
 
     text: str
     proto: bytes | None = None
     path: str = "<module>"
     devices: int = 0
+    opaque: tuple[OpaqueExchange, ...] = ()
 
     @staticmethod
-    def from_proto(proto: bytes, path: str = "<module>", devices: int = 0) -> "ScheduledModule":
+    def from_proto(
+        proto: bytes,
+        path: str = "<module>",
+        devices: int = 0,
+        opaque: tuple[OpaqueExchange, ...] = (),
+    ) -> "ScheduledModule":
         """Take a serialized HloModuleProto.
 
         Raises:
@@ -52,7 +60,7 @@ class ScheduledModule:
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise InputError(path, f"no HloModuleProto: {reason}", "dump it again") from None
-        return ScheduledModule(module.to_string(), proto, path, devices)
+        return ScheduledModule(module.to_string(), proto, path, devices, opaque)
 
     @cached_property
     def parsed(self) -> HloText:
@@ -70,7 +78,7 @@ class ScheduledModule:
 
         The same step called from two places in a program is the same module.
         """
-        bare = _TABLES.sub("", _METADATA.sub("", self.text))
+        bare = _TABLES.sub("", _METADATA.sub("", self.text)) + "".join(map(repr, self.opaque))
         return sha256(bare.encode()).hexdigest()[:16]
 
     def snapshot(self) -> Graph:
@@ -79,7 +87,7 @@ class ScheduledModule:
 
     @cached_property
     def _graph(self) -> Graph:
-        return graph_of(self.parsed, self.devices)
+        return recognised(graph_of(self.parsed, self.devices), self.opaque)
 
     def reordered(self, orders: Mapping[str, Sequence[int]]) -> "ScheduledModule":
         """Return the module with another order of execution.
@@ -97,7 +105,7 @@ class ScheduledModule:
                                 "plan this module again")  # fmt: skip
         text = _reorder_text(self.text, self.parsed, orders)
         proto = self.proto and _reorder_proto(self.proto, self.parsed, orders)
-        return ScheduledModule(text, proto, self.path, self.devices)
+        return ScheduledModule(text, proto, self.path, self.devices, self.opaque)
 
 
 def _reorder_text(text: str, parsed: HloText, orders: Mapping[str, Sequence[int]]) -> str:

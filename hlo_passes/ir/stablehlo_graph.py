@@ -125,6 +125,7 @@ class _Snapshot:
             side_effect=_has_side_effect(op, kind),
             trips=_trips(op) if kind == "while" else 1,
             inner=inner,
+            target=_string(op, "call_target_name") if kind == "custom_call" else "",
         )
 
     def _inner(self, op: ir.Operation, kind: str, scope: str, name: str) -> Iterator[Graph]:

@@ -66,8 +66,8 @@ def list_order(
         contention: see `execute`.
 
     Returns:
-        A legal order, never longer than program order. Unless it is program order itself, it fits
-        into `memory_limit`.
+        A legal order that fits into `memory_limit`, and is not longer than program order if that
+        fits as well; program order if no order that is found fits.
     """
     stock = tuple(range(problem.size))
     if not problem.exchanges:
@@ -77,7 +77,8 @@ def list_order(
         return execute(problem, order, contention).makespan_us
 
     enough = makespan_bound(problem) * (1 + _ENOUGH)
-    tried = {stock: length(stock)}
+    fits = memory_limit is None or problem.buffers.peak(stock) <= memory_limit
+    tried = {stock: length(stock)} if fits else {}
     for order in _fitting(problem, memory_limit):
         tried[order] = length(order)
         if tried[order] <= enough:
@@ -89,7 +90,7 @@ def list_order(
             improve(problem, order, contention=contention, memory_limit=memory_limit)
             for order in best[:start]
         ]
-    return min((stock, *best), key=length)
+    return min((stock, *best) if fits else best, key=length, default=stock)
 
 
 def _fitting(problem: Problem, memory_limit: int | None) -> Iterator[tuple[int, ...]]:

@@ -37,6 +37,7 @@ class Problem:
         buffers: memory per op.
         sources: per op, where `us` comes from.
         blocking: exchanges on both lanes: nothing runs beside them whatever the order.
+        room: bytes of temporary memory that there are; None for no limit.
     """
 
     lane: tuple[Lane, ...]
@@ -46,6 +47,7 @@ class Problem:
     buffers: Buffers
     sources: tuple[str, ...]
     blocking: frozenset[int] = frozenset()
+    room: int | None = None
 
     @property
     def size(self) -> int:

@@ -23,6 +23,7 @@ Limits
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jax.extend.mlir import hlo_to_stablehlo
 from jax.extend.mlir.dialects import sdy
@@ -53,7 +54,7 @@ def partitioned(module: Module, proto: bytes) -> Module:
         InputError: if something in it is not known to survive, naming what.
     """
     program = read_hlo(_print(proto))
-    step = Module.parse(_bytecode(module.ir), module.path)
+    step = replace(Module.parse(_bytecode(module.ir), module.path), opaque=module.opaque)
     try:
         with step.ir.context:
             body = ir.Module.parse(hlo_to_stablehlo(proto))

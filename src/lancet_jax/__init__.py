@@ -7,6 +7,7 @@ print(step.lower(state, batch).report())                # what is hidden, and wh
 
 from importlib.metadata import version
 
+from hlo_passes.ir.opaque import OpaqueExchange as OpaqueExchange
 from lancet_jax import aot as aot
 from lancet_jax.equivalence import Verification as Verification
 from lancet_jax.equivalence import verify as verify

@@ -22,6 +22,7 @@ from jaxlib.mlir import ir
 
 from hlo_passes.ir.collectives import KINDS
 from hlo_passes.ir.hlo_text import read_hlo
+from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.plan.plan import Plan
 from lancet_jax import _jax
 from lancet_jax.errors import PeerError, UnsupportedError
@@ -209,14 +210,21 @@ class SharedPlans:
             self.peers.send(what, zlib.compress(msgspec.json.encode(decision)))
 
 
-def exchange_order(text: str) -> str:
-    """Return 16 hex digits over the exchanges of HLO text, in order, in every computation."""
+def exchange_order(text: str, opaque: Sequence[OpaqueExchange] = ()) -> str:
+    """Return 16 hex digits over the exchanges of HLO text, in order, in every computation.
+
+    Args:
+        text: of the module.
+        opaque: custom calls that are exchanges as well.
+    """
+    targets = tuple(f'custom_call_target="{name}"' for o in opaque for name in (o.target, o.done))
     kinds = tuple(kind.replace("_", "-") for kind in KINDS)
     names = [
         f"{name} {instruction.name}"
         for name, computation in read_hlo(text).computations.items()
         for instruction in computation.instructions
         if instruction.opcode.startswith((*kinds, "async-"))
+        or (opaque and any(target in instruction.attributes for target in targets))
     ]
     return _digest("\n".join(names).encode())
 

@@ -23,6 +23,7 @@ from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import Target, parse_target, target_of_devices
 from hlo_passes.errors import LancetError
 from hlo_passes.ir.module import Module
+from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
@@ -56,6 +57,8 @@ class StepRewriter:
         plan_on: which processes of a job plan: `every` one, or the `first` for all.
         peer_timeout_s: seconds that the first process waits for the others.
         table: file of measured costs; None for the target's own.
+        opaque: custom calls that are exchanges.
+        memory_limit: bytes of a device for arguments, results and temporaries; None for no limit.
         outcomes: what became of every compile, newest last.
     """
 
@@ -65,6 +68,8 @@ class StepRewriter:
     plan_on: PlanOn = "every"
     peer_timeout_s: float = 600.0
     table: str | None = None
+    opaque: tuple[OpaqueExchange, ...] = ()
+    memory_limit: int | None = None
     outcomes: list[Outcome] = field(default_factory=list, compare=False, repr=False)
 
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
@@ -122,6 +127,8 @@ class StepRewriter:
             "pipeline": self.passes.spec or "off",
             "target option": self.target or "none",
             "plan_on": self.plan_on,
+            "opaque": repr(self.opaque),
+            "memory limit": repr(self.memory_limit),
             "module": _jax.fingerprint(module),
         }
 
@@ -158,10 +165,13 @@ class StepRewriter:
         now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
         if now:
             ragged = devices[0].platform == "gpu"
-            source = source_of(Module.copy_of(module), now, len(devices), request.partition)
+            step = Module.copy_of(module, opaque=self.opaque)
+            source = source_of(step, now, len(devices), request.partition)
             outcome.partition_seconds = source.seconds
             made = first.plans if first else None
-            ours, plans = run_on_stablehlo(source.module, now, costs, ragged=ragged, made=made)
+            ours, plans = run_on_stablehlo(
+                source.module, now, costs, ragged=ragged, made=made, memory_limit=self.memory_limit
+            )
             outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
             outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
             options |= split_options(devices, bool(outcome.cuts))
@@ -177,7 +187,9 @@ class StepRewriter:
         _jax.mark(clone, outcome.salt)
         if schedule is None:
             return _jax.Prepared(clone, options)
-        edit = ScheduleEdit(schedule, len(devices), costs, outcome, shared)
+        edit = ScheduleEdit(
+            schedule, len(devices), costs, outcome, shared, self.opaque, self.memory_limit
+        )
 
         def finish(executable: Any) -> None:
             edit.on_finished(executable)
@@ -202,6 +214,7 @@ class StepRewriter:
             version("jaxlib"),
             self.passes.spec,
             prices,
+            repr((self.opaque, self.memory_limit)),
             module.operation.get_asm(enable_debug_info=False),
         ]
         return sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -246,6 +259,7 @@ def run_on_stablehlo(
     *,
     ragged: bool = False,
     made: Sequence[Plan] | None = None,
+    memory_limit: int | None = None,
 ) -> tuple[Module, tuple[Plan, ...]]:
     """Run passes on StableHLO, each on what the one before left.
 
@@ -255,6 +269,8 @@ def run_on_stablehlo(
         costs: prices for the target.
         ragged: whether the backend has ragged exchanges.
         made: plans of all passes, where another process has made them.
+        memory_limit: bytes of a device for all that the step holds. It does not count for a step
+            that XLA has yet to partition: what one device will hold of it is not known.
 
     Returns:
         The rewritten module and the plan of every pass.
@@ -273,6 +289,7 @@ def run_on_stablehlo(
                 fingerprint=module.fingerprint,
                 module=module,
                 ragged=ragged,
+                memory_limit=memory_limit if module.is_local else None,
             )
             plans.append(step.plan(graph, context))
         rewritten = step.apply(module, plans[-1]).module

@@ -1,16 +1,18 @@
 """`lancet_jax.jit`: the one line that a user changes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import jax
 
+from hlo_passes.analysis.footprint import parse_bytes
 from hlo_passes.base import Pipeline
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
+from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from lancet_jax import _jax
 from lancet_jax.aot import Target
@@ -29,6 +31,8 @@ def jit(
     on_unsupported: OnUnsupported = "warn",
     plan_on: PlanOn = "every",
     peer_timeout_s: float = 600.0,
+    opaque: Sequence[OpaqueExchange] = (),
+    memory_limit: int | str | None = None,
     **jit_kwargs: Any,
 ) -> Any:
     """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
@@ -50,36 +54,47 @@ def jit(
             `first` for all, which saves CPU time and allows for machines that differ.
         peer_timeout_s: seconds that the first process waits for the others to compile the step;
             they wait twice as long for it. Longer than the longest compile.
+        opaque: custom calls (FFI targets) that are exchanges; see `OpaqueExchange`.
+        memory_limit: what the step may need of a device, arguments and results included (`70GiB`),
+            by our own estimate; it bounds orders and cuts, besides the passes' `memory_slack`.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
         A function like that of `jax.jit`, whose `lower(...)` gives a `lancet_jax.Lowered`.
 
     Raises:
-        OptionError: if the pipeline, the target, `on_unsupported` or `plan_on` is none. Calling the
-            step raises `PeerError` if another process of the job would run another program, or
-            does not come.
+        OptionError: if an option makes no sense. Calling the step raises `PeerError` if another
+            process of the job would run another program, or does not come.
         InputError: if the table of costs cannot be read.
     """
     if fun is None:
         return functools.partial(
             jit, pipeline=pipeline, target=target, costs=costs, on_unsupported=on_unsupported,
-            plan_on=plan_on, peer_timeout_s=peer_timeout_s, **jit_kwargs,
+            plan_on=plan_on, peer_timeout_s=peer_timeout_s, opaque=opaque,
+            memory_limit=memory_limit, **jit_kwargs,
         )  # fmt: skip
     _check_choices(on_unsupported, plan_on)
     if _jax.is_jitted(fun) and jit_kwargs:
         raise OptionError("lancet_jax.jit", f"{sorted(jit_kwargs)} given for a jitted function",
                           "give them to the inner jit, or pass the plain function")  # fmt: skip
     passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
+    name, table, limit = _checked(target, costs, memory_limit)
+    jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
+    known = table, tuple(opaque), limit
+    return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, *known))
+
+
+def _checked(
+    target: str | Target | None, costs: str | Path | None, memory_limit: int | str | None
+) -> tuple[str | None, str | None, int | None]:
+    """Return a target's name, a table's path and a limit in bytes, after making sure of them."""
     name = target.name if isinstance(target, Target) else target
     if name is not None:
         parse_target(name)
     if costs is not None:
         CostTable.load(costs)
-    jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
-    table = str(costs) if costs is not None else None
-    rewriter = StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, table)
-    return Step(jitted, rewriter)
+    limit = parse_bytes(memory_limit) if memory_limit is not None else None
+    return name, str(costs) if costs is not None else None, limit
 
 
 def _check_choices(on_unsupported: str, plan_on: str) -> None:

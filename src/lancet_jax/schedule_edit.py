@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hlo_passes.analysis.footprint import describe_room, footprint_of
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.ir.opaque import OpaqueExchange, opaque_notes
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled
@@ -33,6 +35,8 @@ class ScheduleEdit:
         costs: prices for the target.
         outcome: where to leave the plan; its salt marks the module.
         shared: plans of the first process, where it plans for all.
+        opaque: custom calls that are exchanges.
+        memory_limit: bytes of a device for arguments, results and temporaries.
     """
 
     schedule: ScheduleDw
@@ -40,6 +44,8 @@ class ScheduleEdit:
     costs: TargetCosts
     outcome: Outcome
     shared: SharedPlans
+    opaque: tuple[OpaqueExchange, ...] = ()
+    memory_limit: int | None = None
 
     def on_scheduled(self, proto: bytes) -> bytes | None:
         """Return the module with another schedule; None for other modules, or if none is better.
@@ -79,7 +85,7 @@ class ScheduleEdit:
         known = outcome.plan.hash if outcome.plan else ""
         peers.agree(f"order/{outcome.salt}", {
             "plan": "left as it was" if outcome.error else known,
-            "exchanges": exchange_order(_jax.hlo_of(executable)),
+            "exchanges": exchange_order(_jax.hlo_of(executable), self.opaque),
             "why": str(outcome.error or ""),
         })  # fmt: skip
 
@@ -89,20 +95,28 @@ class ScheduleEdit:
 
     def _reorder(self, proto: bytes) -> bytes | None:
         """Plan, check and edit a serialized HloModuleProto."""
-        module = ScheduledModule.from_proto(proto, devices=self.devices)
+        module = ScheduledModule.from_proto(proto, devices=self.devices, opaque=self.opaque)
         graph = module.snapshot()
+        self.outcome.notes += opaque_notes(graph, self.opaque)
         verify_exchange_pairs(graph)
         step = ReorderScheduled(self.schedule)
         made = self.shared.made(self._topic)
+        context = Context(costs=self.costs, fingerprint=module.fingerprint,
+                          memory_limit=self.memory_limit)  # fmt: skip
         plan: Plan = (
             made.plans[0] if made is not None and made.plans
-            else step.plan(graph, Context(costs=self.costs, fingerprint=module.fingerprint))
+            else step.plan(graph, context)
         )  # fmt: skip
         plan.check(module.fingerprint)
         self.shared.leave(self._topic, Decision((plan,)))
         stock_bytes = plan.before.peak_bytes if plan.before else 0
-        limit = int(stock_bytes * (1 + self.schedule.memory_slack))
-        verify_reordering(graph, plan.orders, limit)
+        room = context.room(graph)
+        verify_reordering(graph, plan.orders, self.schedule.limit(stock_bytes, room))
+        if self.memory_limit is not None:
+            planned = plan.after.peak_bytes if plan.after else 0
+            held = footprint_of(graph)
+            note = describe_room(held, self.memory_limit, stock_bytes, planned)
+            self.outcome.notes.append(note)
         for name in rank_dependent_exchanges(graph):
             self.outcome.notes.append(
                 f"{name} runs on some ranks only: it can wait for ever, in any order"

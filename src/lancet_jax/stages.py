@@ -21,6 +21,7 @@ from lancet_jax import _jax
 from lancet_jax.driver import StepRewriter, is_disabled, run_on_stablehlo
 from lancet_jax.outcome import Outcome
 from lancet_jax.partition import Source, partition_of, source_of
+from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report, pieces_of
 
 
@@ -46,7 +47,7 @@ class Lowered:
 
     @cached_property
     def _source(self) -> Source:
-        module = Module.copy_of(_jax.module_of(self._lowered))
+        module = Module.copy_of(_jax.module_of(self._lowered), opaque=self._rewriter.opaque)
         if is_disabled():
             return Source(module)
         passes, devices = self._rewriter.passes.passes, _jax.devices_of(self._lowered)
@@ -63,7 +64,10 @@ class Lowered:
         """The step's StableHLO as the passes leave it, and the plan of each."""
         ragged = _jax.devices_of(self._lowered)[0].platform == "gpu"
         passes = self._rewriter.passes.passes
-        return run_on_stablehlo(self.module, passes, self.costs, ragged=ragged)
+        return run_on_stablehlo(
+            self.module, passes, self.costs, ragged=ragged,
+            memory_limit=self._rewriter.memory_limit,
+        )  # fmt: skip
 
     @property
     def plan(self) -> Plan:
@@ -80,6 +84,7 @@ class Lowered:
         notes = self._source.notes
         if not self.plan.splits:
             report = Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
+            report = with_recomputation(report, self.module)
             return replace(report, notes=(*report.notes, *notes))
         cut = self._planned[0].snapshot()
         stock = Simulator(self._graph, self.costs)
@@ -145,7 +150,8 @@ class Compiled:
     def scheduled(self) -> ScheduledModule:
         """The program that will run, as XLA left it."""
         devices = len(_jax.devices_of(self._lowered._lowered))
-        return ScheduledModule(_jax.final_hlo(self._compiled), devices=devices)
+        text, opaque = _jax.final_hlo(self._compiled), self._lowered._rewriter.opaque
+        return ScheduledModule(text, devices=devices, opaque=opaque)
 
     def as_text(self) -> str:
         """Return the final HLO, in the order in which it runs."""
@@ -170,7 +176,7 @@ class Compiled:
 
     def report(self) -> Report:
         """Return what was hidden, what stayed exposed, and why."""
-        return Report.of_compiled(self)
+        return with_recomputation(Report.of_compiled(self), self.scheduled)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from hlo_passes.ir.dump_folder import choose_module
 from hlo_passes.ir.dumps import load
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
+from hlo_passes.ir.opaque import opaque_notes, parse_opaque
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.capture import find_capture, read_capture
@@ -37,6 +38,9 @@ type Pipeline = Annotated[str, Parameter(name=["--pipeline", "-p"])]
 
 type Output = Annotated[Path | None, Parameter(name=["--output", "-o"])]
 """Where a command writes, whole or not at all."""
+
+type Opaque = Annotated[tuple[str, ...], Parameter(name="--opaque", negative="")]
+"""Custom calls that are exchanges: TARGET=US or START+DONE=US, once for each."""
 
 _CAPABILITY = re.compile(r"\.sm_(\d+\.\d+)[a-z]?_gpu_")
 
@@ -76,7 +80,9 @@ class Source:
         return self.module.name
 
 
-def open_source(path: Path, target: str | None, costs: Path | None = None) -> Source:
+def open_source(
+    path: Path, target: str | None, costs: Path | None = None, opaque: Sequence[str] = ()
+) -> Source:
     """Read a module file, the right one of a dump folder, or a profiler capture.
 
     Args:
@@ -85,6 +91,7 @@ def open_source(path: Path, target: str | None, costs: Path | None = None) -> So
         target: `h100:1x8`; by default what the table holds for, or as many H100 as the module has
             devices, 8 to a node.
         costs: a table of measured times, as `lancet-jax calibrate` writes it.
+        opaque: custom calls that are exchanges, as `parse_opaque` reads them.
 
     Raises:
         LancetError: if the file, the target or the table is unfit.
@@ -92,6 +99,7 @@ def open_source(path: Path, target: str | None, costs: Path | None = None) -> So
     table = CostTable.load(costs) if costs is not None else None
     if target:
         parse_target(target)
+    named = tuple(map(parse_opaque, opaque))
     notes: list[str] = []
     with working(f"reading {path}"):
         found = find_capture(path)
@@ -104,8 +112,10 @@ def open_source(path: Path, target: str | None, costs: Path | None = None) -> So
                 choice = choose_module(path)
                 path, notes = choice.chosen.path, [str(choice)]
             module = load(path)
+        module = replace(module, opaque=named) if named else module
         graph, prices = prices_of(module, target, table)
         simulator = _priced(prices, graph, path)
+        notes += opaque_notes(graph, named)
     measured = capture.timeline(graph) if capture is not None else None
     return Source(module, simulator, measured, tuple(notes))
 
@@ -152,19 +162,19 @@ def _priced(costs: TargetCosts, graph: Graph, path: Path) -> Simulator:
 
 
 def read(
-    path: Path, target: str | None, costs: Path | None = None
+    path: Path, target: str | None, costs: Path | None = None, opaque: Sequence[str] = ()
 ) -> tuple[AnyModule, Graph, TargetCosts]:
     """Read a module and price it for a target; see `open_source`.
 
     Raises:
         LancetError: if the file or the target is unfit.
     """
-    source = open_source(path, target, costs)
+    source = open_source(path, target, costs, opaque)
     return source.module, source.graph, source.costs
 
 
-def context_of(module: AnyModule, costs: TargetCosts) -> Context:
-    """Return what a pass may know of a module file.
+def context_of(module: AnyModule, costs: TargetCosts, memory_limit: int | None = None) -> Context:
+    """Return what a pass may know of a module file; a limit counts for what one device runs.
 
     Rows are sent by ragged exchanges unless the target is a CPU, whose backend lacks them.
     """
@@ -173,6 +183,7 @@ def context_of(module: AnyModule, costs: TargetCosts) -> Context:
         fingerprint=module.fingerprint,
         module=module if isinstance(module, Module) else None,
         ragged=costs.target.profile.name != "cpu",
+        memory_limit=memory_limit if not isinstance(module, Module) or module.is_local else None,
     )
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from lancet_jax.cli.files import Json, Target, open_source, print_json, stdout, working
+from hlo_passes.analysis.recompute import recomputed_in
+from lancet_jax.cli.files import Json, Opaque, Target, open_source, print_json, stdout, working
 from lancet_jax.report.inspection import inspection_of
 from lancet_jax.report.inspection_text import show_inspection
 from lancet_jax.report.why import show_why
@@ -14,6 +15,7 @@ def inspect(
     *,
     target: Target = None,
     costs: Path | None = None,
+    opaque: Opaque = (),
     why: str | None = None,
     json: Json = False,
 ) -> None:
@@ -28,13 +30,16 @@ def inspect(
         What to price for, as h100:1x8; by default as many H100 as the module has devices.
     costs
         Times measured by `lancet-jax calibrate`; their devices are then the default target.
+    opaque
+        A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
+        another waits; without =US it is priced by its bytes. May be given several times.
     why
         Explain one op, by its HLO name or a part of its scope: what it costs, beside which
         exchanges it may run, and which path keeps it from the others.
     json
         Print JSON instead of tables.
     """
-    source = open_source(file, target, costs)
+    source = open_source(file, target, costs, opaque)
     if why is not None:
         answer = explain(source.graph, source.costs, why)
         if json:
@@ -43,8 +48,9 @@ def inspect(
             show_why(answer, stdout())
         return
     with working("pricing"):
-        found = inspection_of(source.name, source.simulator,
-                              measured=source.measured, notes=source.notes)  # fmt: skip
+        again = recomputed_in(source.module)
+        found = inspection_of(source.name, source.simulator, measured=source.measured,
+                              notes=source.notes, recomputed=again)  # fmt: skip
     if json:
         print_json(found.to_dict())
     else:

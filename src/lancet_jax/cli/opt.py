@@ -1,11 +1,14 @@
 """`lancet-jax opt`: rewrite a module file, by passes or by a saved plan."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from hlo_passes.analysis.footprint import parse_bytes
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.files import write_atomically
 from hlo_passes.ir.module import Module
+from hlo_passes.ir.opaque import opaque_notes
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
@@ -16,6 +19,7 @@ from hlo_passes.split_region import SplitRegion
 from hlo_passes.verify import verify_reordering
 from lancet_jax.cli.files import (
     Json,
+    Opaque,
     Output,
     Pipeline,
     Target,
@@ -32,6 +36,8 @@ def opt(
     output: Output = None,
     target: Target = None,
     costs: Path | None = None,
+    opaque: Opaque = (),
+    memory_limit: str | None = None,
     pipeline: Pipeline = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
@@ -48,6 +54,11 @@ def opt(
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
     costs
         Times measured by `lancet-jax calibrate`; their devices are then the default target.
+    opaque
+        A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
+        another waits; without =US it is priced by its bytes. May be given several times.
+    memory_limit
+        What one device has for arguments, results and temporaries, as 70GiB or in bytes.
     pipeline
         A preset (off, dw, exchange, lancet, full, best) or passes, as
         schedule-dw,split-region{k=4}; see `lancet-jax passes`.
@@ -57,18 +68,29 @@ def opt(
         Print what was done as JSON; needs --output.
     """
     passes = parse_pipeline(pipeline).passes
+    limit = parse_bytes(memory_limit) if memory_limit is not None else None
     saved = Plan.load(plan) if plan is not None else None
-    module, _, prices = read(file, target, costs)
+    module, graph, prices = read(file, target, costs, opaque)
     done: list[Plan] = []
     with working("rewriting"):
         if saved is not None:
             module, done = follow(module, saved), [saved]
         else:
             for step in passes:
-                module, decided = run_pass(module, step, prices)
+                module, decided = run_pass(module, step, prices, limit)
                 done.append(decided)
     if output is not None:
         write_atomically(output, module_text(module).encode())
+    if output is None and not json:
+        print(module_text(module))
+    else:
+        _tell(module, done, output, opaque_notes(graph, module.opaque), json)
+
+
+def _tell(
+    module: AnyModule, done: Sequence[Plan], output: Path | None, notes: Sequence[str], json: bool
+) -> None:
+    """Say what was done."""
     if json:
         print_json({
             "module": module.name,
@@ -76,19 +98,21 @@ def opt(
             "plans": [p.hash for p in done],
             "changed": any(p.changes for p in done),
         })  # fmt: skip
-    elif output is not None:
+    else:
         moved = sum(len(p.moves) for p in done)
         parts = "".join(f", cut into {p.splits[0].k} parts" for p in done if p.splits)
         print(f"wrote {output}: {moved} ops moved beside exchanges{parts}")
-    else:
-        print(module_text(module))
+        for note in notes:
+            print(f"note: {note}")
 
 
-def run_pass(module: AnyModule, step: Pass, costs: TargetCosts) -> tuple[AnyModule, Plan]:
+def run_pass(
+    module: AnyModule, step: Pass, costs: TargetCosts, memory_limit: int | None = None
+) -> tuple[AnyModule, Plan]:
     """Plan and apply one pass, and check what it did."""
     graph = module.snapshot()
     chosen = at_post_scheduler(step) if isinstance(module, ScheduledModule) else step
-    context = context_of(module, costs.for_graph(graph))
+    context = context_of(module, costs.for_graph(graph), memory_limit)
     decided = chosen.plan(graph, context)
     verify_reordering(graph, decided.orders)
     return chosen.apply(module, decided).module, decided

@@ -1,12 +1,15 @@
 """`lancet-jax plan`: decide how to hide the exchanges of a module file, and save the decision."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from hlo_passes.analysis.footprint import describe_room, footprint_of, parse_bytes
 from hlo_passes.base import AnyModule
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
+from hlo_passes.ir.opaque import opaque_notes
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
@@ -16,6 +19,7 @@ from hlo_passes.rewrite.region import cut_module
 from hlo_passes.split_pass import ordered_timeline
 from lancet_jax.cli.files import (
     Json,
+    Opaque,
     Output,
     Pipeline,
     Target,
@@ -25,6 +29,8 @@ from lancet_jax.cli.files import (
     stdout,
     working,
 )
+from lancet_jax.report.pareto import show_pareto
+from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report
 from lancet_jax.report.text import show
 
@@ -35,6 +41,9 @@ def plan(
     output: Output = None,
     target: Target = None,
     costs: Path | None = None,
+    opaque: Opaque = (),
+    memory_limit: str | None = None,
+    pareto: Json = False,
     pipeline: Pipeline = DEFAULT,
     json: Json = False,
 ) -> None:
@@ -50,6 +59,13 @@ def plan(
         What to plan for, as h100:1x8; by default as many H100 as the module has devices.
     costs
         Times measured by `lancet-jax calibrate`; their devices are then the default target.
+    opaque
+        A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
+        another waits; without =US it is priced by its bytes. May be given several times.
+    memory_limit
+        What one device has for arguments, results and temporaries, as 70GiB or in bytes.
+    pareto
+        Show also what step time costs in memory: the orders and cuts worth having.
     pipeline
         A preset of one pass (off, dw) or a pass, as split-region{k=2} or choose-split; see
         `lancet-jax passes`.
@@ -57,30 +73,65 @@ def plan(
         Print the report as JSON.
     """
     parse_pipeline(pipeline)
-    module, graph, prices = read(file, target, costs)
+    limit = parse_bytes(memory_limit) if memory_limit is not None else None
+    module, graph, prices = read(file, target, costs, opaque)
     with working("planning"):
-        decided = decide(module, graph, prices, pipeline)
+        decided = decide(module, graph, prices, pipeline, limit)
     if output is not None:
         decided.save(output)
-    cut = rewritten(module, prices, decided)
-    report = Report.of_plan(module.name, graph, prices, decided, cut)
+    report = report_of(module, graph, prices, decided, limit)
+    with working("ordering under limits of memory"):
+        points = report.pareto() if pareto else None
     if json:
-        print_json(report.to_dict())
-    else:
-        show(report, stdout())
-        if output is not None:
-            print(f"wrote {output}")
+        front = {} if points is None else {"pareto": [asdict(point) for point in points]}
+        print_json(report.to_dict() | front)
+        return
+    show(report, stdout())
+    if points is not None:
+        show_pareto(points, stdout())
+    if output is not None:
+        print(f"wrote {output}")
 
 
-def rewritten(module: AnyModule, costs: TargetCosts, plan: Plan) -> tuple[Graph, Timeline] | None:
+def report_of(
+    module: AnyModule, graph: Graph, prices: TargetCosts, plan: Plan, limit: int | None
+) -> Report:
+    """Report on a plan, with notes on what is known and allowed besides."""
+    cut = rewritten(module, prices, plan, limit)
+    report = Report.of_plan(module.name, graph, prices, plan, cut)
+    if cut is None:
+        report = with_recomputation(report, module)
+    notes = [*report.notes, *opaque_notes(graph, module.opaque)]
+    if limit is not None:
+        notes.append(room_note(module, graph, limit, report))
+    return replace(report, notes=tuple(notes))
+
+
+def room_note(module: AnyModule, graph: Graph, limit: int, report: Report) -> str:
+    """Say what a memory limit leaves for temporaries, and what fits."""
+    if isinstance(module, Module) and not module.is_local:
+        return "the memory limit does not count: XLA has not partitioned this step yet"
+    peaks = report.before.peak_bytes, report.after.peak_bytes
+    return describe_room(footprint_of(graph), limit, *peaks)
+
+
+def rewritten(
+    module: AnyModule, costs: TargetCosts, plan: Plan, memory_limit: int | None = None
+) -> tuple[Graph, Timeline] | None:
     """Return the step that a plan cuts, and its predicted timeline; None if it cuts nothing."""
     if not plan.splits or not isinstance(module, Module):
         return None
     cut = cut_module(module, plan.splits).snapshot()
-    return cut, ordered_timeline(cut, context_of(module, costs))
+    return cut, ordered_timeline(cut, context_of(module, costs, memory_limit))
 
 
-def decide(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: str) -> Plan:
+def decide(
+    module: AnyModule,
+    graph: Graph,
+    costs: TargetCosts,
+    pipeline: str,
+    memory_limit: int | None = None,
+) -> Plan:
     """Run the one pass of `pipeline` that plans a module as it stands in a file.
 
     Raises:
@@ -91,7 +142,7 @@ def decide(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: str) -
     if len(passes) > 1:
         raise OptionError(f"pipeline {pipeline!r}", "a plan is of one pass",
                           "plan one pass, or run them all with `lancet-jax opt`")  # fmt: skip
-    context = context_of(module, costs)
+    context = context_of(module, costs, memory_limit)
     if not passes:
         return Plan(module=module.fingerprint, target=costs.name)
     step = at_post_scheduler(passes[0]) if isinstance(module, ScheduledModule) else passes[0]

@@ -14,12 +14,14 @@ import numpy as np
 from hlo_passes.analysis.labels import Label, labels_of
 from hlo_passes.analysis.moe_roles import MoePart, moe_parts_of
 from hlo_passes.analysis.reach import Reach
+from hlo_passes.analysis.recompute import Recomputed
 from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.problem import Lane, Problem
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.timeline import Timeline, Window
+from lancet_jax.report.recomputation import RECOMPUTED, recomputation_notes, recomputed_us
 
 _FILLERS = 3
 """How many of the longest fillers are named per exchange."""
@@ -62,7 +64,8 @@ class Exchange:
         could_hide_us: compute that neither needs nor feeds it; None inside a loop.
         times: how often it happens.
         line: `file:line` of the user's code, or "".
-        blocking: whether XLA made it synchronous, so that nothing runs beside it.
+        blocking: whether nothing can run beside it, as when XLA made it synchronous.
+        why_blocking: why, if that is not XLA's doing.
         fillers: the longest of that compute.
     """
 
@@ -81,6 +84,7 @@ class Exchange:
     times: int
     line: str
     blocking: bool = False
+    why_blocking: str = ""
     fillers: tuple[Filler, ...] = ()
 
 
@@ -141,6 +145,7 @@ def inspection_of(
     *,
     measured: Timeline | None = None,
     notes: Sequence[str] = (),
+    recomputed: Recomputed | None = None,
 ) -> Inspection:
     """Inspect a module.
 
@@ -149,6 +154,7 @@ def inspection_of(
         simulator: its entry, loops inside it, priced for a target.
         measured: the same step by the clock, instead of a prediction.
         notes: what the reader should know.
+        recomputed: what it computes twice, where that was looked for.
     """
     graph = simulator.graph
     timeline = measured or simulator.timeline(source="compiled" if graph.scheduled else "predicted")
@@ -156,6 +162,13 @@ def inspection_of(
     labels = labels_of(graph, roles)
     parts = moe_parts_of(graph, roles, labels)
     names = named_roles(roles, parts)
+    if recomputed is not None:
+        names = [
+            RECOMPUTED if op.key in recomputed.repeats else name
+            for op, name in zip(graph.ops, names, strict=True)
+        ]
+        again = recomputed_us(recomputed, timeline)
+        notes = [*notes, *recomputation_notes(recomputed, again)]
     return Inspection(
         module=name,
         target=timeline.target,
@@ -242,7 +255,8 @@ def _exchanges(
         yield Exchange(
             w.key, w.name, w.kind, str(label.phase), label.direction, label.layer, w.bytes, w.us,
             str(w.source), w.start_us, w.exposed_us, None if place is None else able[place],
-            w.times, ops[w.key].source, ops[w.key].blocking, fillers,
+            w.times, ops[w.key].source, ops[w.key].blocking,
+            ops[w.key].why_blocking, fillers,
         )  # fmt: skip
 
 

@@ -117,7 +117,8 @@ def _show_exposed(found: Inspection, console: Console) -> None:
 def _reasons(exchange: Exchange) -> Iterator[str]:
     """Say why a window is not full."""
     if exchange.blocking:
-        yield "XLA made it synchronous: nothing runs beside it until it is started apart"
+        by_xla = "XLA made it synchronous: nothing runs beside it until it is started apart"
+        yield exchange.why_blocking or by_xla
     if exchange.could_hide_us is None:
         yield "inside a loop, whose body has an order of its own"
     elif not exchange.fillers:

@@ -13,6 +13,7 @@ from hlo_passes.files import write_atomically
 from hlo_passes.ir.collectives import Phase
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.drift import Drift
+from hlo_passes.plan.pareto import Point
 from hlo_passes.plan.plan import Plan, Split
 from hlo_passes.plan.simulate import Simulator, simulate
 from hlo_passes.plan.timeline import Timeline, Window
@@ -102,7 +103,8 @@ class Report:
         """
         before = simulate(graph, costs)
         if rewritten is not None:
-            return _report(name, rewritten[0], before, rewritten[1], plan, matched=False)
+            report = _report(name, rewritten[0], before, rewritten[1], plan, matched=False)
+            return replace(report, stock=Simulator(graph, costs))
         planned = Simulator(graph, costs, plan.orders)
         after = planned.timeline(plan.orders.get(graph.name))
         report = _report(name, graph, before, after, plan)
@@ -152,6 +154,18 @@ class Report:
         if outcome.graph is not None and outcome.costs is not None:
             stock = Simulator(outcome.graph, outcome.costs)
         return replace(report, cuts=tuple(outcome.cuts), stock=stock, final=final)
+
+    def pareto(self) -> tuple[Point, ...]:
+        """Return step time against temporary memory, of all that is worth having.
+
+        Orders the step under several limits of memory: as long again as planning took.
+
+        Raises:
+            UnsupportedError: if the report was made without the step's graph.
+        """
+        from lancet_jax.report.pareto import pareto_of
+
+        return pareto_of(self)
 
     def to_html(self) -> str:
         """Return the report as one HTML page that needs nothing else, neither files nor network.
