@@ -210,7 +210,10 @@ class Digester:
             value = fold(instruction, [value for value in values if value is not None])
             if value is not None:
                 return self._value(value, made)
-        if (kept := identity(instruction, values)) is not None:
+        plain = [
+            self._uniform(d) if v is None else v for d, v in zip(operands, values, strict=True)
+        ]
+        if (kept := identity(instruction, plain)) is not None:
             return operands[kept]
         match instruction.opcode:
             case "select" if operands[1] == operands[2]:
