@@ -71,6 +71,8 @@ class Digester:
     """From the digest of a reshape to digest and shape of what it reshapes."""
     _values: dict[str, np.ndarray] = field(default_factory=dict)
     """From the digest of a small constant to its value."""
+    _filled: dict[str, np.ndarray] = field(default_factory=dict)
+    """From the digest of a constant repeated to a larger one to what is repeated."""
     _parts: dict[str, tuple[int, list[tuple[str, TensorType]]]] = field(default_factory=dict)
     """From the digest of a concatenation to its dim and its parts."""
 
@@ -180,11 +182,23 @@ class Digester:
         dense = _without_ones(made)
         if longer == list(range(len(dense.shape))):
             return self._reshape(made, small, dense)
-        return self._reshape(made, _hash("broadcast", dense, longer, small), dense)
+        digest = _hash("broadcast", dense, longer, small)
+        filled = value if value is not None else self._filled.get(self._base(operand))
+        if filled is not None:
+            self._filled[digest] = filled
+        return self._reshape(made, digest, dense)
 
     def _known_value(self, digest: str, kind: TensorType) -> np.ndarray | None:
         value = self._values.get(self._base(digest))
         return None if value is None else value.reshape(kind.shape)
+
+    def _uniform(self, digest: str) -> np.ndarray | None:
+        """Return what every element of a tensor is, as a scalar; None if that is not known."""
+        base = self._base(digest)
+        value = self._values.get(base, self._filled.get(base))
+        if value is None or not value.size or (value != value.flat[0]).any():
+            return None
+        return value.flat[0].reshape(())
 
     def _folded(
         self, instruction: Instruction, operands: Sequence[str], kinds: Sequence[TensorType]
@@ -196,11 +210,19 @@ class Digester:
             value = fold(instruction, [value for value in values if value is not None])
             if value is not None:
                 return self._value(value, made)
-        if (kept := identity(instruction, values)) is not None:
+        plain = [
+            self._uniform(d) if v is None else v for d, v in zip(operands, values, strict=True)
+        ]
+        if (kept := identity(instruction, plain)) is not None:
             return operands[kept]
         match instruction.opcode:
             case "select" if operands[1] == operands[2]:
                 return operands[1]
+            case "select" if (chosen := self._uniform(operands[0])) is not None:
+                return operands[1 if chosen else 2]
+            case "dynamic-slice" if (one := self._uniform(operands[0])) is not None:
+                scalar = TensorType((), made.dtype)
+                return self._broadcast(made, self._value(one, scalar), scalar, ())
             case "convert" if made.dtype == "i1":
                 zero = self._constant(TensorType((), kinds[0].dtype), "0")
                 zeros = self._broadcast(kinds[0], zero, TensorType((), kinds[0].dtype), ())

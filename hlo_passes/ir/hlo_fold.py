@@ -80,6 +80,8 @@ def _fold(
             return np.invert(first)
         case "negate":
             return -first
+        case "sign" if _is_integer(first):
+            return np.sign(first)
         case "convert" if _is_exact(first, made):
             return first.astype(_DTYPES[made.dtype])
         case "reshape":

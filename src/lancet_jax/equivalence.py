@@ -96,7 +96,7 @@ def _compare(expected: Any, got: Any) -> list[LeafCheck]:
     checks = []
     pairs = zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(got), strict=True)
     for (path, a), b in pairs:
-        a, b = np.asarray(a), np.asarray(b)
+        a, b = _bits(a), _bits(b)
         is_identical = a.dtype == b.dtype and a.tobytes() == b.tobytes()
         checks.append(
             LeafCheck(
@@ -108,6 +108,13 @@ def _compare(expected: Any, got: Any) -> list[LeafCheck]:
             )
         )
     return checks
+
+
+def _bits(leaf: Any) -> np.ndarray:
+    """Return an output as NumPy has it; a typed random key as the integers that it is made of."""
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:

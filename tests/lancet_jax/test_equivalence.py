@@ -51,6 +51,12 @@ def test_a_difference_is_seen():
     assert found.largest_difference == pytest.approx(0.5)
 
 
+def test_random_keys_are_compared():
+    found = lancet_jax.verify(lambda key: jax.random.split(key), jax.random.key(0))
+    assert found
+    assert "identical" in str(found)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("optimizer", ["sgd_momentum", "adamw"])
 def test_our_models(dtype, optimizer):

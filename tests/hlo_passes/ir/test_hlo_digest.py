@@ -126,6 +126,18 @@ ROW = "%i = s32[8] iota(), iota_dimension=0\n %r = s32[4,8] broadcast(%i), dimen
 NOT_ZERO = """%z = f32[] constant(0)
  %b = f32[1,8] broadcast(%z), dimensions={}
  %r = pred[1,8] compare(%p, %b), direction=NE"""
+ALWAYS = """%yes = pred[] constant(true)
+ %all = pred[64,8] broadcast(%yes), dimensions={}
+ %i = s32[] constant(3)
+ %mine = pred[1,8] dynamic-slice(%all, %i, %i), dynamic_slice_sizes={1,8}
+ %r = f32[1,8] select(%mine, %p, %q)"""
+LONG = """%yes = pred[] constant(true)
+ %all = pred[999,8] broadcast(%yes), dimensions={}
+ %big = f32[999,8] broadcast(%p), dimensions={0,1}
+ %some = pred[999,8] compare(%big, %big), direction=LT
+ %r = pred[999,8] and(%all, %some)"""
+SIGN = """%two = s32[8] constant({2,2,2,2,2,2,2,2})
+ %r = s32[8] sign(%two)"""
 PARTS = """%c = f32[2,8] concatenate(%p, %q), dimensions={0}
  %r = f32[1,8] slice(%c), slice={[1:2], [0:8]}"""
 
@@ -139,6 +151,9 @@ PARTS = """%c = f32[2,8] concatenate(%p, %q), dimensions={0}
          "%r = f32[4,2] reshape(%p)"),
         (ROW, "%r = s32[4,8] iota(), iota_dimension=1", ROW.replace("{1}", "{0}").replace("8", "4")),
         (NOT_ZERO, "%r = pred[1,8] convert(%p)", NOT_ZERO.replace("NE", "EQ")),
+        (ALWAYS, "%r = f32[1,8] copy(%p)", ALWAYS.replace("true", "false")),
+        (LONG, LONG.replace("and(%all, %some)", "copy(%some)"), LONG.replace("true", "false")),
+        (SIGN, "%r = s32[8] constant({1,1,1,1,1,1,1,1})", SIGN.replace("2,2}", "2,-2}")),
         (PARTS, "%r = f32[1,8] copy(%q)", PARTS.replace("1:2", "0:1")),
         ("%r = f32[1,8] copy(%q)", "%z = f32[1,8] subtract(%q, %q)\n %r = f32[1,8] copy(%q)",
          "%r = f32[1,8] subtract(%q, %q)"),
