@@ -327,13 +327,16 @@ def split_options(devices: Sequence[Any], is_split: bool) -> dict[str, Any]:
 
 
 def compile_only_options(devices: Sequence[Any]) -> dict[str, Any]:
-    """XLA options without which nothing compiles, or toy kernels are chosen, without a GPU."""
+    """XLA options without which nothing compiles, or toy kernels are chosen, without a GPU.
+
+    XLA prints its costs there whatever the pipeline, so that all are priced alike.
+    """
     if devices[0].platform != "gpu" or not _jax.is_compile_only(devices[0]):
         return {}
     options: dict[str, Any] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
     if (directory := _cuda.ptxas_directory()) is not None:
         options["xla_gpu_cuda_data_dir"] = str(directory)
-    return options
+    return options | cost_options(devices)
 
 
 def cost_options(devices: Sequence[Any]) -> dict[str, Any]:

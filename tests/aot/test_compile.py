@@ -36,6 +36,13 @@ def test_targets_are_meshes_of_compile_only_devices(devices):
         lancet_jax.aot.target("cpu:1x8")
 
 
+@pytest.mark.parametrize("pipeline", ["off", "dw"])
+def test_every_pipeline_is_priced_by_xla(devices, pipeline):
+    timeline = compiled("scatter", devices, pipeline).schedule()
+    sources = [slot.source for slot in timeline.slots if slot.lane == "compute"]
+    assert sources.count("xla") > 0.5 * len(sources)
+
+
 def test_the_final_schedule_follows_the_plan(devices):
     result = compiled("scatter", devices)
     report = result.report()
