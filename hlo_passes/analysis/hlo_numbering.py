@@ -33,7 +33,7 @@ class HloNumbering:
     """
 
     module: ScheduledModule
-    _bodies: dict[str, int] = field(default_factory=dict)
+    _bodies: dict[str, int | str] = field(default_factory=dict)
     _spelled: dict[Hashable, int] = field(default_factory=dict)
 
     def of(self, name: str) -> tuple[int | None, ...]:
@@ -80,6 +80,7 @@ class HloNumbering:
         if computation is None:
             return name
         if name not in self._bodies:
+            self._bodies[name] = name  # should it call itself, in a damaged module
             numbers = [number for number, _ in self._numbers(computation)]
             spelled = tuple(
                 (number, self._key(ins, ()), self._shape(ins), ins.is_root)

@@ -144,7 +144,8 @@ def read_hlo(text: str, path: str = "<text>") -> HloText:
         path: where it came from, for messages.
 
     Raises:
-        InputError: if it is no HLO, ends early, or reads a value that nothing defines.
+        InputError: if it is no HLO, ends early, defines a value twice, or reads one that
+            nothing defines.
     """
     start = text.find("HloModule ")
     if start < 0:
@@ -191,6 +192,12 @@ def _check(module: HloText, open_one: Computation | None, path: str, lines: int)
                         f"{instruction.name} reads {operand}, which no line before it defines",
                         "the module is malformed or cyclic: dump it again from XLA",
                     )
+            if instruction.name in known:
+                raise InputError(
+                    f"{path}:{instruction.line}",
+                    f"{instruction.name} is defined a second time in {computation.name}",
+                    "the module is malformed: dump it again from XLA",
+                )
             known.add(instruction.name)
 
 

@@ -20,6 +20,13 @@ FEW = max(4, MANY // 20)
 """Bytes that native parsers read cost a process each."""
 
 
+class Seeds(dict):
+    """Files by form; short when hypothesis prints a failure."""
+
+    def __repr__(self):
+        return f"Seeds({', '.join(self)})"
+
+
 def seeds():
     case = CASES["scan_layers"](jax.devices())
     lowered = jax.jit(case.step).lower(*case.args)
@@ -27,14 +34,14 @@ def seeds():
     lowered.compiler_ir().operation.write_bytecode(bytecode)
     exported = jax.export.export(jax.jit(lambda x: x @ x))(jax.ShapeDtypeStruct((8, 8), "float32"))
     final = lowered.compile().runtime_executable().hlo_modules()[0]
-    return {
+    return Seeds({
         "mlir": lowered.as_text(debug_info=True).encode(),
         "hlo": final.to_string().encode(),
         "gpu": STEP.encode(),
         "bytecode": bytecode.getvalue(),
         "portable": exported.mlir_module_serialized,
         "proto": final.as_serialized_hlo_module_proto(),
-    }
+    })  # fmt: skip
 
 
 @pytest.fixture(scope="module")
