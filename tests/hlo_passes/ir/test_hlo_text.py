@@ -44,7 +44,10 @@ ENTRY main {
         (lambda t: t[: t.index("ROOT")], "truncated"),
         (lambda t: t.replace("ENTRY ", ""), "no ENTRY"),
         (lambda t: t.replace("(%a2a-start)", "(%later)"), "reads later"),
-        (lambda t: t.replace("  ROOT", "  %x = s32[] constant(1)\n  ROOT"), "x is defined a second"),
+        (
+            lambda t: t.replace("  ROOT", "  %x = s32[] constant(1)\n  ROOT"),
+            "x is defined a second",
+        ),
         (lambda t: t.replace("bf16[8,64]{1,0} all-to-all-done", "<<>>"), "cannot read"),
     ],
 )
