@@ -64,6 +64,11 @@ def parse_bytes(given: str | int) -> int:
     return int(float(match[1]) * _UNITS[unit])
 
 
+def parse_limit(given: str | int | None) -> int | None:
+    """Read a size as `parse_bytes` does, where there may be none."""
+    return None if given is None else parse_bytes(given)
+
+
 def describe_room(footprint: Footprint, limit: int, stock: int, planned: int) -> str:
     """Say in one line what a limit leaves, and what fits; all of it estimated.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from hlo_passes.analysis.footprint import parse_bytes
+from hlo_passes.analysis.footprint import parse_limit
 from hlo_passes.base import Pipeline
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
@@ -93,7 +93,7 @@ def _checked(
         parse_target(name)
     if costs is not None:
         CostTable.load(costs)
-    limit = parse_bytes(memory_limit) if memory_limit is not None else None
+    limit = parse_limit(memory_limit)
     return name, str(costs) if costs is not None else None, limit
 
 

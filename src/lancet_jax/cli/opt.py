@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hlo_passes.analysis.footprint import parse_bytes
+from hlo_passes.analysis.footprint import parse_limit
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.files import write_atomically
@@ -68,7 +68,7 @@ def opt(
         Print what was done as JSON; needs --output.
     """
     passes = parse_pipeline(pipeline).passes
-    limit = parse_bytes(memory_limit) if memory_limit is not None else None
+    limit = parse_limit(memory_limit)
     saved = Plan.load(plan) if plan is not None else None
     module, graph, prices = read(file, target, costs, opaque)
     done: list[Plan] = []

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hlo_passes.analysis.footprint import describe_room, footprint_of, parse_bytes
+from hlo_passes.analysis.footprint import describe_room, footprint_of, parse_limit
 from hlo_passes.base import AnyModule
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
@@ -73,7 +73,7 @@ def plan(
         Print the report as JSON.
     """
     parse_pipeline(pipeline)
-    limit = parse_bytes(memory_limit) if memory_limit is not None else None
+    limit = parse_limit(memory_limit)
     module, graph, prices = read(file, target, costs, opaque)
     with working("planning"):
         decided = decide(module, graph, prices, pipeline, limit)
