@@ -75,6 +75,11 @@ class SplitPass(Pass):
             context = _bounded(graph, context, self.memory_slack)
         return self.decide(graph, context, ordered_timeline(graph, context))
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the options say how to cut, so that nothing is left to choose."""
+        return False
+
     def limit(self, graph: Graph, context: Context) -> int | None:
         """Return the bytes of temporary memory that a step may need; None for no limit."""
         limits = [n for n in (self.memory_limit, context.room(graph)) if n is not None]
@@ -106,6 +111,11 @@ class PartsPass(SplitPass):
     """
 
     k: int | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a number of parts is given: it wins even over no cut."""
+        return self.k is not None
 
     @property
     def parts(self) -> Sequence[int]:

@@ -77,6 +77,11 @@ class SplitRegion(PartsPass):
     iota_us: float | None = None
     reach: int | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether parts, or a range, are given."""
+        return self.reach is not None or super().is_settled
+
     def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
         """Yield the cut into every number of parts, or what the dynamic program chooses.
 

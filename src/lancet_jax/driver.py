@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from lancet_jax.agree import Decision, Peers, SharedPlans
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
 from lancet_jax.outcome import Outcome
 from lancet_jax.partition import source_of
+from lancet_jax.rivals import Rivals, uncut
 from lancet_jax.schedule_edit import ScheduleEdit
 
 type OnUnsupported = Literal["warn", "raise", "ignore"]
@@ -59,6 +60,7 @@ class StepRewriter:
         table: file of measured costs; None for the target's own.
         opaque: custom calls that are exchanges.
         memory_limit: bytes of a device for arguments, results and temporaries; None for no limit.
+        check_cuts: whether XLA compiles a step that passes chose to cut uncut as well, on GPUs.
         outcomes: what became of every compile, newest last.
     """
 
@@ -70,6 +72,7 @@ class StepRewriter:
     table: str | None = None
     opaque: tuple[OpaqueExchange, ...] = ()
     memory_limit: int | None = None
+    check_cuts: bool = True
     outcomes: list[Outcome] = field(default_factory=list, compare=False, repr=False)
 
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
@@ -196,7 +199,22 @@ class StepRewriter:
             self._complain(outcome)
 
         options |= cost_options(devices)
-        return _jax.Prepared(clone, options, edit.on_scheduled, finish)
+        prepared = _jax.Prepared(clone, options, edit.on_scheduled, finish)
+        rivals = self._rivals(request, outcome, costs, shared.peers)
+        return prepared if rivals is None else replace(prepared, keep=rivals.keep_shorter)
+
+    def _rivals(
+        self, request: _jax.Request, outcome: Outcome, costs: TargetCosts, peers: Peers | None
+    ) -> Rivals | None:
+        """Return what the cut step has to compete with; None if it need not."""
+        passes = uncut(self.passes.passes)
+        is_gpu = request.devices[0].platform == "gpu"
+        if not (self.check_cuts and outcome.cuts and passes and is_gpu):
+            return None
+        whole = replace(self, passes=passes, outcomes=[])
+        return Rivals(
+            request, whole, outcome, self.outcomes, costs, peers, self.opaque, self.memory_limit
+        )
 
     def _split(self, has_post_scheduler: bool) -> tuple[tuple[Pass, ...], ScheduleDw | None]:
         """Return the passes to run on StableHLO, and the decision to enact on XLA's schedule."""

@@ -33,6 +33,7 @@ def jit(
     peer_timeout_s: float = 600.0,
     opaque: Sequence[OpaqueExchange] = (),
     memory_limit: int | str | None = None,
+    check_cuts: bool = True,
     **jit_kwargs: Any,
 ) -> Any:
     """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
@@ -57,6 +58,8 @@ def jit(
         opaque: custom calls (FFI targets) that are exchanges; see `OpaqueExchange`.
         memory_limit: what the step may need of a device, arguments and results included (`70GiB`),
             by our own estimate; it bounds orders and cuts, besides the passes' `memory_slack`.
+        check_cuts: on GPUs, whether XLA compiles a step that passes chose to cut uncut as well, to
+            keep the program whose final schedule is shorter; costs such steps a second compile.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
@@ -71,7 +74,7 @@ def jit(
         return functools.partial(
             jit, pipeline=pipeline, target=target, costs=costs, on_unsupported=on_unsupported,
             plan_on=plan_on, peer_timeout_s=peer_timeout_s, opaque=opaque,
-            memory_limit=memory_limit, **jit_kwargs,
+            memory_limit=memory_limit, check_cuts=check_cuts, **jit_kwargs,
         )  # fmt: skip
     _check_choices(on_unsupported, plan_on)
     if _jax.is_jitted(fun) and jit_kwargs:
@@ -80,7 +83,7 @@ def jit(
     passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
     name, table, limit = _checked(target, costs, memory_limit)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
-    known = table, tuple(opaque), limit
+    known = table, tuple(opaque), limit, check_cuts
     return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, *known))
 
 
