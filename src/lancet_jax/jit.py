@@ -52,8 +52,7 @@ def jit(
         on_unsupported: `warn`, `raise` or `ignore` if the step can only run as it is.
         plan_on: of many processes, whether `every` one plans (and plans are compared) or the
             `first` for all, which saves CPU time and allows for machines that differ.
-        peer_timeout_s: seconds that the first process waits for the others' compiles; they wait
-            twice as long for it.
+        peer_timeout_s: seconds that the first process waits for the others; they wait twice that.
         opaque: custom calls (FFI targets) that are exchanges; see `OpaqueExchange`.
         memory_limit: what the step may need of a device, arguments and results included (`70GiB`).
         check_cuts: on GPUs, whether XLA compiles a step that passes chose to cut uncut as well, to
