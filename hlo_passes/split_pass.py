@@ -24,6 +24,10 @@ from hlo_passes.rewrite.region import cut_module
 _WORTH = 1e-3
 """A gain below this share of the step does not pay for another program."""
 
+_CLOSE = 2e-2
+"""A cut step that is predicted to be longer by less than this share may be the shorter one once XLA
+has fused both; it is cut where that will be checked."""
+
 _MORE = 1e-2
 """Another way to cut has to beat the one before, with fewer parts, by this share: XLA will fuse the
 program, and order it within the memory that there is, and then closer predictions are a lottery."""
@@ -154,7 +158,7 @@ class PartsPass(SplitPass):
             timeline = ordered_timeline(cut_graph, context)
             race[candidate.name] = prediction_of(timeline)
             is_first = (self.k is not None or not fits) and best is None
-            worth = _WORTH if best is None else _MORE
+            worth = worth_of(context) if best is None else _MORE
             limit = self.limit(cut_graph, context)
             if limit is not None and timeline.peak_bytes > limit:
                 needs = f"{candidate.name} needs {timeline.peak_bytes} bytes of {limit}"
@@ -173,6 +177,11 @@ class PartsPass(SplitPass):
             before=prediction_of(before),
             after=prediction_of(after),
         )
+
+
+def worth_of(context: Context) -> float:
+    """Return the share by which a cut step has to be predicted shorter than the uncut one."""
+    return -_CLOSE if context.checked else _WORTH
 
 
 def _bounded(graph: Graph, context: Context, slack: float) -> Context:

@@ -92,6 +92,11 @@ class StepRewriter:
             table.check_device(target)
         return TargetCosts(target, table, xla_compute=is_same, program_devices=len(devices))
 
+    def checks(self, devices: Sequence[Any]) -> bool:
+        """Whether a step that is cut for `devices` has to compete with the uncut one."""
+        is_open = uncut(self.passes.passes) is not None
+        return self.check_cuts and is_open and devices[0].platform == "gpu"
+
     # ------------------------------------------------------------------ around one compile
 
     def prepare(self, request: _jax.Request) -> _jax.Prepared | None:
@@ -173,8 +178,9 @@ class StepRewriter:
             outcome.partition_seconds = source.seconds
             made = first.plans if first else None
             ours, plans = run_on_stablehlo(
-                source.module, now, costs, ragged=ragged, made=made, memory_limit=self.memory_limit
-            )
+                source.module, now, costs, ragged=ragged, made=made,
+                memory_limit=self.memory_limit, checked=self.checks(devices),
+            )  # fmt: skip
             outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
             outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
             options |= split_options(devices, bool(outcome.cuts))
@@ -208,8 +214,7 @@ class StepRewriter:
     ) -> Rivals | None:
         """Return what the cut step has to compete with; None if it need not."""
         passes = uncut(self.passes.passes)
-        is_gpu = request.devices[0].platform == "gpu"
-        if not (self.check_cuts and outcome.cuts and passes and is_gpu):
+        if passes is None or not outcome.cuts or not self.checks(request.devices):
             return None
         whole = replace(self, passes=passes, outcomes=[])
         return Rivals(
@@ -278,6 +283,7 @@ def run_on_stablehlo(
     ragged: bool = False,
     made: Sequence[Plan] | None = None,
     memory_limit: int | None = None,
+    checked: bool = False,
 ) -> tuple[Module, tuple[Plan, ...]]:
     """Run passes on StableHLO, each on what the one before left.
 
@@ -289,6 +295,7 @@ def run_on_stablehlo(
         made: plans of all passes, where another process has made them.
         memory_limit: bytes of a device for all that the step holds. It does not count for a step
             that XLA has yet to partition: what one device will hold of it is not known.
+        checked: whether a cut step will be held against the uncut one.
 
     Returns:
         The rewritten module and the plan of every pass.
@@ -308,6 +315,7 @@ def run_on_stablehlo(
                 module=module,
                 ragged=ragged,
                 memory_limit=memory_limit if module.is_local else None,
+                checked=checked,
             )
             plans.append(step.plan(graph, context))
         rewritten = step.apply(module, plans[-1]).module
