@@ -9,6 +9,7 @@ kept. Nothing here is measured.
 import json
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,7 +34,15 @@ GPUS = "h100:1x8"
 SHARES = (0.2, 0.45, 0.6)
 """Of the stock step's length: what all its exchanges take together."""
 
-PIPELINES = ("off", "dw", "exchange", "full")
+PIPELINES = {
+    "off": "off",
+    "dw": "dw",
+    "exchange": "exchange",
+    "full": "full",
+    "cut": "unroll-loops,split-region{k=2},schedule-dw",
+}
+"""By the name in tables; `cut` is `full` where the planner is not free to leave the step whole."""
+
 _OPTIONS = {
     "xla_gpu_enable_latency_hiding_scheduler": True,
     "xla_gpu_collect_cost_model_stats": True,
@@ -101,7 +110,12 @@ class Links:
         return TargetCosts(parse_target(GPUS), measured=self.table())
 
 
-def prepare(folder: Path, size: Size, shares: tuple[float, ...] = SHARES) -> None:
+def prepare(
+    folder: Path,
+    size: Size,
+    shares: Sequence[float] = SHARES,
+    pipelines: Sequence[str] = tuple(PIPELINES),
+) -> None:
     """Write everything that a GPU needs to run to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     step = size.step()
@@ -111,7 +125,7 @@ def prepare(folder: Path, size: Size, shares: tuple[float, ...] = SHARES) -> Non
         links = links_of(stock.as_text(), share)
         table = folder / f"links-{share}.json"
         links.table().save(table)
-        for pipeline in PIPELINES:
+        for pipeline in pipelines:
             compiled = stock if pipeline == "off" else compile_for(step, pipeline, table)
             programs.append(_write(folder, share, pipeline, compiled, links))
             print({k: v for k, v in programs[-1].items() if k != "exchanges"}, flush=True)
@@ -124,7 +138,7 @@ def prepare(folder: Path, size: Size, shares: tuple[float, ...] = SHARES) -> Non
 def compile_for(step: GpuStep, pipeline: str, table: Path) -> Compiled:
     """Plan and compile a step for links of a table."""
     wrapped = lancet_jax.jit(
-        step.function, pipeline=pipeline, target=GPUS, costs=table, **step.jit_options
+        step.function, pipeline=PIPELINES[pipeline], target=GPUS, costs=table, **step.jit_options
     )
     return wrapped.lower(*step.arguments).compile(compiler_options=_OPTIONS)
 

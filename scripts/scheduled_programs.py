@@ -2,12 +2,13 @@
 
 JAX compiles a placeholder with the module's arguments and results. Where XLA has scheduled the
 placeholder, the module takes its place: no pass before that stage, fusion and scheduling included,
-ever sees it. This file needs jax, jaxlib and numpy alone.
+ever sees it. This file needs jax and jaxlib alone.
 """
 
 import ctypes
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,12 @@ from typing import Any
 
 import jax
 import jax.extend.xla as jex
-import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jaxlib import _hlo
 
 from scripts.emulated_exchanges import DONE, START
 
-_PLACEHOLDER = "lancet_placeholder"
+_numbers = itertools.count()
 _TENSOR = re.compile(r"(?:/\*[^*]*\*/)?\s*([a-z]\w*)\[([\d,]*)\]")
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "s32": "int32", "s64": "int64",
            "u32": "uint32", "u8": "uint8", "s8": "int8", "pred": "bool"}  # fmt: skip
@@ -75,12 +75,14 @@ def compile_scheduled(text: str, device: Any, options: dict[str, Any] | None = N
     arguments = [jax.ShapeDtypeStruct(s, t, sharding=sharding) for t, s in signature.arguments]
     results = [jax.ShapeDtypeStruct(s, t) for t, s in signature.results]
 
+    name = f"lancet_placeholder_{next(_numbers)}_"
+
     def placeholder(*values: Any) -> Any:
-        return jax.ffi.ffi_call(_PLACEHOLDER, results, has_side_effect=True)(*values)
+        return jax.ffi.ffi_call(name, results, has_side_effect=True)(*values)
 
     donated = tuple(argument for _, argument in signature.donated)
     jitted = jax.jit(placeholder, donate_argnums=donated, keep_unused=True)
-    with _instead(proto) as asked:
+    with _instead(name, proto) as asked:
         compiled = jitted.lower(*arguments).compile(compiler_options=options or {})
     if not asked:
         raise RuntimeError("XLA did not ask for the scheduled module")
@@ -88,24 +90,25 @@ def compile_scheduled(text: str, device: Any, options: dict[str, Any] | None = N
 
 
 @contextmanager
-def _instead(proto: bytes) -> Iterator[list[bool]]:
-    """Hand a module to XLA in place of the placeholder, once that is scheduled."""
+def _instead(name: str, proto: bytes) -> Iterator[list[bool]]:
+    """Hand a module to XLA in place of the placeholder that calls `name`, once that is scheduled.
+
+    XLA asks for every module that the process compiles meanwhile, those of other threads included.
+    """
     asked: list[bool] = []
 
     def replace(scheduled: bytes) -> bytes | None:
-        if _PLACEHOLDER.encode() not in scheduled:
+        if name.encode() not in scheduled:
             return None
         asked.append(True)
         return proto
 
     stage = jex.PipelineStage.POST_SCHEDULER
-    jex.register_hlo_module_transformation(
-        replace, name=_PLACEHOLDER, stage=stage, platforms="cuda"
-    )
+    jex.register_hlo_module_transformation(replace, name=name, stage=stage, platforms="cuda")
     try:
         yield asked
     finally:
-        jex.clear_hlo_module_transformation(_PLACEHOLDER, stage=stage, platforms="cuda")
+        jex.clear_hlo_module_transformation(name, stage=stage, platforms="cuda")
 
 
 class Links:
@@ -133,15 +136,45 @@ class Links:
         return self._library.lancet_starts()
 
 
-def random_arguments(signature: Signature, device: Any, most: int, seed: int = 0) -> list[Any]:
-    """Return arguments: small normal numbers, and integers below `most`."""
-    random = np.random.default_rng(seed)
-    made: Sequence[Any] = [_random(random, name, sizes, most) for name, sizes in
-                           signature.arguments]  # fmt: skip
-    return [jax.device_put(value, device) for value in made]
+def fresh_arguments(text: str, device: Any, seed: int = 0) -> list[Any]:
+    """Return arguments as of a fresh model: what parameters are is read off their names.
+
+    Scales are one; biases, optimizer state and counters zero; embeddings normal of width 0.02; other
+    matrices normal with the variance of 1 / rows; token ids even over the first embedding's rows.
+
+    Args:
+        text: the module, whose parameters carry the names that jit gave them.
+        device: where they go.
+        seed: of all draws.
+    """
+    names = parameter_names(text)
+    signature = signature_of(text)
+    rows = [s[0] for i, (_, s) in enumerate(signature.arguments) if "embedding" in names[i]]
+    most = max(rows, default=2)
+
+    def make() -> list[Any]:
+        keys = jax.random.split(jax.random.key(seed), len(signature.arguments))
+        return [
+            _fresh(names[i], key, dtype, sizes, most)
+            for i, (key, (dtype, sizes)) in enumerate(zip(keys, signature.arguments, strict=True))
+        ]
+
+    return jax.jit(make, out_shardings=SingleDeviceSharding(device))()
 
 
-def _random(random: np.random.Generator, name: str, sizes: tuple[int, ...], most: int) -> Any:
-    if name.startswith(("float", "bfloat")):
-        return (0.02 * random.standard_normal(sizes)).astype(jax.numpy.dtype(name))
-    return random.integers(0, most if sizes else 1, sizes).astype(name)
+def parameter_names(text: str) -> dict[int, str]:
+    """Return what jit called the entry's parameters, by number; "" for one without a name."""
+    entry = text[text.index("\nENTRY ") :]
+    found = re.findall(r" parameter\((\d+)\)(.*)", entry)
+    return {int(n): (re.findall(r'op_name="([^"]*)"', rest) or [""])[0] for n, rest in found}
+
+
+def _fresh(name: str, key: Any, dtype: str, sizes: tuple[int, ...], most: int) -> Any:
+    if dtype.startswith(("int", "uint")):
+        return jax.random.randint(key, sizes, 0, most if sizes else 1, dtype)
+    if "scale" in name:
+        return jax.numpy.ones(sizes, dtype)
+    if "bias" in name or "opt_state" in name or len(sizes) < 2:
+        return jax.numpy.zeros(sizes, dtype)
+    width = 0.02 if "embedding" in name else sizes[-2] ** -0.5
+    return (width * jax.random.normal(key, sizes)).astype(dtype)
