@@ -44,7 +44,7 @@ def main() -> None:
     if args.capture:
         from scripts.gpu_player import capture
 
-        capture(args.capture, args.out, args.only)
+        capture(args.capture, args.out, args.only.split(","))
     if args.render:
         from scripts.gpu_page import render
 

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -182,27 +182,30 @@ def build(folder: Path) -> Path:
     return made
 
 
-def capture(folder: Path, out: Path, name: str, steps: int = 3) -> None:
-    """Take a `jax.profiler` capture of one program, run as modelled."""
+def capture(folder: Path, out: Path, names: Sequence[str], steps: int = 3) -> None:
+    """Take a `jax.profiler` capture of each of some programs, exchanges as modelled."""
     about = json.loads((folder / "programs.json").read_text())
     links = Links(build(folder))
     links.scale(1.0)
-    device = jax.local_devices()[0]
-    players, fresh = load(folder, [p for p in about["programs"] if p["name"] == name], device)
-    player = players[name]
-    _trace(out / name, lambda: player.turn(fresh, 1), steps)
+    wanted = [p for p in about["programs"] if p["name"] in names]
+    players, fresh = load(folder, wanted, jax.local_devices()[0])
+    out.mkdir(parents=True, exist_ok=True)
+    for name, player in players.items():
+        _trace(out / f"{folder.name}-{name}.xplane.pb", player, fresh, steps)
 
 
-def _trace(folder: Path, step: Callable[[], object], steps: int) -> None:
-    """Trace steps, and put the capture where it is easily fetched."""
-    step()
-    work = folder.with_suffix(".trace")
-    with jax.profiler.trace(str(work)):
+def _trace(path: Path, player: Player, fresh: list[Any], steps: int) -> None:
+    """Trace steps, the host's Python left out, and put the capture where it is easily fetched."""
+    player.turn(fresh)
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    work = path.parent / "trace"
+    with jax.profiler.trace(str(work), profiler_options=options):
         for _ in range(steps):
-            step()
+            player.turn(fresh, 1)
     found = next(work.glob("plugins/profile/*/*.xplane.pb"))
-    shutil.copy(found, folder.with_suffix(".xplane.pb"))
-    print(f"{folder.name}: a capture of {found.stat().st_size:,} bytes", flush=True)
+    shutil.copy(found, path)
+    print(f"{path.name}: {path.stat().st_size:,} bytes", flush=True)
     shutil.rmtree(work)
 
 

@@ -146,8 +146,8 @@ def compile_for(step: GpuStep, pipeline: str, table: Path) -> Compiled:
 def links_of(stock: str, share: float) -> Links:
     """Return the links on which exchanges take a share of the stock step, as the judge has it."""
     network: Tier = parse_target("h100:8x8").topology.tiers[-1]
-    slow, fast = 1e8, 1e13
-    for _ in range(40):
+    slow, fast = 1e9, 1e13
+    for _ in range(20):
         middle = (slow * fast) ** 0.5
         links = Links(middle, network.latency_us, network.half_bytes)
         verdict = judge(stock, links.costs())
@@ -178,6 +178,8 @@ def _write(
     emulated = emulate(text, exchange_times(text, costs))
     name = f"{pipeline}-{share}"
     (folder / f"{name}.hlo").write_text(emulated.text)
+    (folder / "scheduled").mkdir(exist_ok=True)
+    (folder / "scheduled" / f"{name}.hlo").write_text(text)
     verdict: Verdict = judge(text, costs)
     memory = compiled.memory_analysis()
     return {
