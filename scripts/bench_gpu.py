@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=240.0, help="after which --run ends")
-    parser.add_argument("--only", default="", help="names of programs hold this")
+    parser.add_argument("--captured", default="off-0.45,cut-0.45", help="names of programs")
     args = parser.parse_args()
     if args.prepare:
         from scripts.gpu_programs import Size, prepare
@@ -40,11 +40,11 @@ def main() -> None:
     if args.run:
         from scripts.gpu_player import run
 
-        run(args.run, args.out, args.seconds, args.rounds, args.only)
+        run(args.run, args.out, args.seconds, args.rounds, args.captured.split(","))
     if args.capture:
         from scripts.gpu_player import capture
 
-        capture(args.capture, args.out, args.only.split(","))
+        capture(args.capture, args.out, args.captured.split(","))
     if args.render:
         from scripts.gpu_page import render
 

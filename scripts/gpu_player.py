@@ -83,11 +83,17 @@ class Bench:
         return self.until - time.perf_counter()
 
 
-def run(folder: Path, out: Path, seconds: float, rounds: int, only: str = "") -> None:
-    """Compile and measure everything in a folder of `prepare`."""
+_ONE_BY_ONE = {"xla_gpu_enable_command_buffer": ""}
+"""No CUDA graphs: every op is launched by itself, so that the profiler can name it."""
+
+
+def run(
+    folder: Path, out: Path, seconds: float, rounds: int, captured: Sequence[str] = ()
+) -> None:
+    """Compile and measure everything in a folder of `prepare`, and capture some of it."""
     bench = Bench(folder, out, time.perf_counter() + seconds)
     about = json.loads((folder / "programs.json").read_text())
-    wanted = [p for p in about["programs"] if only in p["name"]]
+    wanted = about["programs"]
     links = Links(build(folder))
     device = jax.local_devices()[0]
     bench.found |= {"machine": machine(), "rounds": {}, "steps_per_turn": _STEPS}
@@ -103,6 +109,16 @@ def run(folder: Path, out: Path, seconds: float, rounds: int, only: str = "") ->
     for share in sorted({p["share"] for p in wanted}, key=lambda s: abs(s - 0.45)):
         group = {p["name"]: players[p["name"]] for p in wanted if p["share"] == share}
         _measure(bench, links, group, fresh, share, rounds)
+    links.scale(1.0)
+    named = [p for p in wanted if p["name"] in captured]
+    players.clear()
+    again, _ = load(folder, named, device, fresh, _ONE_BY_ONE)
+    for name, player in again.items():
+        player.turn(fresh)
+        taken = [player.turn(fresh) for _ in range(5)]
+        bench.found.setdefault("without_graphs", {})[name] = taken
+        bench.save()
+        _trace(out / f"{name}.xplane.pb", player, fresh, 2)
 
 
 def _measure(
@@ -150,21 +166,26 @@ def calibrate(stock: Player, links: Links, fresh: list[Any], share: float) -> fl
 
 
 def load(
-    folder: Path, programs: list[dict[str, Any]], device: Any
+    folder: Path,
+    programs: Sequence[Mapping[str, Any]],
+    device: Any,
+    fresh: list[Any] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Player], list[Any]]:
-    """Compile programs side by side, and make a fresh model's state."""
+    """Compile programs side by side, equal ones once, and make a fresh model's state."""
     texts = {p["name"]: (folder / f"{p['name']}.hlo").read_text() for p in programs}
-
-    def one(program: dict[str, Any]) -> Player:
-        text = texts[program["name"]]
-        return Player(
-            program["name"], compile_scheduled(text, device), signature_of(text).donated,
-            sum(e["us"] for e in program["exchanges"]),
-        )  # fmt: skip
-
-    with ThreadPoolExecutor(8) as pool:
-        players = {player.name: player for player in pool.map(one, programs)}
-    return players, fresh_arguments(next(iter(texts.values())), device)
+    different = list(dict.fromkeys(texts.values()))
+    with ThreadPoolExecutor(12) as pool:
+        made = pool.map(lambda text: compile_scheduled(text, device, options), different)
+        compiled = dict(zip(different, made, strict=True))
+    players = {
+        p["name"]: Player(
+            p["name"], compiled[texts[p["name"]]], signature_of(texts[p["name"]]).donated,
+            sum(e["us"] for e in p["exchanges"]),
+        )
+        for p in programs
+    }  # fmt: skip
+    return players, fresh or fresh_arguments(different[0], device)
 
 
 def build(folder: Path) -> Path:

@@ -80,6 +80,7 @@ def compile_scheduled(text: str, device: Any, options: dict[str, Any] | None = N
     def placeholder(*values: Any) -> Any:
         return jax.ffi.ffi_call(name, results, has_side_effect=True)(*values)
 
+    placeholder.__name__ = module.name.removeprefix("jit_")
     donated = tuple(argument for _, argument in signature.donated)
     jitted = jax.jit(placeholder, donate_argnums=donated, keep_unused=True)
     with _instead(name, proto) as asked:
