@@ -3,8 +3,8 @@
     python -m scripts.cut_capture capture.xplane.pb tests/lancet_jax/captures/step.xplane.pb.gz
 
 What stays is as the profiler wrote it: the devices' events, the scopes that they are in, and the
-module that took most time. The host's events go, and other modules, and what an HloProto holds
-beside its module.
+module that took most time. The host's events go, and other modules, what an HloProto holds beside
+its module, and the source files that the module names: they are paths on someone's machine.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from hlo_passes.ir.wire import LENGTH, fields, varint
 from lancet_jax.capture import read_capture
 
 _PLANE, _NAME, _METADATA, _VALUE, _STATS, _BYTES, _MODULE = 1, 2, 4, 2, 5, 6, 1
+_STACK_FRAMES = 17
+"""Of an HloModuleProto: files, functions and lines of its ops."""
 
 
 def main() -> None:
@@ -49,8 +51,11 @@ def _of_module(entry: bytes, module: bytes) -> bytes | None:
     if _text(_text(entry, _VALUE), _NAME) != module:
         return None
 
+    def bare(hlo: bytes) -> bytes:
+        return _edited(hlo, _STACK_FRAMES, lambda frames: None)
+
     def stat(body: bytes) -> bytes:
-        return _edited(body, _BYTES, lambda proto: _only(proto, _MODULE))
+        return _edited(body, _BYTES, lambda proto: _edited(_only(proto, _MODULE), _MODULE, bare))
 
     return _edited(entry, _VALUE, lambda metadata: _edited(metadata, _STATS, stat))
 

@@ -5,8 +5,8 @@
     $ lancet-jax inspect profile
 
 A capture holds the module that ran, as an HloProto, and an event for every op of every run, on
-every device. On GPU, XLA launches ops in groups, as CUDA graphs, and the profiler does not tell which
-op in a group a kernel belongs to: such time counts as compute, of ops without a name. With
+every device. On GPU, XLA launches ops in groups, as CUDA graphs, and the profiler does not tell
+which op in a group a kernel belongs to: such time counts as compute, of ops without a name. With
 `XLA_FLAGS=--xla_gpu_enable_command_buffer=` every op is launched, and named, by itself.
 """
 
@@ -157,9 +157,7 @@ def _whole(placed: Sequence[_Placed]) -> list[_Placed]:
     return sorted([*found, *joined.values()], key=lambda p: (p[0], -p[1].us))
 
 
-def _windows(
-    placed: Sequence[_Placed], busy: Sequence[tuple[float, float]]
-) -> Iterator[Window]:
+def _windows(placed: Sequence[_Placed], busy: Sequence[tuple[float, float]]) -> Iterator[Window]:
     """Yield a window per exchange; the trips of a loop are averaged."""
     events: dict[str, list[tuple[float, float]]] = defaultdict(list)
     ops: dict[str, Op] = {}
