@@ -2,6 +2,8 @@
 
     python -m scripts.bench_gpu --prepare build/gpu          # here: no GPU, the whole library
     python -m scripts.bench_gpu --run build/gpu --out out     # on a GPU: jax, jaxlib, nvcc
+    python -m scripts.bench_gpu --capture build/gpu --out out # there too; may be left out
+    python -m scripts.bench_gpu --collect build/gpu --out out # docs/real-gpu.json
     python -m scripts.bench_gpu --render                      # docs/real-gpu.md
 
 `--prepare` compiles every pipeline for 8 GPUs and rewrites the final schedules: XLA's fusions,
@@ -11,6 +13,7 @@ exchange takes is modelled.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 
@@ -20,6 +23,7 @@ def main() -> None:
     parser.add_argument("--prepare", type=Path, metavar="DIR")
     parser.add_argument("--run", type=Path, metavar="DIR")
     parser.add_argument("--capture", type=Path, metavar="DIR")
+    parser.add_argument("--collect", type=Path, metavar="DIR")
     parser.add_argument("--render", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("gpu-out"))
     parser.add_argument("--model", default="gpt2_s_moe")
@@ -29,7 +33,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=240.0, help="after which --run ends")
-    parser.add_argument("--captured", default="off-0.45,cut-0.45", help="names of programs")
+    parser.add_argument("--programs", default="cut-0.45", help="to capture, to run without graphs")
     args = parser.parse_args()
     if args.prepare:
         from scripts.gpu_programs import Size, prepare
@@ -40,11 +44,16 @@ def main() -> None:
     if args.run:
         from scripts.gpu_player import run
 
-        run(args.run, args.out, args.seconds, args.rounds, args.captured.split(","))
+        run(args.run, args.out, args.seconds, args.rounds, args.programs.split(","))
     if args.capture:
         from scripts.gpu_player import capture
 
-        capture(args.capture, args.out, args.captured.split(","))
+        capture(args.capture, args.out, args.programs.split(","))
+    if args.collect:
+        from scripts.gpu_page import DATA
+        from scripts.gpu_results import collect
+
+        DATA.write_text(json.dumps(collect(args.collect, args.out), indent=1) + "\n")
     if args.render:
         from scripts.gpu_page import render
 

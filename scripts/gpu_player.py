@@ -84,13 +84,11 @@ class Bench:
 
 
 _ONE_BY_ONE = {"xla_gpu_enable_command_buffer": ""}
-"""No CUDA graphs: every op is launched by itself, so that the profiler can name it."""
+"""No CUDA graphs: every op is launched by itself."""
 
 
-def run(
-    folder: Path, out: Path, seconds: float, rounds: int, captured: Sequence[str] = ()
-) -> None:
-    """Compile and measure everything in a folder of `prepare`, and capture some of it."""
+def run(folder: Path, out: Path, seconds: float, rounds: int, again: Sequence[str] = ()) -> None:
+    """Measure everything in a folder of `prepare`, and programs named `again` without graphs."""
     bench = Bench(folder, out, time.perf_counter() + seconds)
     about = json.loads((folder / "programs.json").read_text())
     wanted = about["programs"]
@@ -110,15 +108,13 @@ def run(
         group = {p["name"]: players[p["name"]] for p in wanted if p["share"] == share}
         _measure(bench, links, group, fresh, share, rounds)
     links.scale(1.0)
-    named = [p for p in wanted if p["name"] in captured]
-    players.clear()
-    again, _ = load(folder, named, device, fresh, _ONE_BY_ONE)
-    for name, player in again.items():
+    named = [p for p in wanted if p["name"] in again]
+    players, _ = load(folder, named, device, fresh, _ONE_BY_ONE) if named else ({}, fresh)
+    for name, player in players.items():
         player.turn(fresh)
         taken = [player.turn(fresh) for _ in range(5)]
         bench.found.setdefault("without_graphs", {})[name] = taken
         bench.save()
-        _trace(out / f"{name}.xplane.pb", player, fresh, 2)
 
 
 def _measure(
@@ -148,8 +144,8 @@ def _measure(
             for name in names[i % len(names) :] + names[: i % len(names)]:
                 taken[name].append(group[name].turn(fresh))
         bench.found["rounds"][f"{share}/{kind}"] = {"scale": scale, "us": taken}
-        print(f"share {share}, {kind}: " + ", ".join(
-            f"{name} {median(us):,.0f}" for name, us in taken.items() if us), flush=True)  # fmt: skip
+        said = ", ".join(f"{name} {median(us):,.0f}" for name, us in taken.items() if us)
+        print(f"share {share}, {kind}: {said}", flush=True)
         bench.save()
 
 
@@ -159,9 +155,10 @@ def calibrate(stock: Player, links: Links, fresh: list[Any], share: float) -> fl
     for _ in range(3):
         links.scale(factor)
         us = median(stock.turn(fresh) for _ in range(3))
-        # Only what compute does not hide makes the step longer: the fixed point is near.
-        exposed = us - factor * stock.exchange_us
-        factor = share * exposed / (1 - share) / stock.exchange_us
+        # Exchanges that compute hides do not make the step longer: what is left of it without
+        # their whole time changes little from one factor to the next.
+        rest = us - factor * stock.exchange_us
+        factor = share * rest / (1 - share) / stock.exchange_us
     return factor
 
 
@@ -204,7 +201,10 @@ def build(folder: Path) -> Path:
 
 
 def capture(folder: Path, out: Path, names: Sequence[str], steps: int = 3) -> None:
-    """Take a `jax.profiler` capture of each of some programs, exchanges as modelled."""
+    """Take a `jax.profiler` capture of each of some programs, exchanges as modelled.
+
+    A capture holds every module that its process has compiled: do it apart from `run`.
+    """
     about = json.loads((folder / "programs.json").read_text())
     links = Links(build(folder))
     links.scale(1.0)
@@ -212,7 +212,7 @@ def capture(folder: Path, out: Path, names: Sequence[str], steps: int = 3) -> No
     players, fresh = load(folder, wanted, jax.local_devices()[0])
     out.mkdir(parents=True, exist_ok=True)
     for name, player in players.items():
-        _trace(out / f"{folder.name}-{name}.xplane.pb", player, fresh, steps)
+        _trace(out / f"{name}.xplane.pb", player, fresh, steps)
 
 
 def _trace(path: Path, player: Player, fresh: list[Any], steps: int) -> None:

@@ -10,19 +10,17 @@ import json
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
-
 import lancet_jax
 from hlo_passes.cost.links import Tier, Topology
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable, ExchangeTimes
-from hlo_passes.cost.target import Target, parse_target
+from hlo_passes.cost.target import parse_target
 from lancet_jax.judge import Verdict, judge
 from lancet_jax.judge.listing import read_listing
 from lancet_jax.judge.prices import Prices, exchange_kind
@@ -121,6 +119,7 @@ def prepare(
     step = size.step()
     stock, _ = step.compile("off", GPUS, _OPTIONS)
     programs: list[dict[str, Any]] = []
+    commit = _commit()  # of the sources that run, whatever is committed meanwhile
     for share in shares:
         links = links_of(stock.as_text(), share)
         table = folder / f"links-{share}.json"
@@ -129,7 +128,7 @@ def prepare(
             compiled = stock if pipeline == "off" else compile_for(step, pipeline, table)
             programs.append(_write(folder, share, pipeline, compiled, links))
             print({k: v for k, v in programs[-1].items() if k != "exchanges"}, flush=True)
-            _save(folder, size, programs)
+            _save(folder, size, programs, commit)
     (folder / "emulated_exchanges.cu").write_text(
         Path(__file__).with_name("emulated_exchanges.cu").read_text()
     )
@@ -197,14 +196,14 @@ def _write(
     }
 
 
-def _save(folder: Path, size: Size, programs: list[dict[str, Any]]) -> None:
+def _save(folder: Path, size: Size, programs: list[dict[str, Any]], commit: str) -> None:
     names = ("jax", "jaxlib", "jax-cuda12-pjrt")
     about = {
         "size": asdict(size),
         "gpus": GPUS,
         "compiled": {
             "date": datetime.now(UTC).date().isoformat(),
-            "commit": _commit(),
+            "commit": commit,
             "versions": {name: version(name) for name in names},
         },
         "programs": programs,

@@ -140,8 +140,8 @@ class Links:
 def fresh_arguments(text: str, device: Any, seed: int = 0) -> list[Any]:
     """Return arguments as of a fresh model: what parameters are is read off their names.
 
-    Scales are one; biases, optimizer state and counters zero; embeddings normal of width 0.02; other
-    matrices normal with the variance of 1 / rows; token ids even over the first embedding's rows.
+    Scales are one; biases, optimizer state and counters zero; embeddings normal of width 0.02;
+    other matrices normal with the variance of 1 / rows; token ids even over the largest embedding.
 
     Args:
         text: the module, whose parameters carry the names that jit gave them.
