@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hlo_passes.analysis.blocks import exchanges_of, ragged_exchanges_of, walk_blocks
+from hlo_passes.analysis.dropless.layers import find_layers
 from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.analysis.row_paths import find_row_paths
@@ -51,7 +52,7 @@ from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Refusal, Split
-from hlo_passes.rewrite.region import cut_tokens
+from hlo_passes.rewrite.region import cut_tokens, groups_of
 from hlo_passes.split_pass import Candidate, PartsPass
 
 
@@ -111,7 +112,9 @@ class SplitRegion(PartsPass):
             if exchanges_of(body) or ragged_exchanges_of(body):
                 sites = find_sites(body)
                 rows = find_row_paths(body, sites)
-                yield Stretch(body, inside, self._region(inside), sites, rows)
+                groups = groups_of(inside, graph.devices)
+                dropless = find_layers(body, sites.numbers, groups, graph.devices)
+                yield Stretch(body, inside, self._region(inside), sites, rows, dropless)
 
     def _ranges(
         self, stretches: Sequence[Stretch], context: Context, rho: int
@@ -148,16 +151,20 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
     refusals: list[Refusal] = []
     for stretch in stretches:
         body, graph, ops, sites = stretch.body, stretch.graph, stretch.ops, stretch.sites
-        found = cut_tokens(body, sites, stretch.rows, k, ops)
+        layers = stretch.dropless
+        found = cut_tokens(body, sites, stretch.rows, k, ops, layers.layers)
         waits = stretch.rows.refusals.items()
-        whole = [*sites.refusals, *sorted(found.states.refusals.items()), *waits]
+        whole = [
+            *sites.refusals, *layers.refusals, *found.refusals,
+            *sorted(found.states.refusals.items()), *waits,
+        ]  # fmt: skip
         refusals += [_refusal(graph, place, f"stays whole: {reason}") for place, reason in whole]
-        if found.sites.puts or found.sites.fetches:
+        if found.sites.any:
             splits.append(
                 Split(block=graph.name, first=ops.start, last=ops.stop - 1, k=k, ragged=ragged)
             )
         else:
-            has_sites = sites.puts or sites.fetches
+            has_sites = sites.puts or sites.fetches or layers.layers
             why = f"its tokens have no {k} equal parts" if has_sites else (
                 "no exchange sends rows by index"
             )  # fmt: skip

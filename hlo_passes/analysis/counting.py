@@ -89,34 +89,48 @@ class Counting:
             number = splat_of(op)
             return int(number.value) if isinstance(number, ir.IntegerAttr) else -1
         if kind == "reduce":
-            return self._least_of_chosen(op, list(op.results).index(self._root(value)))
+            index = list(op.results).index(self._root(value))
+            pair = op.operands[index], op.operands[index + len(op.results)]
+            return min(self.least(v) for v in pair) if only_chooses(op, index) else -1
         if kind in ("broadcast_in_dim", "transpose", "slice"):
             return self.least(op.operands[0])
+        if kind == "remainder":
+            return 0 if op.results[0].type.element_type.is_unsigned else -1
         if kind in ("minimum", "add", "multiply"):
             return min(self.least(v) for v in op.operands)
         if kind == "select":
             return min(self.least(v) for v in op.operands[1:])
         return max(self.least(v) for v in op.operands) if kind == "maximum" else -1
 
-    def _least_of_chosen(self, op: ir.Operation, index: int) -> int:
-        """A reduction that only chooses, as argmax does, gives what it was given."""
-        block, count = op.regions[0].blocks[0], len(op.results)
-        own = {block.arguments[index], block.arguments[index + count]}
-        inside = [view.operation for view in block.operations]
-        todo = [inside[-1].operands[index]]
-        while todo:
-            value = todo.pop()
-            if value in own:
-                continue
-            maker = None if isinstance(value, ir.BlockArgument) else value.owner.operation
-            if maker is None or maker.name not in _CHOICES:
-                return -1
-            todo.extend(maker.operands[_CHOICES[maker.name] :])
-        return min(self.least(op.operands[index]), self.least(op.operands[index + count]))
-
     def rank(self, value: ir.Value) -> Count | None:
         """Return what a value counts, if it is one rank a token."""
         return self._known("rank", value)
+
+    def is_below(self, value: ir.Value, limit: int) -> bool:
+        """Whether every element is known to be below a limit."""
+        place, kind = self.made(value, ())
+        if place < 0:
+            return False
+        op, root = self.body.ops[place], self._root(value)
+        if kind == "top_k":
+            return root == op.results[1] and shape_of(op.operands[0])[-1] <= limit
+        if kind == "iota":
+            return shape_of(root)[integer(op, "iota_dimension")] <= limit
+        if kind in ("constant", "remainder"):
+            number = self.splat(root if kind == "constant" else op.operands[1])
+            return number is not None and number <= limit - (kind == "constant")
+        if kind == "reduce":
+            index = list(op.results).index(root)
+            pair = op.operands[index], op.operands[index + len(op.results)]
+            return only_chooses(op, index) and all(self.is_below(v, limit) for v in pair)
+        if kind in ("broadcast_in_dim", "transpose", "slice"):
+            return self.is_below(op.operands[0], limit)
+        return kind == "minimum" and any(self.is_below(v, limit) for v in op.operands)
+
+    def hot(self, value: ir.Value) -> Count | None:
+        """Return what a value counts, if it is one-hot: a token's expert in the last dim."""
+        found = self._table(value)
+        return None if found is None or found.counted else found
 
     def _table(self, value: ir.Value) -> Count | None:
         """Return what a value counts, if it is a number per token and expert."""
@@ -322,6 +336,23 @@ class Counting:
             return None
         number = splat_of(self.body.ops[place])
         return number.value if isinstance(number, ir.IntegerAttr | ir.FloatAttr) else None
+
+
+def only_chooses(op: ir.Operation, index: int) -> bool:
+    """Whether result `index` of a reduction is one of the numbers it was given, as of argmax."""
+    block, count = op.regions[0].blocks[0], len(op.results)
+    own = {block.arguments[index], block.arguments[index + count]}
+    inside = [view.operation for view in block.operations]
+    todo = [inside[-1].operands[index]]
+    while todo:
+        value = todo.pop()
+        if value in own:
+            continue
+        maker = None if isinstance(value, ir.BlockArgument) else value.owner.operation
+        if maker is None or maker.name not in _CHOICES:
+            return False
+        todo.extend(maker.operands[_CHOICES[maker.name] :])
+    return True
 
 
 def is_ascending(op: ir.Operation) -> bool:
