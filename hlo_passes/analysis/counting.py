@@ -83,19 +83,17 @@ class Counting:
         op = self.body.ops[place] if place >= 0 else None
         if op is None:
             return -1
-        if kind == "iota" or (kind == "top_k" and self._root(value) == op.results[1]):
+        if kind == "iota" or (kind == "top_k" and self.root(value) == op.results[1]):
             return 0
         if kind == "constant":
             number = splat_of(op)
             return int(number.value) if isinstance(number, ir.IntegerAttr) else -1
         if kind == "reduce":
-            index = list(op.results).index(self._root(value))
+            index = list(op.results).index(self.root(value))
             pair = op.operands[index], op.operands[index + len(op.results)]
             return min(self.least(v) for v in pair) if only_chooses(op, index) else -1
         if kind in ("broadcast_in_dim", "transpose", "slice"):
             return self.least(op.operands[0])
-        if kind == "remainder":
-            return 0 if op.results[0].type.element_type.is_unsigned else -1
         if kind in ("minimum", "add", "multiply"):
             return min(self.least(v) for v in op.operands)
         if kind == "select":
@@ -105,27 +103,6 @@ class Counting:
     def rank(self, value: ir.Value) -> Count | None:
         """Return what a value counts, if it is one rank a token."""
         return self._known("rank", value)
-
-    def is_below(self, value: ir.Value, limit: int) -> bool:
-        """Whether every element is known to be below a limit."""
-        place, kind = self.made(value, ())
-        if place < 0:
-            return False
-        op, root = self.body.ops[place], self._root(value)
-        if kind == "top_k":
-            return root == op.results[1] and shape_of(op.operands[0])[-1] <= limit
-        if kind == "iota":
-            return shape_of(root)[integer(op, "iota_dimension")] <= limit
-        if kind in ("constant", "remainder"):
-            number = self.splat(root if kind == "constant" else op.operands[1])
-            return number is not None and number <= limit - (kind == "constant")
-        if kind == "reduce":
-            index = list(op.results).index(root)
-            pair = op.operands[index], op.operands[index + len(op.results)]
-            return only_chooses(op, index) and all(self.is_below(v, limit) for v in pair)
-        if kind in ("broadcast_in_dim", "transpose", "slice"):
-            return self.is_below(op.operands[0], limit)
-        return kind == "minimum" and any(self.is_below(v, limit) for v in op.operands)
 
     def hot(self, value: ir.Value) -> Count | None:
         """Return what a value counts, if it is one-hot: a token's expert in the last dim."""
@@ -304,7 +281,7 @@ class Counting:
         old, new = _width(source), _width(value)
         return old is not None and new is not None and new >= old >= 32
 
-    def _root(self, value: ir.Value) -> ir.Value:
+    def root(self, value: ir.Value) -> ir.Value:
         """Strip reshapes and conversions."""
         place, kind = self.body.made_by(value)
         while kind in _SAME:
@@ -324,7 +301,7 @@ class Counting:
                 break
             value = source
             place, kind = self.body.made_by(value)
-        return (place, kind) if kinds else self.body.made_by(self._root(value))
+        return (place, kind) if kinds else self.body.made_by(self.root(value))
 
     def splat(self, value: ir.Value) -> float | None:
         """Return the one number that a value holds everywhere, if it is a constant."""

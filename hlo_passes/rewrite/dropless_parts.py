@@ -169,9 +169,10 @@ class DroplessParts:
             if kind == "optimization_barrier":
                 self._tables[value, i] = self._table(op.operands[at], i)
                 return self._tables[value, i]
+            operands = [self._counted(operand, i, value) for operand in op.operands]
             new = op.clone()
-            for n, operand in enumerate(op.operands):
-                new.operands[n] = self._counted(operand, i, value)
+            for n, operand in enumerate(operands):
+                new.operands[n] = operand
             for old, result in zip(op.results, new.results, strict=True):
                 self._tables[old, i] = result
         return self._tables[value, i]

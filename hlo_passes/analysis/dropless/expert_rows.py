@@ -16,7 +16,7 @@ from jaxlib.mlir import ir
 from hlo_passes.analysis.counting import direction_of
 from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.analysis.dropless.idle_rows import BEYOND, IdleRows
-from hlo_passes.analysis.split_rules import dot, layout, pointwise, reduce, slicing
+from hlo_passes.analysis.split_rules import dot, layout, pointwise, slicing
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.reduce import starts_from_nothing
 from hlo_passes.analysis.split_rules.rule import Factor, by_factors

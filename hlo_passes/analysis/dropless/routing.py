@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.bounds import is_index
 from hlo_passes.analysis.counting import Count, Counting, direction_of, is_ascending
 from hlo_passes.analysis.cuts import NoSplit
 from hlo_passes.analysis.dropless.tables import Tables
@@ -113,7 +114,7 @@ class Positions:
         """Yield (starts, experts, rank) of what may be `starts[experts] + rank`."""
         place, kind = self._made(indices)
         while kind == "select":
-            mask, wrapped, plain = self.body.ops[place].operands
+            mask, _, plain = self.body.ops[place].operands
             if not self._is_wrap(mask, plain):
                 return
             place, kind = self._made(plain)
@@ -170,9 +171,7 @@ class Positions:
             if not self._is_wrap(mask, plain):
                 return False
             experts = plain
-        if self.counting.least(experts) < 0:
-            return False
-        if not self.counting.is_below(experts, routing.experts):
+        if not is_index(self.counting, experts, routing.experts):
             return False
         return self.counting.view(experts).is_like(routing.chosen.expert)
 
