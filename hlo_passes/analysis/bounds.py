@@ -24,6 +24,8 @@ def _is_natural(counting: Counting, value: ir.Value) -> bool:
     if kind == "select":
         taken = op.operands[2:] if is_never(counting, op.operands[0]) else op.operands[1:]
         return all(_is_natural(counting, v) for v in taken)
+    if kind in _MOVES:
+        return _is_natural(counting, op.operands[0])
     return kind == "remainder" and op.results[0].type.element_type.is_unsigned
 
 

@@ -55,7 +55,8 @@ class RowFinder:
 
     Attributes:
         body: the block.
-        k: number of parts.
+        room: rows of the buffers that exchanges fill: each may be anywhere, so that ops have to be
+            such that every one of them is a part.
         came: what exchanges bring.
         leaves: places of the exchanges that take rows away.
         is_boundary: whether all entries of a table are starts or ends of experts' rows.
@@ -63,7 +64,7 @@ class RowFinder:
     """
 
     body: Body
-    k: int
+    room: int
     came: tuple[ir.Value, ...]
     leaves: frozenset[int]
     is_boundary: Callable[[ir.Value], bool]
@@ -118,15 +119,13 @@ class RowFinder:
                 split = self._grouped(op, spot, cut)
             else:
                 assert rule is not None
-                split = rule.cut(op, spot, cut, self.k)
+                split = rule.cut(op, spot, cut, self.room)
         except NoSplit as reason:
             raise self._refusal(place, f"does not treat every row alone: {reason}") from None
         for values, states in ((op.operands, split.operands), (op.results, split.results)):
             for value, state in zip(values, states, strict=True):
-                if isinstance(state, Cut) and not state.fits(shape_of(value), self.k):
-                    raise self._refusal(place, f"has rows without {self.k} equal parts")
-        if split.carries:
-            raise self._refusal(place, "adds up along the rows")
+                if isinstance(state, Cut) and not state.fits(shape_of(value), self.room):
+                    raise self._refusal(place, "has no such rows")
         self.splits[place] = split
         return split
 
@@ -158,8 +157,8 @@ class RowFinder:
         if place < 0 or place in self.splits or len(self.body.ops[place].results) != 1:
             raise self._refusal(reader, "reads rows that no exchange has brought")
         if kind == "iota" and integer(self.body.ops[place], "iota_dimension") == cut.dim:
-            if cut.outer != 1:
-                raise self._refusal(place, "numbers rows block by block")
+            if shape_of(value)[cut.dim] != self.room:
+                raise self._refusal(place, "numbers something else than rows")
             self.splits[place] = OpSplit((), (cut,))
             self.cuts[value] = cut
             self.idle.say(value, BEYOND)

@@ -28,7 +28,7 @@ type Idle = float | Beyond | None
 """The number that fills a row; None if none is known."""
 
 _SAME = frozenset({
-    "broadcast_in_dim", "concatenate", "convert", "dynamic_slice", "optimization_barrier",
+    "broadcast_in_dim", "concatenate", "dynamic_slice", "optimization_barrier",
     "reshape", "reverse", "slice", "transpose",
 })  # fmt: skip
 _KEEPS_ZERO = frozenset({
@@ -95,6 +95,9 @@ class IdleRows:
         if kind in _SAME:
             values = sides[:1] if kind == "dynamic_slice" else sides
             return values[0] if values and all(v == values[0] for v in values) else None
+        if kind == "convert":
+            kept = sides[0] in (0, 1) or sides[0] is BEYOND
+            return sides[0] if kept else None
         if kind in ("multiply", "dot_general"):
             return 0 if any(side == 0 for side in sides) else None
         if kind == "reduce":

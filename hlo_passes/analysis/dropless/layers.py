@@ -45,11 +45,13 @@ class DroplessLayer:
         routing: its choices.
         exchanges: in program order.
         layout: where its rows lie.
+        room: rows of the buffers at its experts.
     """
 
     routing: Routing
     exchanges: tuple[RaggedExchange, ...]
     layout: Layout
+    room: int
     _bounds: dict[ir.Value, bool] = field(default_factory=dict)
 
     def is_boundary(self, table: ir.Value) -> bool:
@@ -151,7 +153,11 @@ def find_layers(
             refused |= {one.place: why for one in sent}
             continue
         layout = Layout(routings[number], sent[0].place, tables)
-        layers.append(DroplessLayer(routings[number], tuple(sent), layout))
+        rooms = {max(shape_of(v)[0] for v in _buffers(body, one.place)) for one in sent}
+        if len(rooms) > 1:
+            refused |= {one.place: "its buffers at the experts differ in size" for one in sent}
+            continue
+        layers.append(DroplessLayer(routings[number], tuple(sent), layout, rooms.pop()))
     return DroplessLayers(tuple(layers), tuple(sorted(refused.items())))
 
 
@@ -169,7 +175,7 @@ def cut_layer(body: Body, layer: DroplessLayer, k: int, ops: Collection[int]) ->
     _check_equal_parts(body, layer, k)
     came = tuple(body.ops[x.place].results[0] for x in layer.exchanges if x.way == "there")
     leaves = frozenset(x.place for x in layer.exchanges if x.way == "back")
-    rows = RowFinder(body, k, came, leaves, layer.is_boundary, layer.is_sizes).find()
+    rows = RowFinder(body, layer.room, came, leaves, layer.is_boundary, layer.is_sizes).find()
     core = set(rows.live)
     for one in layer.exchanges:
         core |= {one.place, *one.accesses}
@@ -189,7 +195,7 @@ def _check_equal_parts(body: Body, layer: DroplessLayer, k: int) -> None:
         tokens += [shape_of(body.ops[place].operands[1])[0] for place in one.accesses]
     for count in tokens:
         if count % k:
-            raise NoSplit(f"its {count} tokens have no {k} equal parts")
+            raise NoSplit(f"its {count} tokens or choices have no {k} equal parts")
     for one in layer.exchanges:
         for value in _buffers(body, one.place):
             if shape_of(value)[0] % k:
