@@ -8,6 +8,8 @@ Contract
     (`rewrite/windows.py`), so that no part waits for another; what others read of that is put
     together where the whole exchange would have put it. Other experts run once, on the same buffer
     as ever. A gate that needs the whole batch stays whole; then only what follows it is cut.
+    A dropless layer has no capacity to share: every part counts, sorts, sends and groups rows of
+    its own, in buffers of a k-th of the room, and keeps them there for the backward pass.
 
 Before and after
     attention, gate, scatter, all_to_all, experts, all_to_all, gather, attention
@@ -16,7 +18,9 @@ Before and after
 
 Steps
     1. Find where tokens are put into, and fetched from, buffers that are exchanged, and prove that
-       no two tokens share a row there (`analysis/distinct.py`).
+       no two tokens share a row there (`analysis/distinct.py`). Of ragged exchanges, prove that
+       rows are grouped by expert, fit in any case, and are treated one by one in between
+       (`analysis/dropless/`).
     2. Spread the cut from there over everything that has a rule.
     3. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
        best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses
@@ -32,8 +36,9 @@ Numerics
 
 Limits
     Without `ragged_all_to_all` (XLA:CPU) the room for k parts is sent: for tests, not for speed.
-    Dispatch by one-hot products is left whole, and so are ragged exchanges of the step itself:
-    dropless layers are reordered, not cut.
+    Dispatch by one-hot products is left whole. So are dropless layers whose buffer may overflow,
+    whose rows are grouped otherwise than by expert, or which are cut in the forward pass alone: its
+    rows lie elsewhere in buffers of parts, where the backward pass would not find them.
 """
 
 from collections.abc import Iterator, Sequence

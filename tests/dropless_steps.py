@@ -36,6 +36,7 @@ class Dropless:
         room: rows of the buffer at the experts.
         keep: whether what came to the experts is returned as well.
         forward: whether gradients are left out.
+        remat: whether the backward pass runs the layer once more.
         axes: the mesh's other axes, behind the one of experts.
     """
 
@@ -49,6 +50,7 @@ class Dropless:
     room: int | None = None
     keep: bool = False
     forward: bool = False
+    remat: bool = False
     axes: tuple[tuple[str, int], ...] = ()
 
     def mesh(self) -> Mesh:
@@ -83,7 +85,8 @@ class Dropless:
 
         def body(p, x):
             def loss(p, x):
-                answers, kept = self._layer(p, x)
+                layer = jax.checkpoint(self._layer) if self.remat else self._layer
+                answers, kept = layer(p, x)
                 return jnp.sum(jnp.square(answers)), (answers, kept)
 
             if self.forward:
@@ -136,9 +139,7 @@ class Dropless:
 
     def module(self) -> Module:
         mesh = self.mesh()
-        return Module.copy_of(
-            jax.jit(self.step(mesh)).lower(*self.arguments(mesh)).compiler_ir()
-        )
+        return Module.copy_of(jax.jit(self.step(mesh)).lower(*self.arguments(mesh)).compiler_ir())
 
 
 def by_token(p, x, choices: int):

@@ -188,4 +188,3 @@ class DroplessParts:
 def shape_of_type(kind: ir.Type) -> tuple[int, ...]:
     """Return the dims of a tensor type."""
     return tuple(ir.RankedTensorType(kind).shape)
-

@@ -71,7 +71,7 @@ def test_a_layer_whose_tokens_do_not_divide_is_told():
 
 def train(dispatch: str, gate: str, skewed: bool):
     config = nn.preset("tiny", capacity_factor=None, dispatch=dispatch, gate=gate,
-                       batch_per_device=4, seq_len=16)  # fmt: skip
+                       batch_per_device=4, seq_len=8, layers=1)  # fmt: skip
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("expert",))
     optimizer = nn.sgd_momentum()
     state = nn.init_state(config, mesh, optimizer, 0)
@@ -82,9 +82,7 @@ def train(dispatch: str, gate: str, skewed: bool):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("gate", "k", "skewed"), [("top_k", 2, False), ("hash", 4, True), ("gshard", 2, False)]
-)
+@pytest.mark.parametrize(("gate", "k", "skewed"), [("top_k", 2, False), ("hash", 4, True)])
 def test_a_cut_train_step_is_that_of_padded_layers(gate, k, skewed):
     step, arguments = train("padded", gate, skewed)
     whole = quick_jit(step)(*arguments)

@@ -351,9 +351,7 @@ _RULES: Mapping[str, _Rule] = {
     "minimum": _of_fixed(lambda op, sides: np.minimum(*sides)),
     "maximum": _of_fixed(lambda op, sides: np.maximum(*sides)),
     "divide": _of_fixed(_truncated),
-    "remainder": _of_fixed(
-        lambda op, sides: sides[0] - _truncated(op, sides) * sides[1]
-    ),
+    "remainder": _of_fixed(lambda op, sides: sides[0] - _truncated(op, sides) * sides[1]),
     "all_gather": _gather,
     "all_to_all": _swap,
 }

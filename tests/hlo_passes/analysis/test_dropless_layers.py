@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jax import lax
 
 from hlo_passes.analysis.cuts import NoSplit
 from hlo_passes.analysis.dropless.layers import cut_layer, find_layers
@@ -28,9 +27,9 @@ def refusal(layer: Dropless, k: int = 2) -> str:
     with module.ir.context:
         if layers.refusals:
             return " ".join(why for _, why in layers.refusals)
+        (one,) = layers.layers
         with pytest.raises(NoSplit) as caught:
-            for one in layers.layers:
-                cut_layer(body, one, k, range(len(body.ops)))
+            cut_layer(body, one, k, range(len(body.ops)))
         return str(caught.value)
 
 
@@ -48,7 +47,9 @@ def test_a_layer_in_nobodys_style_is_proved(layer):
     module, body, layers = found(layer)
     assert not layers.refusals
     (one,) = layers.layers
-    assert [x.way for x in one.exchanges] == ["there", "back", "there", "back"][: 4 - 2 * layer.forward]
+    assert [x.way for x in one.exchanges] == ["there", "back", "there", "back"][
+        : 4 - 2 * layer.forward
+    ]
     with module.ir.context:
         cut = cut_layer(body, one, 2, range(len(body.ops)))
         kinds = {body.kind(i) for i in cut.replaced}
@@ -182,9 +183,10 @@ def test_tokens_that_do_not_divide_are_refused():
 
 def test_what_is_read_beyond_the_stretch_is_refused():
     module, body, layers = found(Dropless())
+    (one,) = layers.layers
+    forward = range(one.exchanges[1].place + 4)
     with module.ir.context, pytest.raises(NoSplit, match="cut both directions"):
-        back = layers.layers[0].exchanges[1].place
-        cut_layer(body, layers.layers[0], 2, range(back + 4))
+        cut_layer(body, one, 2, forward)
 
 
 def test_an_expert_that_may_not_exist_is_refused():
