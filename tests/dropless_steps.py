@@ -37,6 +37,8 @@ class Dropless:
         keep: whether what came to the experts is returned as well.
         forward: whether gradients are left out.
         remat: whether the backward pass runs the layer once more.
+        sort: whether rows are sorted by `argsort` and counted by `bincount`, not placed by counts.
+        keys, token: what is sorted by, of choices, and whose a row is, of the sort's order.
         axes: the mesh's other axes, behind the one of experts.
     """
 
@@ -51,6 +53,9 @@ class Dropless:
     keep: bool = False
     forward: bool = False
     remat: bool = False
+    sort: bool = False
+    keys: Callable[[Any], Any] = lambda flat: flat
+    token: Callable[[Any], Any] | None = None
     axes: tuple[tuple[str, int], ...] = ()
 
     def mesh(self) -> Mesh:
@@ -106,14 +111,21 @@ class Dropless:
         x = norm(x)
         weight, chosen = lax.top_k(jax.nn.softmax(x @ p["router"]), self.choices)
         flat, count = chosen.reshape(-1), self.tokens * self.choices
-        hot = (flat[:, None] == jnp.arange(self.experts)).astype(jnp.int32)
-        rank = jnp.sum((jnp.cumsum(hot, 0) - 1) * hot, -1)
-        counts = hot.sum(0)
-        first = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(counts)[:-1]])
-        place = first[flat] + rank
-        repeated = jnp.broadcast_to(x[:, None], (self.tokens, self.choices, self.model))
-        near = jnp.zeros((count, self.model), x.dtype)
-        near = near.at[place].set(repeated.reshape(count, -1), unique_indices=True)
+        if self.sort:
+            order = jnp.argsort(self.keys(flat))
+            place = jnp.argsort(order).reshape(chosen.shape)
+            counts = jnp.bincount(flat, length=self.experts).astype(jnp.int32)
+            first = jnp.cumsum(counts) - counts
+            near = x[self.token(order) if self.token else order // self.choices]
+        else:
+            hot = (flat[:, None] == jnp.arange(self.experts)).astype(jnp.int32)
+            rank = jnp.sum((jnp.cumsum(hot, 0) - 1) * hot, -1)
+            counts = hot.sum(0)
+            first = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(counts)[:-1]])
+            place = first[flat] + rank
+            repeated = jnp.broadcast_to(x[:, None], (*chosen.shape, self.model))
+            near = jnp.zeros((count, self.model), x.dtype)
+            near = near.at[place].set(repeated.reshape(count, -1), unique_indices=True)
 
         everyone = lax.all_gather(counts, AXIS)
         local = self.experts // self.devices
@@ -134,7 +146,8 @@ class Dropless:
             lax.all_to_all(tables["first"], AXIS, 0, 0, tiled=True), tables["counts"],
             axis_name=AXIS,
         )  # fmt: skip
-        answers = home.at[place].get(mode="promise_in_bounds").reshape(repeated.shape)
+        answers = home.at[place].get(mode="promise_in_bounds", unique_indices=True)
+        answers = answers.reshape(*chosen.shape, self.model)
         return jnp.sum(answers * weight[..., None], 1), far
 
     def module(self) -> Module:

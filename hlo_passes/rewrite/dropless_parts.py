@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.cuts import Cut, OpSplit, Sum
+from hlo_passes.analysis.dropless.exchanges import Access
 from hlo_passes.analysis.dropless.expert_rows import ROWS
 from hlo_passes.analysis.dropless.layers import DroplessCut
 from hlo_passes.analysis.split_rules.catalogue import rule_of
-from hlo_passes.analysis.split_rules.indexing import update_of
 from hlo_passes.analysis.split_rules.rule import Part, clone_part, part_type
 from hlo_passes.ir import build
 from hlo_passes.ir.attributes import shape_of
@@ -20,7 +20,7 @@ from hlo_passes.ir.body import Body
 from hlo_passes.ir.parts import add_parts, widen
 from hlo_passes.rewrite.dense_ragged import dense_exchange
 from hlo_passes.rewrite.pieces import Pieces
-from hlo_passes.rewrite.rows import TOKENS, RowExchange
+from hlo_passes.rewrite.rows import TOKENS, RowExchange, one_hot
 
 
 @dataclass
@@ -40,15 +40,13 @@ class DroplessParts:
     sent: RowExchange
     _rows: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
     _tables: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
-    _positions: dict[tuple[int, int], ir.Value] = field(default_factory=dict)
+    _positions: dict[int, ir.Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         exchanges = self.cut.layer.exchanges
         self._exchanges = {one.place: one for one in exchanges}
         self._accesses = {
-            place: (one, starts)
-            for one in exchanges
-            for place, starts in zip(one.accesses, one.starts, strict=True)
+            access.place: (one, access) for one in exchanges for access in one.accesses
         }
 
     @property
@@ -61,50 +59,55 @@ class DroplessParts:
         if place in self._exchanges:
             self._exchange(place)
         elif place in self._accesses:
-            one, starts = self._accesses[place]
-            (self._sort if one.way == "there" else self._unsort)(place, starts)
+            one, access = self._accesses[place]
+            (self._sort if one.way == "there" else self._unsort)(access)
         else:
             self._run(place, self.cut.rows.splits[place])
 
-    def _sort(self, place: int, starts: ir.Value) -> None:
+    def _sort(self, access: Access) -> None:
         """Put the rows of a part where its own counts say."""
-        op = self.body.ops[place]
-        merge = update_of(op)
-        assert merge is not None
+        op = self.body.ops[access.place]
         kind = part_type(op.results[0].type, ROWS, self.pieces.k)
-        for i, tokens in enumerate(self.pieces.parts(op.operands[2], TOKENS)):
-            rows = build.reshape(tokens, shape_of_type(kind))
-            empty = build.splat(kind, 0)
+        dims = tuple(ir.RankedTensorType(kind).shape)
+        source = op.operands[2 if access.by == "row" else 0]
+        for i, rows in enumerate(self.pieces.parts(source, TOKENS)):
+            if access.by == "choice":
+                tokens, *width = shape_of(rows)
+                many = build.type_like(rows.type, (tokens, access.each, *width))
+                rows = build.broadcast(rows, many, [0, *range(2, len(width) + 2)])
             self._rows[op.results[0], i] = build.scatter_rows(
-                empty, rows, self._position(starts, i), merge, distinct=True
-            )
+                build.splat(kind, 0), build.reshape(rows, dims), self._position(i), "set",
+                distinct=True,
+            )  # fmt: skip
 
-    def _unsort(self, place: int, starts: ir.Value) -> None:
+    def _unsort(self, access: Access) -> None:
         """Read the rows of a part in the order of its tokens."""
-        op, parts = self.body.ops[place], []
+        op, parts = self.body.ops[access.place], []
+        near = op.operands[0 if access.by == "row" else 2]
+        dims = TOKENS.part_of(shape_of(op.results[0]), self.pieces.k)
         for i in range(self.pieces.k):
-            came = self._rows[op.operands[0], i]
-            rows = build.gather_rows(came, self._position(starts, i))
-            parts.append(
-                build.reshape(rows, TOKENS.part_of(shape_of(op.results[0]), self.pieces.k))
-            )
+            rows = build.gather_rows(self._rows[near, i], self._position(i))
+            if access.each > 1:
+                many = build.reshape(rows, (dims[0], access.each, *dims[1:]))
+                rows = build.total(many, 1)
+            parts.append(build.reshape(rows, dims))
         self.pieces.give_parts(op.results[0], TOKENS, parts)
 
-    def _position(self, starts: ir.Value, i: int) -> ir.Value:
+    def _position(self, i: int) -> ir.Value:
         """Return where the rows of a part lie once they are sorted, int32 `[N]`."""
-        key = (self.sent.numbers[starts], i)
-        if key not in self._positions:
+        if i not in self._positions:
             routing = self.cut.layer.routing
-            part = self.pieces.parts(routing.hot, TOKENS)[i]
+            part = self.pieces.parts(routing.ids, TOKENS)[i]
             rows, i32 = routing.rows // self.pieces.k, ir.IntegerType.get_signless(32)
-            hot = build.convert(build.reshape(part, (rows, routing.experts)), i32)
-            first = build.convert(self._table(starts, i), i32)
-            behind = build.binary("subtract", first, build.splat(first.type, 1))
+            hot = one_hot(build.convert(build.reshape(part, (rows,)), i32), routing.experts)
+            counts = build.total(hot, 0)
+            starts = build.binary("subtract", self.sent.sum_up(counts, 0), counts)
+            behind = build.binary("subtract", starts, build.splat(starts.type, 1))
             place = build.binary(
                 "add", self.sent.sum_up(hot, 0), build.broadcast(behind, hot.type, [1])
             )
-            self._positions[key] = build.total(build.binary("multiply", hot, place), 1)
-        return self._positions[key]
+            self._positions[i] = build.total(build.binary("multiply", hot, place), 1)
+        return self._positions[i]
 
     def _exchange(self, place: int) -> None:
         op = self.body.ops[place]
@@ -180,11 +183,8 @@ class DroplessParts:
     def _counted(self, operand: ir.Value, i: int, reader: ir.Value) -> ir.Value:
         """Return what a table is made from; counts are those of a part's own choices."""
         op = self.body.ops[self.body.maker[reader]]
-        if reader in self.cut.counts and operand == op.operands[0]:
+        first = op.operands[0]
+        is_start = operand == first if op.name == "stablehlo.scatter" else operand != first
+        if reader in self.cut.counts and not is_start:
             return self.pieces.parts(operand, TOKENS)[i]
         return self._table(operand, i)
-
-
-def shape_of_type(kind: ir.Type) -> tuple[int, ...]:
-    """Return the dims of a tensor type."""
-    return tuple(ir.RankedTensorType(kind).shape)

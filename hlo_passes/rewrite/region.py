@@ -12,6 +12,7 @@ from hlo_passes.analysis.dropless.layers import (
     DroplessLayer,
     cut_layer,
     find_layers,
+    tokens_of,
 )
 from hlo_passes.analysis.moe_sites import Site, Sites, find_sites
 from hlo_passes.analysis.row_paths import CutSites, RowPaths, find_row_paths
@@ -70,11 +71,8 @@ def cut_tokens(
 
 
 def _dropless_seeds(body: Body, cut: DroplessCut) -> Iterator[tuple[ir.Value, Cut]]:
-    for one in cut.layer.exchanges:
-        for place in one.accesses:
-            op = body.ops[place]
-            yield (op.operands[2] if one.way == "there" else op.results[0]), TOKENS
-    yield cut.layer.routing.hot, TOKENS
+    for value in (*tokens_of(body, cut.layer), cut.layer.routing.ids):
+        yield value, TOKENS
 
 
 def _seeds(

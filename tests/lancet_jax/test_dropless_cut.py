@@ -37,9 +37,9 @@ def expected(layer: Dropless, weights, x):
 @pytest.mark.parametrize(
     ("layer", "k", "skew"),
     [
-        (Dropless(), 2, 0.0),
+        (Dropless(remat=True), 2, 0.0),
         (Dropless(devices=8), 4, 100.0),
-        (Dropless(devices=2, choices=1, axes=(("data", 2),)), 4, 0.0),
+        (Dropless(devices=2, sort=True, axes=(("data", 2),)), 4, 0.0),
     ],
 )
 def test_a_cut_layer_answers_and_learns_as_every_token_alone(layer, k, skew):
@@ -66,7 +66,7 @@ def test_a_layer_whose_tokens_do_not_divide_is_told():
         on_unsupported="raise",
     ).lower(*arguments)  # fmt: skip
     told = [str(refusal) for refusal in lowered.plan.refusals]
-    assert sum("16 tokens or choices have no 3 equal parts" in line for line in told) == 4
+    assert sum("8 tokens or choices have no 3 equal parts" in line for line in told) == 4
 
 
 def train(dispatch: str, gate: str, skewed: bool):

@@ -18,7 +18,8 @@ from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.cuts import NoSplit
-from hlo_passes.analysis.dropless.routing import Positions, Routing
+from hlo_passes.analysis.dropless.routing import Routing
+from hlo_passes.analysis.dropless.sorted_rows import SortedRows
 from hlo_passes.analysis.dropless.tables import Tables
 from hlo_passes.analysis.moe_sites import is_zero
 from hlo_passes.analysis.split_rules.indexing import update_of
@@ -29,20 +30,34 @@ type Way = Literal["there", "back"]
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """Where tokens become sorted rows, or rows tokens.
+
+    Attributes:
+        place: place of the op.
+        by: `row` if it goes through the choices and asks where the row of each lies; `choice` if it
+            goes through the rows and asks whose each is.
+        each: rows of one token of the op: all its choices, or one.
+    """
+
+    place: int
+    by: Literal["row", "choice"]
+    each: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class RaggedExchange:
-    """One exchange of rows, and where tokens become rows or rows tokens again.
+    """One exchange of rows.
 
     Attributes:
         place: place of the exchange.
         way: `there`, to the experts, or `back`.
-        accesses: places of the scatter that sorts its rows, or of the gathers that read them.
-        starts: per access, the table of first rows that its indices are made from.
+        accesses: what makes the rows that are sent, or reads those that came.
     """
 
     place: int
     way: Way
-    accesses: tuple[int, ...]
-    starts: tuple[ir.Value, ...]
+    accesses: tuple[Access, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,7 @@ def routing_of(body: Body, tables: Tables, place: int) -> frozenset[int]:
     return found
 
 
-def read_exchange(body: Body, layout: Layout, place: int, positions: Positions) -> RaggedExchange:
+def read_exchange(body: Body, layout: Layout, place: int, rows: SortedRows) -> RaggedExchange:
     """Prove what an exchange does.
 
     Raises:
@@ -124,16 +139,14 @@ def read_exchange(body: Body, layout: Layout, place: int, positions: Positions) 
         )
     if way == "there":
         maker, kind = body.made_by(near)
-        if kind != "scatter" or body.only_user(near) != place:
-            raise NoSplit(f"its rows are not sorted by a scatter (made by {kind or 'an input'})")
-        accesses = (maker,)
-        starts = (_check_scatter(body, maker, routing, positions),)
-    else:
-        accesses = tuple(body.users.get(near, ()))
-        if not accesses or any(body.kind(user) != "gather" for user in accesses):
-            raise NoSplit("the rows that it brings back are not read by index alone")
-        starts = tuple(_check_gather(body, user, near, routing, positions) for user in accesses)
-    return RaggedExchange(place, way, accesses, starts)
+        if kind not in ("scatter", "gather") or body.only_user(near) != place:
+            raise NoSplit(f"its rows are not sorted by index (made by {kind or 'an input'})")
+        return RaggedExchange(place, way, (read_access(body, maker, near, routing, rows),))
+    users = body.users.get(near, ())
+    if not users or any(body.kind(user) not in ("scatter", "gather") for user in users):
+        raise NoSplit("the rows that it brings back are not read by index alone")
+    accesses = tuple(read_access(body, user, near, routing, rows) for user in users)
+    return RaggedExchange(place, way, accesses)
 
 
 def _way_of(body: Body, layout: Layout, place: int) -> Way:
@@ -158,41 +171,57 @@ def _way_of(body: Body, layout: Layout, place: int) -> Way:
     return ways.pop()
 
 
-def _check_scatter(body: Body, place: int, routing: Routing, positions: Positions) -> ir.Value:
-    op = body.ops[place]
+def read_access(
+    body: Body, place: int, near: ir.Value, routing: Routing, rows: SortedRows
+) -> Access:
+    """Prove that an op takes tokens to their sorted rows, or rows to their tokens.
+
+    Raises:
+        NoSplit: if it is not proved.
+    """
+    op, kind = body.ops[place], body.kind(place)
+    values = [*op.operands, *op.results]
+    spot = values.index(near) if values.count(near) == 1 else -1
+    whole = _scatters_rows(body, op) if kind == "scatter" else _gathers_rows(op)
+    if not whole:
+        raise NoSplit("rows are not moved as whole rows")
+    if (kind, spot) in (("scatter", 3), ("gather", 0)):
+        rows.check_places(op.operands[1], routing)
+        return Access(place, "row")
+    if (kind, spot) not in (("scatter", 2), ("gather", 2)):
+        raise NoSplit("rows are used as indices, or twice")
+    each = rows.choices_of(op.operands[1], routing, shape_of(op.operands[0])[0])
+    if kind == "scatter" and each > 1 and update_of(op) != "add":
+        raise NoSplit("rows of one token overwrite each other")
+    return Access(place, "choice", each)
+
+
+def _scatters_rows(body: Body, op: ir.Operation) -> bool:
+    """Whether a scatter puts whole rows into an empty buffer."""
     if len(op.operands) != 3 or not is_zero(body, op.operands[0]):
-        raise NoSplit("the buffer that rows are sorted into is not empty")
+        return False
     numbers = stablehlo.ScatterDimensionNumbers(op.attributes["scatter_dimension_numbers"])
     updates, window = shape_of(op.operands[2]), tuple(numbers.update_window_dims)
-    whole = (
+    return (
         tuple(numbers.inserted_window_dims) == (0,)
         and tuple(numbers.scattered_dims_to_operand_dims) == (0,)
         and not numbers.input_batching_dims
         and window == tuple(range(len(updates) - len(window), len(updates)))
         and [updates[d] for d in window] == list(shape_of(op.results[0])[1:])
         and numbers.index_vector_dim >= len(updates) - len(window)
+        and update_of(op) in ("add", "set")
     )
-    if not whole or update_of(op) not in ("add", "set"):
-        raise NoSplit("rows are not sorted as whole rows")
-    return positions.starts_of(op.operands[1], routing)
 
 
-def _check_gather(
-    body: Body, place: int, rows: ir.Value, routing: Routing, positions: Positions
-) -> ir.Value:
-    op = body.ops[place]
+def _gathers_rows(op: ir.Operation) -> bool:
+    """Whether a gather reads whole rows."""
     numbers = stablehlo.GatherDimensionNumbers(op.attributes["dimension_numbers"])
     made, offset = shape_of(op.results[0]), tuple(numbers.offset_dims)
-    whole = (
-        op.operands[0] == rows
-        and op.operands[1] != rows
-        and tuple(numbers.collapsed_slice_dims) == (0,)
+    return (
+        tuple(numbers.collapsed_slice_dims) == (0,)
         and tuple(numbers.start_index_map) == (0,)
         and not numbers.operand_batching_dims
         and offset == tuple(range(len(made) - len(offset), len(made)))
-        and ints(op, "slice_sizes")[1:] == shape_of(rows)[1:]
+        and ints(op, "slice_sizes")[1:] == shape_of(op.operands[0])[1:]
         and numbers.index_vector_dim >= len(made) - len(offset)
     )
-    if not whole:
-        raise NoSplit("rows are not read as whole rows")
-    return positions.starts_of(op.operands[1], routing)

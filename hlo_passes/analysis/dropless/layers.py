@@ -26,7 +26,9 @@ from hlo_passes.analysis.dropless.exchanges import (
     routing_of,
 )
 from hlo_passes.analysis.dropless.expert_rows import ExpertRows, RowFinder
+from hlo_passes.analysis.dropless.orders import Orders
 from hlo_passes.analysis.dropless.routing import Positions, Routing, find_routings
+from hlo_passes.analysis.dropless.sorted_rows import SortedRows
 from hlo_passes.analysis.dropless.tables import Groups, Tables
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
@@ -131,7 +133,7 @@ def find_layers(
     routings = {r.number: r for r in find_routings(body, numbers, counting)}
     experts = {number: routing.experts for number, routing in routings.items()}
     tables = Tables(body, numbers, groups, devices, experts)
-    positions = Positions(body, numbers, counting, tables)
+    rows = SortedRows(Positions(body, numbers, counting, tables), Orders(body, numbers, counting))
     found: dict[int, list[RaggedExchange]] = {}
     refused: dict[int, str] = {}
     of: dict[int, int] = {}
@@ -142,7 +144,7 @@ def find_layers(
                 raise NoSplit("its tables follow from the counts of no routing, or of several")
             (of[place],) = counted
             layout = Layout(routings[of[place]], place, tables)
-            found.setdefault(of[place], []).append(read_exchange(body, layout, place, positions))
+            found.setdefault(of[place], []).append(read_exchange(body, layout, place, rows))
         except NoSplit as reason:
             refused[place] = str(reason)
     bad = {of[place] for place in refused if place in of}
@@ -178,7 +180,7 @@ def cut_layer(body: Body, layer: DroplessLayer, k: int, ops: Collection[int]) ->
     rows = RowFinder(body, layer.room, came, leaves, layer.is_boundary, layer.is_sizes).find()
     core = set(rows.live)
     for one in layer.exchanges:
-        core |= {one.place, *one.accesses}
+        core |= {one.place, *(access.place for access in one.accesses)}
     if not all(place in ops for place in core):
         raise NoSplit(
             "its rows are read beyond the stretch that may be cut: in buffers of parts they have "
@@ -189,10 +191,19 @@ def cut_layer(body: Body, layer: DroplessLayer, k: int, ops: Collection[int]) ->
     return DroplessCut(layer, rows, tables, counts, gone)
 
 
-def _check_equal_parts(body: Body, layer: DroplessLayer, k: int) -> None:
-    tokens = [shape_of(layer.routing.hot)[0]]
+def tokens_of(body: Body, layer: DroplessLayer) -> Iterator[ir.Value]:
+    """Yield what becomes sorted rows, and what rows become: values along tokens or choices."""
     for one in layer.exchanges:
-        tokens += [shape_of(body.ops[place].operands[1])[0] for place in one.accesses]
+        for access in one.accesses:
+            op = body.ops[access.place]
+            if one.way == "back":
+                yield op.results[0]
+            else:
+                yield op.operands[2 if access.by == "row" else 0]
+
+
+def _check_equal_parts(body: Body, layer: DroplessLayer, k: int) -> None:
+    tokens = [shape_of(value)[0] for value in (layer.routing.ids, *tokens_of(body, layer))]
     for count in tokens:
         if count % k:
             raise NoSplit(f"its {count} tokens or choices have no {k} equal parts")
@@ -209,7 +220,7 @@ def _tables(
     held, number = layer.layout.tables, layer.routing.number
     todo = [*rows.tables]
     for one in layer.exchanges:
-        todo += [*one.starts, *list(body.ops[one.place].operands)[2:]]
+        todo += list(body.ops[one.place].operands)[2:]
     found: set[ir.Value] = set()
     counts: set[ir.Value] = set()
     while todo:
@@ -237,14 +248,12 @@ def _wanted(
     counts: frozenset[ir.Value],
 ) -> Iterator[ir.Value]:
     """Yield the values that parts are made from."""
-    yield layer.routing.hot
+    yield layer.routing.ids
     for place, split in rows.splits.items():
         for value, state in zip(body.ops[place].operands, split.operands, strict=True):
             if state is None and value not in tables:
                 yield value
-    for one in layer.exchanges:
-        if one.way == "there":
-            yield body.ops[one.accesses[0]].operands[2]
+    yield from tokens_of(body, layer)
     for value in tables:
         place, kind = body.made_by(value)
         if value in counts or kind != "optimization_barrier":

@@ -59,7 +59,7 @@ class Tables:
         body: the block.
         numbers: its value numbers.
         groups: per exchange, by its place, the devices that take part together.
-        devices: number of devices.
+        devices: number of devices; none if what differs between devices is no table.
         experts: per number of a value that counts rows, how many experts it counts for.
     """
 
@@ -91,6 +91,10 @@ class Tables:
         if value not in known:
             known[value] = self._find(value, device)
         return known[value]
+
+    def assume(self, value: ir.Value, table: Table) -> None:
+        """Say what a value holds on the first device."""
+        self._known.setdefault(0, {})[value] = table
 
     def forget(self, device: int) -> None:
         """Free the tables of a device."""
@@ -185,6 +189,8 @@ def _iota(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
 
 
 def _partition(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
+    if device >= tables.devices:
+        raise tables.refusal(place, "partition_id", "is another number on every device")
     return Table(np.asarray(device, np.int64))
 
 
@@ -333,6 +339,7 @@ _RULES: Mapping[str, _Rule] = {
     "reshape": _moved(lambda op, at, value: at.reshape(shape_of(value))),
     "transpose": _moved(lambda op, at, value: at.transpose(ints(op, "permutation"))),
     "reverse": _moved(lambda op, at, value: np.flip(at, ints(op, "dimensions"))),
+    "sign": _of_fixed(lambda op, sides: np.sign(sides[0])),
     "negate": _moved(lambda op, at, value: -at),
     "broadcast_in_dim": _moved(_broadcast),
     "slice": _moved(_slice),

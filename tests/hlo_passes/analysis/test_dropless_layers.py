@@ -1,6 +1,7 @@
 """Which dropless layers are proved to be cut along the batch, and what the others are told."""
 
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import lax
 
 from hlo_passes.analysis.cuts import NoSplit
 from hlo_passes.analysis.dropless.layers import cut_layer, find_layers
@@ -41,15 +43,17 @@ def refusal(layer: Dropless, k: int = 2) -> str:
         Dropless(devices=2, experts=6, choices=1),
         Dropless(devices=4, axes=(("data", 2),)),
         Dropless(room=4 * 16 + 8),
+        Dropless(sort=True),
+        Dropless(sort=True, choices=1, forward=True),
+        Dropless(sort=True, remat=True),
     ],
 )
 def test_a_layer_in_nobodys_style_is_proved(layer):
     module, body, layers = found(layer)
     assert not layers.refusals
     (one,) = layers.layers
-    assert [x.way for x in one.exchanges] == ["there", "back", "there", "back"][
-        : 4 - 2 * layer.forward
-    ]
+    passes = 1 if layer.forward else 2 + layer.remat
+    assert [x.way for x in one.exchanges] == ["there", "back"] * passes
     with module.ir.context:
         cut = cut_layer(body, one, 2, range(len(body.ops)))
         kinds = {body.kind(i) for i in cut.replaced}
@@ -98,6 +102,23 @@ def of_another_device(tables, counts):
 )
 def test_other_tables_are_refused(spoil, why):
     assert re.search(why, refusal(Dropless(spoil=spoil)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (Dropless(keys=lambda flat: -flat), "neither by counts of choices nor by a sort"),
+        (Dropless(keys=lambda flat: flat // 2), "neither by counts of choices nor by a sort"),
+        (Dropless(token=lambda order: (order + 1) // 2), "not those of the tokens in their order"),
+        (Dropless(token=lambda order: order % 8), "not those of the tokens in their order"),
+        (
+            Dropless(token=lambda order: order // (2 + lax.axis_index("ep") // 9)),
+            "neither by counts of choices nor by a sort",
+        ),
+    ],
+)
+def test_other_orders_are_refused(layer, why):
+    assert why in refusal(replace(layer, sort=True))
 
 
 def test_a_buffer_that_may_overflow_is_refused():
@@ -178,7 +199,7 @@ def test_rows_that_leave_are_refused():
 
 
 def test_tokens_that_do_not_divide_are_refused():
-    assert "16 tokens or choices have no 3 equal parts" in refusal(Dropless(), k=3)
+    assert "8 tokens or choices have no 3 equal parts" in refusal(Dropless(), k=3)
 
 
 def test_what_is_read_beyond_the_stretch_is_refused():

@@ -68,12 +68,12 @@ module @step attributes {mhlo.num_partitions = 2 : i32} {
   }
 }
 // CHECK-NOT: tensor<16x4xf32>
-// CHECK: %[[N0:[0-9]+]] = stablehlo.reduce({{.*}}applies stablehlo.add across dimensions = [0] : (tensor<4x2xi32>, tensor<i32>) -> tensor<2xi32>
 // CHECK: chlo.scan
 // CHECK: "stablehlo.scatter"(
 // CHECK: "stablehlo.scatter"(
+// CHECK: %[[COUNTS:[0-9]+]] = stablehlo.reduce({{.*}}applies stablehlo.add across dimensions = [0] : (tensor<4x2xi32>, tensor<i32>) -> tensor<2xi32>
 // CHECK: "stablehlo.all_gather"
-// CHECK: stablehlo.custom_call @ragged_all_to_all({{.*}}%[[N0]]{{.*}}lancet_skew = "1.5"{{.*}} -> tensor<8x4xf32>
+// CHECK: stablehlo.custom_call @ragged_all_to_all({{.*}}%[[COUNTS]], {{.*}}lancet_skew = "1.5"{{.*}} -> tensor<8x4xf32>
 // CHECK: "stablehlo.all_gather"
 // CHECK: stablehlo.custom_call @ragged_all_to_all({{.*}}lancet_skew = "1.5"{{.*}} -> tensor<8x4xf32>
 // CHECK: stablehlo.dot_general {{.*}} (tensor<8x4xf32>, tensor<4x4xf32>) -> tensor<8x4xf32>
