@@ -11,7 +11,7 @@ from jaxlib.mlir import ir
 from hlo_passes.analysis.cuts import Cut, OpSplit, Sum
 from hlo_passes.analysis.dropless.exchanges import Access
 from hlo_passes.analysis.dropless.expert_rows import ROWS
-from hlo_passes.analysis.dropless.layers import DroplessCut
+from hlo_passes.analysis.dropless.layers import DroplessCut, counted_by
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.rule import Part, clone_part, part_type
 from hlo_passes.ir import build
@@ -183,8 +183,6 @@ class DroplessParts:
     def _counted(self, operand: ir.Value, i: int, reader: ir.Value) -> ir.Value:
         """Return what a table is made from; counts are those of a part's own choices."""
         op = self.body.ops[self.body.maker[reader]]
-        first = op.operands[0]
-        is_start = operand == first if op.name == "stablehlo.scatter" else operand != first
-        if reader in self.cut.counts and not is_start:
+        if reader in self.cut.counts and operand in counted_by(op):
             return self.pieces.parts(operand, TOKENS)[i]
         return self._table(operand, i)

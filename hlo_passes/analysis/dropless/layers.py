@@ -54,29 +54,49 @@ class DroplessLayer:
     exchanges: tuple[RaggedExchange, ...]
     layout: Layout
     room: int
-    _bounds: dict[ir.Value, bool] = field(default_factory=dict)
+    _asked: dict[tuple[str, int], bool] = field(default_factory=dict)
+    _rows: list[ExpertRows] = field(default_factory=list)
+
+    def rows(self, body: Body) -> ExpertRows:
+        """Return what happens to its rows at their experts.
+
+        Raises:
+            NoSplit: if they are not treated one by one.
+        """
+        if not self._rows:
+            came = tuple(body.ops[x.place].results[0] for x in self.exchanges if x.way == "there")
+            leaves = frozenset(x.place for x in self.exchanges if x.way == "back")
+            finder = RowFinder(body, self.room, came, leaves, self.is_boundary, self.is_sizes)
+            self._rows.append(finder.find())
+        return self._rows[0]
 
     def is_boundary(self, table: ir.Value) -> bool:
         """Whether all entries of a table are starts or ends of the rows of a device's experts."""
-        if table not in self._bounds:
-            self._bounds[table] = self._holds(table, _are_boundaries)
-        return self._bounds[table]
+        return self._holds("boundary", table, _are_boundaries)
 
     def is_sizes(self, table: ir.Value) -> bool:
         """Whether a table holds the rows of every expert of a device."""
-        return self._holds(table, np.array_equal)
+        return self._holds("sizes", table, np.array_equal)
 
-    def _holds(self, table: ir.Value, check: Callable[[np.ndarray, np.ndarray], bool]) -> bool:
+    def _holds(
+        self, name: str, table: ir.Value, check: Callable[[np.ndarray, np.ndarray], bool]
+    ) -> bool:
+        key = name, self.layout.tables.numbers[table]
+        if key not in self._asked:
+            devices = range(self.layout.tables.devices)
+            self._asked[key] = all(self._holds_on(device, table, check) for device in devices)
+        return self._asked[key]
+
+    def _holds_on(
+        self, device: int, table: ir.Value, check: Callable[[np.ndarray, np.ndarray], bool]
+    ) -> bool:
         tables = self.layout.tables
-        for device in range(tables.devices):
-            try:
-                holds = check(tables.of(table, device).at, self.layout.sizes(device))
-            except NoSplit:
-                return False
+        try:
+            return check(tables.of(table, device).at, self.layout.sizes(device))
+        except NoSplit:
+            return False
+        finally:
             tables.forget(device)
-            if not holds:
-                return False
-        return True
 
 
 def _are_boundaries(at: np.ndarray, sizes: np.ndarray) -> bool:
@@ -174,10 +194,7 @@ def cut_layer(body: Body, layer: DroplessLayer, k: int, ops: Collection[int]) ->
     Raises:
         NoSplit: if it is not, and why.
     """
-    _check_equal_parts(body, layer, k)
-    came = tuple(body.ops[x.place].results[0] for x in layer.exchanges if x.way == "there")
-    leaves = frozenset(x.place for x in layer.exchanges if x.way == "back")
-    rows = RowFinder(body, layer.room, came, leaves, layer.is_boundary, layer.is_sizes).find()
+    rows = layer.rows(body)
     core = set(rows.live)
     for one in layer.exchanges:
         core |= {one.place, *(access.place for access in one.accesses)}
@@ -187,6 +204,7 @@ def cut_layer(body: Body, layer: DroplessLayer, k: int, ops: Collection[int]) ->
             "other places; cut both directions"
         )
     tables, counts = _tables(body, layer, rows)
+    _check_equal_parts(body, layer, counts, k)
     gone = _gone(body, core, set(_wanted(body, layer, rows, tables, counts)))
     return DroplessCut(layer, rows, tables, counts, gone)
 
@@ -202,8 +220,17 @@ def tokens_of(body: Body, layer: DroplessLayer) -> Iterator[ir.Value]:
                 yield op.operands[2 if access.by == "row" else 0]
 
 
-def _check_equal_parts(body: Body, layer: DroplessLayer, k: int) -> None:
-    tokens = [shape_of(value)[0] for value in (layer.routing.ids, *tokens_of(body, layer))]
+def counted_by(op: ir.Operation) -> list[ir.Value]:
+    """Return what an op that counts choices goes through: one-hot rows, or indices and ones."""
+    return list(op.operands)[1:] if op.name == "stablehlo.scatter" else [op.operands[0]]
+
+
+def _check_equal_parts(
+    body: Body, layer: DroplessLayer, counts: frozenset[ir.Value], k: int
+) -> None:
+    counted = [v for value in counts for v in counted_by(body.ops[body.maker[value]])]
+    values = (layer.routing.ids, *tokens_of(body, layer), *counted)
+    tokens = sorted({shape_of(value)[0] for value in values})
     for count in tokens:
         if count % k:
             raise NoSplit(f"its {count} tokens or choices have no {k} equal parts")

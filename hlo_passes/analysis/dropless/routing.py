@@ -91,8 +91,13 @@ def _binned(
     if len(op.operands) != 3 or len(shape_of(op.results[0])) != 1 or update_of(op) != "add":
         return None
     dims = stablehlo.ScatterDimensionNumbers(op.attributes["scatter_dimension_numbers"])
-    plain = tuple(dims.inserted_window_dims) == (0,) and not dims.input_batching_dims
-    if not plain or not is_zero(body, op.operands[0]) or counting.splat(op.operands[2]) != 1:
+    vector = max(len(shape_of(op.operands[1])) - 1, 1)
+    whole = (
+        tuple(dims.inserted_window_dims) == (0,)
+        and not dims.input_batching_dims
+        and dims.index_vector_dim >= vector
+    )
+    if not whole or not is_zero(body, op.operands[0]) or counting.splat(op.operands[2]) != 1:
         return None
     ids, experts = without_wrap(body, numbers, counting, op.operands[1]), shape_of(op.results[0])[0]
     if not is_index(counting, ids, experts):

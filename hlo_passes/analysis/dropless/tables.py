@@ -28,6 +28,9 @@ from hlo_passes.ir.attributes import integer, ints, shape_of
 from hlo_passes.ir.body import Body
 
 type Groups = Sequence[Sequence[int]]
+type Devices = frozenset[int] | None
+"""On which devices a table is the same; None for all."""
+
 type _Rule = Callable[["Tables", int, ir.Value, int], "Table"]
 
 _LARGEST = 2**24
@@ -68,9 +71,10 @@ class Tables:
     groups: Mapping[int, Groups]
     devices: int
     experts: Mapping[int, int]
-    _known: dict[int, dict[ir.Value, Table]] = field(default_factory=dict)
-    _heard: dict[tuple[int, int], list[Table]] = field(default_factory=dict)
+    _known: dict[int, dict[object, Table]] = field(default_factory=dict)
+    _shared: dict[object, list[tuple[Devices, Table]]] = field(default_factory=dict)
     _drawn: dict[int, np.ndarray] = field(default_factory=dict)
+    _scopes: list[Devices] = field(default_factory=lambda: [None])
 
     def counts(self, number: int) -> np.ndarray:
         """Return the drawn counts of a routing, `[devices, experts]`."""
@@ -87,14 +91,36 @@ class Tables:
         Raises:
             NoSplit: if it is no sum of counts.
         """
+        key = self.numbers.get(value, value)
+        for devices, table in self._shared.get(key, ()):
+            if devices is None or device in devices:
+                self._narrow(devices)
+                return table
         known = self._known.setdefault(device, {})
-        if value not in known:
-            known[value] = self._find(value, device)
-        return known[value]
+        if key in known:
+            self._narrow(frozenset({device}))
+            return known[key]
+        self._scopes.append(None)
+        try:
+            table = self._find(value, device)
+        finally:
+            devices = self._scopes.pop()
+        if devices is None or len(devices) > 1:
+            self._shared.setdefault(key, []).append((devices, table))
+        else:
+            known[key] = table
+        self._narrow(devices)
+        return table
+
+    def _narrow(self, devices: Devices) -> None:
+        """Note that what is being found is the same on these devices at most."""
+        if devices is not None:
+            outer = self._scopes[-1]
+            self._scopes[-1] = devices if outer is None else outer & devices
 
     def assume(self, value: ir.Value, table: Table) -> None:
         """Say what a value holds on the first device."""
-        self._known.setdefault(0, {})[value] = table
+        self._known.setdefault(0, {})[self.numbers.get(value, value)] = table
 
     def forget(self, device: int) -> None:
         """Free the tables of a device."""
@@ -114,6 +140,7 @@ class Tables:
     def _find(self, value: ir.Value, device: int) -> Table:
         number = self.numbers.get(value, -1)
         if number in self.experts:
+            self._narrow(frozenset({device}))
             return Table(self.counts(number)[device], frozenset({number}))
         place, kind = self.body.made_by(value)
         rule = _RULES.get(kind)
@@ -143,13 +170,26 @@ class Tables:
         return table.at
 
     def heard(self, place: int, device: int) -> list[Table]:
-        """Return what every device of a group gives to an exchange, in their order."""
+        """Return what every device of a group gives to an exchange, in their order.
+
+        Raises:
+            NoSplit: if that is no table.
+        """
+        if len(self.body.ops[place].operands) != 1:
+            raise self.refusal(place, self.body.kind(place), "exchanges several tensors")
         group = self.group_of(place, device)
-        key = (place, group[0])
-        if key not in self._heard:
-            operand = self.body.ops[place].operands[0]
-            self._heard[key] = [self.of(operand, peer) for peer in group]
-        return self._heard[key]
+        operand = self.body.ops[place].operands[0]
+        self._scopes.append(None)
+        try:
+            told = [self.of(operand, peer) for peer in group]
+        finally:
+            self._scopes.pop()
+        self._narrow(frozenset(group))
+        return told
+
+    def only_on(self, device: int) -> None:
+        """Note that what is being found is another table on every device."""
+        self._narrow(frozenset({device}))
 
 
 def _fits(at: np.ndarray, element: ir.IntegerType) -> bool:
@@ -191,6 +231,7 @@ def _iota(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
 def _partition(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
     if device >= tables.devices:
         raise tables.refusal(place, "partition_id", "is another number on every device")
+    tables.only_on(device)
     return Table(np.asarray(device, np.int64))
 
 
@@ -315,6 +356,7 @@ def _gather(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
 
 def _swap(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
     op, told = tables.body.ops[place], tables.heard(place, device)
+    tables.only_on(device)
     me = list(tables.group_of(place, device)).index(device)
     split, concat = integer(op, "split_dimension"), integer(op, "concat_dimension")
     came = [np.split(table.at, len(told), axis=split)[me] for table in told]
