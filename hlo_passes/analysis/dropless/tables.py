@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.counting import direction_of
 from hlo_passes.analysis.cuts import NoSplit
-from hlo_passes.analysis.split_rules.pointwise import splat_of
+from hlo_passes.analysis.dropless import table_ops
 from hlo_passes.analysis.split_rules.reduce import (
     is_prefix,
     is_prefix_scan,
@@ -34,10 +33,6 @@ type Devices = frozenset[int] | None
 type _Rule = Callable[["Tables", int, ir.Value, int], "Table"]
 
 _LARGEST = 2**24
-_COMPARE = {
-    "EQ": np.equal, "NE": np.not_equal, "LT": np.less, "LE": np.less_equal, "GT": np.greater,
-    "GE": np.greater_equal,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +145,7 @@ class Tables:
         if not isinstance(element, ir.IntegerType) or 1 < element.width < 32:
             raise self.refusal(place, kind, f"gives {element}, which does not count exactly")
         table = rule(self, place, value, device)
-        if not table.counts and not _fits(table.at, element):
+        if not table.counts and not table_ops.fits(table.at, element):
             raise self.refusal(place, kind, f"gives numbers that {element} does not hold")
         return table
 
@@ -192,14 +187,6 @@ class Tables:
         self._narrow(frozenset({device}))
 
 
-def _fits(at: np.ndarray, element: ir.IntegerType) -> bool:
-    """Whether fixed numbers are what an integer type holds, so that nothing wraps around."""
-    signed = element.width > 1 and not element.is_unsigned
-    low = -(2 ** (element.width - 1)) if signed else 0
-    high = 2 ** (element.width - signed) - 1
-    return not at.size or (low <= int(at.min()) and int(at.max()) <= high)
-
-
 def _moved(change: Callable[[ir.Operation, np.ndarray, ir.Value], np.ndarray]) -> _Rule:
     """Return a rule for ops that only move entries, or add them up."""
 
@@ -212,20 +199,11 @@ def _moved(change: Callable[[ir.Operation, np.ndarray, ir.Value], np.ndarray]) -
 
 
 def _constant(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    op = tables.body.ops[place]
-    attribute, shape = op.attributes["value"], shape_of(value)
-    number = splat_of(op)
-    if number is not None:
-        return Table(np.full(shape, int(number.value), np.int64))
-    flat = [int(x) for x in ir.DenseIntElementsAttr(attribute)]
-    return Table(np.asarray(flat, np.int64).reshape(shape))
+    return Table(table_ops.constant(tables.body.ops[place], value))
 
 
 def _iota(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    shape, dim = shape_of(value), integer(tables.body.ops[place], "iota_dimension")
-    along = [-1 if d == dim else 1 for d in range(len(shape))]
-    counted = np.arange(shape[dim], dtype=np.int64).reshape(along)
-    return Table(np.broadcast_to(counted, shape))
+    return Table(table_ops.counted(tables.body.ops[place], value))
 
 
 def _partition(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
@@ -238,21 +216,6 @@ def _partition(tables: Tables, place: int, value: ir.Value, device: int) -> Tabl
 def _same(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
     op = tables.body.ops[place]
     return tables.of(op.operands[list(op.results).index(value)], device)
-
-
-def _broadcast(op: ir.Operation, at: np.ndarray, value: ir.Value) -> np.ndarray:
-    made, placed = shape_of(value), ints(op, "broadcast_dimensions")
-    order = np.argsort(placed)
-    lined = at.transpose(order)
-    shape = [1] * len(made)
-    for axis, dim in zip(order, sorted(placed), strict=True):
-        shape[dim] = at.shape[axis]
-    return np.broadcast_to(lined.reshape(shape), made)
-
-
-def _slice(op: ir.Operation, at: np.ndarray, value: ir.Value) -> np.ndarray:
-    bounds = (ints(op, name) for name in ("start_indices", "limit_indices", "strides"))
-    return at[tuple(slice(*bound) for bound in zip(*bounds, strict=True))]
 
 
 def _dynamic_slice(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
@@ -334,10 +297,6 @@ def _of_fixed(change: Callable[[ir.Operation, list[np.ndarray]], np.ndarray]) ->
     return rule
 
 
-def _compare(op: ir.Operation, sides: list[np.ndarray]) -> np.ndarray:
-    return _COMPARE[direction_of(op)](*sides)
-
-
 def _select(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
     mask, *sides = tables.body.ops[place].operands
     holds = tables.fixed(place, mask, device) != 0
@@ -365,13 +324,6 @@ def _swap(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
     )
 
 
-def _truncated(op: ir.Operation, sides: list[np.ndarray]) -> np.ndarray:
-    """Divide as XLA does, towards zero; by zero is nobody's count."""
-    left, right = sides
-    quotient = np.abs(left) // np.maximum(np.abs(right), 1)
-    return np.sign(left) * np.sign(right) * quotient
-
-
 _RULES: Mapping[str, _Rule] = {
     "constant": _constant,
     "iota": _iota,
@@ -383,8 +335,8 @@ _RULES: Mapping[str, _Rule] = {
     "reverse": _moved(lambda op, at, value: np.flip(at, ints(op, "dimensions"))),
     "sign": _of_fixed(lambda op, sides: np.sign(sides[0])),
     "negate": _moved(lambda op, at, value: -at),
-    "broadcast_in_dim": _moved(_broadcast),
-    "slice": _moved(_slice),
+    "broadcast_in_dim": _moved(table_ops.repeated),
+    "slice": _moved(table_ops.sliced),
     "dynamic_slice": _dynamic_slice,
     "concatenate": _concatenate,
     "reduce": _reduce,
@@ -394,13 +346,13 @@ _RULES: Mapping[str, _Rule] = {
     "subtract": _sum(-1),
     "multiply": _multiply,
     "select": _select,
-    "compare": _of_fixed(_compare),
+    "compare": _of_fixed(table_ops.compared),
     "and": _of_fixed(lambda op, sides: sides[0] & sides[1]),
     "or": _of_fixed(lambda op, sides: sides[0] | sides[1]),
     "minimum": _of_fixed(lambda op, sides: np.minimum(*sides)),
     "maximum": _of_fixed(lambda op, sides: np.maximum(*sides)),
-    "divide": _of_fixed(_truncated),
-    "remainder": _of_fixed(lambda op, sides: sides[0] - _truncated(op, sides) * sides[1]),
+    "divide": _of_fixed(table_ops.truncated),
+    "remainder": _of_fixed(lambda op, sides: sides[0] - table_ops.truncated(op, sides) * sides[1]),
     "all_gather": _gather,
     "all_to_all": _swap,
 }
