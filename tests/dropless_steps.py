@@ -38,6 +38,7 @@ class Dropless:
         forward: whether gradients are left out.
         remat: whether the backward pass runs the layer once more.
         sort: whether rows are sorted by `argsort` and counted by `bincount`, not placed by counts.
+        shift: what is added to the number of tokens up to each, to get its rank.
         keys, token: what is sorted by, of choices, and whose a row is, of the sort's order.
         axes: the mesh's other axes, behind the one of experts.
     """
@@ -54,6 +55,7 @@ class Dropless:
     forward: bool = False
     remat: bool = False
     sort: bool = False
+    shift: int = -1
     keys: Callable[[Any], Any] = lambda flat: flat
     token: Callable[[Any], Any] | None = None
     axes: tuple[tuple[str, int], ...] = ()
@@ -119,7 +121,7 @@ class Dropless:
             near = x[self.token(order) if self.token else order // self.choices]
         else:
             hot = (flat[:, None] == jnp.arange(self.experts)).astype(jnp.int32)
-            rank = jnp.sum((jnp.cumsum(hot, 0) - 1) * hot, -1)
+            rank = jnp.sum((jnp.cumsum(hot, 0) + self.shift) * hot, -1)
             counts = hot.sum(0)
             first = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(counts)[:-1]])
             place = first[flat] + rank

@@ -53,12 +53,14 @@ class Count:
         experts: how many experts there are; a token of another is not counted.
         counted: whether tokens before are counted in; else the value is one-hot.
         least: a number that none here is below.
+        first: what the first token of an expert gets, where tokens before are counted in.
     """
 
     expert: View
     experts: int
     counted: bool
     least: int
+    first: int = 1
 
 
 @dataclass
@@ -226,10 +228,13 @@ class Counting:
         if found is None or not found.counted:
             return None
         if number is not None and number == int(number):
-            return replace(found, least=found.least + sign * int(number))
+            shift = sign * int(number)
+            return replace(found, least=found.least + shift, first=found.first + shift)
         other = read(right)
         is_itself = other is not None and not other.counted and other.expert.is_like(found.expert)
-        return replace(found, least=found.least - 1) if sign < 0 and is_itself else None
+        if sign > 0 or not is_itself:
+            return None
+        return replace(found, least=found.least - 1, first=found.first - 1)
 
     def _moved(self, found: Count | None, op: ir.Operation, extra: int = 0) -> Count | None:
         """Follow a reshape, a transpose or a conversion, `extra` last dims left alone."""

@@ -121,6 +121,11 @@ def test_other_orders_are_refused(layer, why):
     assert why in refusal(replace(layer, sort=True))
 
 
+@pytest.mark.parametrize("shift", [0, -2])
+def test_ranks_that_do_not_begin_at_zero_are_refused(shift):
+    assert "not placed by their rank" in refusal(Dropless(shift=shift))
+
+
 def test_a_buffer_that_may_overflow_is_refused():
     assert "48 rows of room are not enough" in refusal(Dropless(room=48))
 
