@@ -176,8 +176,10 @@ def find_layers(
             continue
         layout = Layout(routings[number], sent[0].place, tables)
         rooms = {max(shape_of(v)[0] for v in _buffers(body, one.place)) for one in sent}
-        if len(rooms) > 1:
-            refused |= {one.place: "its buffers at the experts differ in size" for one in sent}
+        linked = {tuple(map(tuple, groups[one.place])) for one in sent}
+        if len(rooms) > 1 or len(linked) > 1:
+            why = "exchanges of its layer differ in their devices, or in their room at the experts"
+            refused |= {one.place: why for one in sent}
             continue
         layers.append(DroplessLayer(routings[number], tuple(sent), layout, rooms.pop()))
     return DroplessLayers(tuple(layers), tuple(sorted(refused.items())))

@@ -104,7 +104,9 @@ def _is_argsort(body: Body, op: ir.Operation) -> bool:
     if len(op.operands) != 2 or len(shape_of(op.operands[0])) != 1:
         return False
     place, kind = body.made_by(op.operands[1])
+    element = ir.RankedTensorType(op.operands[1].type).element_type
     counted = kind == "iota" and integer(body.ops[place], "iota_dimension") == 0
+    counted = counted and isinstance(element, ir.IntegerType) and element.width >= 32
     block = op.regions[0].blocks[0]
     inside = [view.operation for view in block.operations]
     return (
