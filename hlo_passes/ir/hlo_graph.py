@@ -32,7 +32,7 @@ from hlo_passes.ir.work import (
 )
 
 _OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
-_SOL_COST = re.compile(r'"exec_time_us":(?!0\.01,)([\d.eE+\-]+)[^{}]*"name":"sol"')
+_SOL_COST = re.compile(r'"exec_time_us":([\d.eE+\-]+)[^{}]*"name":"sol"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _GROUPS = re.compile(
     r"replica_groups=(mesh\w*\[[^\]]*\](?:,\s*device_ids=\(.*?\))?\s*\{[^}]*\}"
@@ -44,7 +44,10 @@ _SKEW = re.compile(rf'\b{SKEW}="([^"]*)"')
 _DIMS = re.compile(r"dimensions=\{([\d,]*)\}")
 _ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
 _LIMIT_US = 1e7
-"""XLA prints absurd costs (1.9e10 us; 0.01 beside Triton fusions) where it has no estimate."""
+"""XLA prints absurd costs (1.9e10 us) where its estimator does not apply."""
+_UNPRICED_US = 0.01
+"""What XLA prints beside fusions that it gives to Triton, whatever their size: no price either. On
+an H100 those of attention's softmax took 100 us and more (docs/real-gpu.md)."""
 
 
 def graph_of(module: HloText, devices: int = 0) -> Graph:
@@ -328,7 +331,8 @@ def _has_side_effect(ins: Instruction) -> bool:
 
 def _xla_cost(ins: Instruction) -> float | None:
     match = _SOL_COST.search(ins.attributes)
-    return float(match[1]) if match and float(match[1]) < _LIMIT_US else None
+    us = float(match[1]) if match else _UNPRICED_US
+    return us if us < _LIMIT_US and us != _UNPRICED_US else None
 
 
 def _index(ins: Instruction, kind: str) -> int:
