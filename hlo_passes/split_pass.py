@@ -24,9 +24,10 @@ from hlo_passes.rewrite.region import cut_module
 _WORTH = 1e-3
 """A gain below this share of the step does not pay for another program."""
 
-_CLOSE = 2e-2
+_CLOSE = 5e-2
 """A cut step that is predicted to be longer by less than this share may be the shorter one once XLA
-has fused both; it is cut where that will be checked."""
+has fused both; it is cut where that will be checked. On H100, before fusion, cuts of GPT2-S looked 4
+to 10% worse beside the uncut step than they were."""
 
 _MORE = 1e-2
 """Another way to cut has to beat the one before, with fewer parts, by this share: XLA will fuse the

@@ -22,7 +22,7 @@ def timeline(step_us):
 
 @pytest.mark.parametrize(
     ("checked", "cut_us", "is_cut"),
-    [(True, 101.0, True), (True, 103.0, False), (False, 101.0, False), (False, 99.0, True)],
+    [(True, 104.0, True), (True, 106.0, False), (False, 101.0, False), (False, 99.0, True)],
 )
 def test_closeness(monkeypatch, checked, cut_us, is_cut):
     module = Module.parse(STEP.read_text())
