@@ -26,8 +26,8 @@ _WORTH = 1e-3
 
 _CLOSE = 5e-2
 """A cut step that is predicted to be longer by less than this share may be the shorter one once XLA
-has fused both; it is cut where that will be checked. On H100, before fusion, cuts of GPT2-S looked 4
-to 10% worse beside the uncut step than they were."""
+has fused both; it is cut where that will be checked. For H100, cuts of GPT2-S looked 4 to 10% worse
+beside the uncut step, before fusion, than they were."""
 
 _MORE = 1e-2
 """Another way to cut has to beat the one before, with fewer parts, by this share: XLA will fuse the
