@@ -61,7 +61,8 @@ def main() -> None:
             args.rates,
         ]
         first, *_ = map(float, args.rates.split(","))
-        job = Job("scripts.bench_cost_model", [*passed, "--shape", shape], first, 2, 1, paced, 1800)
+        job = Job("scripts.bench_cost_model", [*passed, "--shape", shape], first, 2, 1, paced,
+                  timeout=1800)  # fmt: skip
         found = job.run()
         show(found)
         rows += found

@@ -10,7 +10,11 @@ from typing import Protocol
 
 from lancet_jax.errors import PeerError
 
-_HEAD = struct.Struct("<Q")
+_RANK = struct.Struct("<Q")
+
+_HEAD = struct.Struct("<Qd")
+"""Of a message: its bytes, and when its sender began, by the clock that all processes share."""
+
 _CHUNK = 1 << 20
 
 
@@ -83,7 +87,7 @@ class SocketLink:
             try:
                 while len(self._peers) < self.size - 1:
                     caller, _ = server.accept()
-                    self._peers[_HEAD.unpack(_exactly(caller, _HEAD.size))[0]] = caller
+                    self._peers[_RANK.unpack(_exactly(caller, _RANK.size))[0]] = caller
             except TimeoutError:
                 missing = sorted({*range(self.size)} - {self.rank, *self._peers})
                 raise self._lost(missing[0], "never came") from None
@@ -98,7 +102,10 @@ class SocketLink:
             PeerError: if one of them is gone, or silent for too long.
         """
         started = time.perf_counter()
-        sends = {peer: [memoryview(_HEAD.pack(part.nbytes)), part] for peer, part in parts.items()}
+        sends = {
+            peer: [memoryview(_HEAD.pack(part.nbytes, started)), part]
+            for peer, part in parts.items()
+        }
         heard = {peer: _Message() for peer in self._peers}
         with selectors.DefaultSelector() as ready:
             for peer, connection in self._peers.items():
@@ -110,7 +117,10 @@ class SocketLink:
                     raise self._lost(silent, f"was silent for {self.timeout_s:.0f} s")
                 for key, mask in events:
                     self._move(ready, key, mask, sends[key.data], heard[key.data])
-        self._pace(started, sum(part.nbytes for part in parts.values()))
+        self._pace(
+            max([started, *(message.since for message in heard.values())]),
+            max(sum(part.nbytes for part in parts.values()), sum(m.count for m in heard.values())),
+        )
         return {peer: message.data for peer, message in heard.items()}
 
     def close(self) -> None:
@@ -149,7 +159,12 @@ class SocketLink:
             ready.modify(connection, wants, peer)
 
     def _pace(self, started: float, count: int) -> None:
-        """Sleep until a link of the given rate would have carried that many bytes."""
+        """Sleep until a link of the given rate would have carried that many bytes.
+
+        Args:
+            started: when the last of all processes began: what a late one sends takes its time too.
+            count: bytes that this process has sent, or was sent, whichever are more.
+        """
         if self.bytes_per_s:
             ends = started + self.latency_us * 1e-6 + count / self.bytes_per_s
             time.sleep(max(0.0, ends - time.perf_counter()))
@@ -159,7 +174,7 @@ class SocketLink:
         while True:
             try:
                 connection = socket.create_connection(("127.0.0.1", self.ports[peer]))
-                connection.sendall(_HEAD.pack(self.rank))
+                connection.sendall(_RANK.pack(self.rank))
                 return connection
             except OSError:
                 if time.monotonic() > deadline:
@@ -180,6 +195,7 @@ class _Message:
     head: bytearray = field(default_factory=bytearray)
     data: bytearray = field(default_factory=bytearray)
     count: int = -1
+    since: float = 0.0
     got: int = 0
     is_closed: bool = False
 
@@ -195,7 +211,7 @@ class _Message:
             self.is_closed = not piece
             self.head += piece
             if len(self.head) == _HEAD.size:
-                (self.count,) = _HEAD.unpack(self.head)
+                self.count, self.since = _HEAD.unpack(self.head)
                 self.data = bytearray(self.count)
             return
         got = connection.recv_into(memoryview(self.data)[self.got : self.got + _CHUNK])
