@@ -118,7 +118,7 @@ def work(args: Any) -> None:
     lowered = jax.jit(step).lower(*arguments)
     module = Module.copy_of(lowered.compiler_ir())
     profile = small_steps.profile_costs(args.mbit, args.ranks)
-    inputs = small_steps.local_shards(lowered, arguments, args.rank)
+    inputs = small_steps.local_shards(lowered.compile(), arguments, args.rank)
     names = args.pipelines.split(";")
     modules = {name: small_steps.planned(module, name, profile) for name in names}
     link = replayed.link_of(args)

@@ -139,7 +139,7 @@ def _measure(folder: Path, shape: str, ranks: int) -> None:
     lowered = jax.jit(step).lower(*arguments)
     module = Module.copy_of(lowered.compiler_ir())
     (folder / "stock.mlir").write_text(module.text())
-    facts = _facts(module, small_steps.local_shards(lowered, arguments, 0), ranks)
+    facts = _facts(module, small_steps.local_shards(lowered.compile(), arguments, 0), ranks)
     profile = small_steps.profile_costs(300, ranks)
     cuts = [small_steps.planned(module, name, profile) for name in CUTS]
     kernels = list(kernels_of([module, *cuts]).values())

@@ -28,14 +28,14 @@ def work(args: Any) -> None:
     folder = Path(args.prepared)
     plans = json.loads((folder / "plans.json").read_text())
     step, arguments = make_step(Shape.parse(args.shape), jax.devices())
-    step = jax.jit(step)
-    lowered = step.lower(*arguments)
-    inputs = local_shards(lowered, arguments, args.rank)
+    compiled = jax.jit(step).lower(*arguments).compile()
+    inputs = local_shards(compiled, arguments, args.rank)
     link = link_of(args)
     own = (args.exchange_core,) if args.exchange_core is not None else ()
-    expected = [x.addressable_shards[args.rank].data for x in jax.tree.leaves(step(*arguments))]
+    made = jax.tree.leaves(compiled(*arguments))
+    expected = [leaf.addressable_shards[args.rank].data for leaf in made]
     rows: list[dict[str, Any]] = []
-    compiled: dict[str, Any] = {}
+    segments: dict[str, Any] = {}
     for share in map(float, args.shares.split(",")):
         mine = {}
         for plan in plans:
@@ -43,7 +43,7 @@ def work(args: Any) -> None:
                 module = Module.parse((folder / plan["file"]).read_bytes())
                 mine[plan["pipeline"]] = plan, Player(score_of(module), link, own)
         started = time.perf_counter()
-        compile_all([player for _, player in mine.values()], compiled)
+        compile_all([player for _, player in mine.values()], segments)
         _say(args, f"{share:.0%}: compiled in {time.perf_counter() - started:.0f} s")
         rows += one_speed(args, share, mine, inputs, expected)
         _say(args, f"{share:.0%}: played in {time.perf_counter() - started:.0f} s")

@@ -116,9 +116,9 @@ def planned_with(
     return run_on_stablehlo(module.copy(), parse_pipeline(pipeline).passes, costs, ragged=True)
 
 
-def local_shards(lowered: Any, arguments: Any, rank: int) -> list[Any]:
+def local_shards(compiled: Any, arguments: Any, rank: int) -> list[Any]:
     """Return one rank's shards of a step's arguments, on the first device."""
-    shardings = jax.tree.leaves(lowered.compile().input_shardings)
+    shardings = jax.tree.leaves(compiled.input_shardings)
     pairs = zip(jax.tree.leaves(arguments), shardings, strict=True)
     placed = [jax.device_put(x, sharding) for x, sharding in pairs]
     return [jax.device_put(x.addressable_shards[rank].data, jax.devices()[0]) for x in placed]
