@@ -122,8 +122,8 @@ def sample(player: Player, inputs: list[Any], link: SocketLink) -> Sample:
     _, times = player.run(inputs)
     machine = busy_seconds() - busy
     kinds = [one.kind for one in player.score.exchanges]
-    waits = {
-        kind: sum(s for s, k in zip(times.waits, kinds, strict=True) if k == kind)
+    waits: dict[str, float] = {
+        kind: sum((s for s, k in zip(times.waits, kinds, strict=True) if k == kind), start=0.0)
         for kind in dict.fromkeys(kinds)
     }
     return Sample(times.step, times.cpu, machine, times.compute, times.exchange, waits)
