@@ -113,6 +113,7 @@ def link_of(args: Any) -> SocketLink:
 def meet(link: SocketLink) -> None:
     """Wait for the other ranks."""
     link.swap({peer: memoryview(b"go") for peer in range(link.size) if peer != link.rank})
+    link.settle(0.0)
 
 
 def sample(player: Player, inputs: list[Any], link: SocketLink) -> Sample:

@@ -35,6 +35,10 @@ class Link(Protocol):
         """Send a message to every other process, and return what they sent, by rank."""
         ...
 
+    def settle(self, since: float) -> None:
+        """End an exchange that began at `since` (`time.perf_counter`), whatever it swapped."""
+        ...
+
 
 @dataclass(frozen=True)
 class Echo:
@@ -52,6 +56,9 @@ class Echo:
         """Return what is sent."""
         return {peer: bytearray(part) for peer, part in parts.items()}
 
+    def settle(self, since: float) -> None:
+        """Do nothing: no exchange takes time."""
+
 
 @dataclass
 class SocketLink:
@@ -61,8 +68,9 @@ class SocketLink:
         rank: this process.
         size: how many there are.
         ports: where each listens, on the loopback.
-        bytes_per_s: rate that every process is held to; 0 for what the sockets give.
-        latency_us: us that every exchange takes beside its bytes, where a rate is given.
+        bytes_per_s: rate that every process is held to; 0 for what the sockets give. Messages are
+            packed and unpacked while the link is taken to be busy, as in pieces they would be.
+        latency_us: us that every swap takes beside its bytes, where a rate is given.
         timeout_s: how long a silent peer is waited for.
     """
 
@@ -73,6 +81,8 @@ class SocketLink:
     latency_us: float = 0.0
     timeout_s: float = 60.0
     _peers: dict[int, socket.socket] = field(default_factory=dict)
+    _owed: float = 0.0
+    _begun: float = 0.0
 
     def connect(self) -> None:
         """Connect to all others; those with a lower rank are called, the others call.
@@ -117,10 +127,9 @@ class SocketLink:
                     raise self._lost(silent, f"was silent for {self.timeout_s:.0f} s")
                 for key, mask in events:
                     self._move(ready, key, mask, sends[key.data], heard[key.data])
-        self._pace(
-            max([started, *(message.since for message in heard.values())]),
-            max(sum(part.nbytes for part in parts.values()), sum(m.count for m in heard.values())),
-        )
+        if not self._owed:
+            self._begun = max([started, *(message.since for message in heard.values())])
+        self._owe(sum(part.nbytes for part in parts.values()), sum(m.count for m in heard.values()))
         return {peer: message.data for peer, message in heard.items()}
 
     def close(self) -> None:
@@ -158,16 +167,20 @@ class SocketLink:
         elif wants != key.events:
             ready.modify(connection, wants, peer)
 
-    def _pace(self, started: float, count: int) -> None:
-        """Sleep until a link of the given rate would have carried that many bytes.
+    def settle(self, since: float) -> None:
+        """Sleep until a link of the given rate would have carried all since the last call.
 
-        Args:
-            started: when the last of all processes began: what a late one sends takes its time too.
-            count: bytes that this process has sent, or was sent, whichever are more.
+        What a late process sends takes its time too, from when that began.
         """
-        if self.bytes_per_s:
-            ends = started + self.latency_us * 1e-6 + count / self.bytes_per_s
+        ends = max(since, self._begun) + self._owed
+        self._owed = self._begun = 0.0
+        if self.bytes_per_s and since:
             time.sleep(max(0.0, ends - time.perf_counter()))
+
+    def _owe(self, sent: int, heard: int) -> None:
+        """Enter what a swap would take; both ways are used at the same time."""
+        if self.bytes_per_s:
+            self._owed += self.latency_us * 1e-6 + max(sent, heard) / self.bytes_per_s
 
     def _call(self, peer: int) -> socket.socket:
         deadline = time.monotonic() + self.timeout_s
