@@ -88,17 +88,19 @@ def main() -> None:
 
 def _keep(path: Path, args: Any, paced: bool, rows: Sequence[dict[str, Any]]) -> None:
     """Add a run to the file."""
-    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    data = json.loads(path.read_text()) if path.exists() else {"runs": []}
     run = {
         "kind": "native jit" if args.native else "replay",
         "ranks": args.ranks, "rounds": args.rounds, "shape": args.shape,
         "link": "paced" if paced else "token bucket", "pairs": args.pairs,
         "date": f"{date.today()}", "commit": args.commit,
+        "note": args.note,
         "jax": version("jax"), "jaxlib": version("jaxlib"), "numpy": version("numpy"),
         "machine": f"{os.cpu_count()} cores {platform.machine()}".replace("_", "-"),
         "rows": rows,
     }  # fmt: skip
-    path.write_text(json.dumps({"runs": [*runs, run]}, indent=1) + "\n")
+    data["runs"].append(run)
+    path.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def _native(args: Any, passed: Sequence[str]) -> list[dict[str, Any]]:
@@ -147,6 +149,7 @@ def _arguments() -> Any:
     parser.add_argument("--pairs", action="store_true",
                         help="two cores a rank: one of them for its exchanges")  # fmt: skip
     parser.add_argument("--commit", default="", help="of this project, to be told in the file")
+    parser.add_argument("--note", default="", help="what a reader of the file has to know")
     parser.add_argument("--rows", help="write what is measured so far to this file")
     parser.add_argument("--render", nargs=2, metavar=("JSON", "PAGE"), help="write the page")
     parser.add_argument("--rounds", type=int, default=10)

@@ -1,6 +1,7 @@
 """Writes `docs/real-seconds.md` from the runs that `bench_wallclock --json` has kept."""
 
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ _COLUMNS = (
     "program", "parts", "step ms", "times `off`", "quartiles", "hidden", "compute ms",
     "exchanges ms", "waits ms: all-to-all, sums", "CPU ms", "predicted ms", "error",
 )  # fmt: skip
+
+_QUIET = 0.3
+"""Cores that others may use of a quiet machine."""
 
 _HEAD = """# Real seconds
 
@@ -48,14 +52,13 @@ def write(data: str, page: str) -> None:
         data: file of runs.
         page: file to write.
     """
-    runs = json.loads(Path(data).read_text())["runs"]
-    lines = [_HEAD, *_verdict(runs)]
+    found = json.loads(Path(data).read_text())
+    runs = found["runs"]
+    lines = [_HEAD, *_verdict(runs), *_losses(runs)]
     for run in runs:
         for rate in dict.fromkeys(row["mbit"] for row in run["rows"]):
             lines += _table(run, [row for row in run["rows"] if row["mbit"] == rate])
-    notes = Path(data).with_suffix(".notes.md")
-    if notes.exists():
-        lines.append("\n" + notes.read_text().rstrip())
+    lines += _predictions(found.get("plans", []))
     Path(page).write_text("\n".join(lines) + "\n")
 
 
@@ -65,15 +68,52 @@ def _verdict(runs: Sequence[Any]) -> Iterator[str]:
     yield """Wanted: 1.5 times as fast, and 75 % hidden. A schedule for two parts made by hand, of a
 step without gradient sums, reached 1.39 to 1.52 and 67 to 73 % on another machine.
 """
-    for run in runs:
+    for run in filter(_is_quiet, runs):
         rows = [row for row in run["rows"] if row.get("share") == 0.45]
         cut = [row for row in rows if row["pipeline"] not in ("off", "ideal")]
         if not cut:
             continue
         best = max(cut, key=lambda row: row["speed_up"])
-        yield (f"- {_where(run)}: `{best['pipeline']}` {best['speed_up']:.2f} times"
-               f" ({_range(best['quartiles'])}), {best['hidden']:.0%} hidden;"
-               f" bound {_bound(rows):.2f}.")  # fmt: skip
+        yield _bullet(f"""
+            {_where(run)}: `{best["pipeline"]}` {best["speed_up"]:.2f} times
+            ({_range(best["quartiles"])}), {best["hidden"]:.0%} hidden;
+            bound {_bound(rows):.2f}.""")
+
+
+def _losses(runs: Sequence[Any]) -> Iterator[str]:
+    """Say where the best program's time goes, beside the stock step's."""
+    yield "\n## What bounds it\n"
+    for run in filter(_is_quiet, runs):
+        rows = [row for row in run["rows"] if row.get("share") == 0.45]
+        named = _by_name(rows)
+        cut = [row for row in rows if row["pipeline"] not in ("off", "ideal")]
+        if not cut:
+            continue
+        stock, best = named["off"], max(cut, key=lambda row: row["speed_up"])
+        waits, more = sum(best["waits_s"].values()), best["compute_s"] - stock["compute_s"]
+        before = stock["compute_s"] + waits
+        yield _bullet(f"""
+{_where(run)}, commit {run["commit"]}: compute of `{best["pipeline"]}` stands still for
+  {_ms(waits)} ms in all; that of `off` for {_ms(sum(stock["waits_s"].values()))} ms. But it
+  computes for {_ms(best["compute_s"])} ms instead of {_ms(stock["compute_s"])}. Without these
+  {_ms(more)} ms more, the same waits would make it {stock["step_s"] / before:.2f} times as fast
+  (arithmetic, not measured). The planner expected {_ms(best["predicted_compute_s"])} ms of compute
+  instead of {_ms(stock["predicted_compute_s"])}, and a step of {_ms(best["predicted_s"])} ms.""")
+
+
+def _bullet(text: str) -> str:
+    """Lay a bullet point out."""
+    return "- " + _filled(text).replace("\n", "\n  ")
+
+
+def _filled(text: str) -> str:
+    """Lay a paragraph out."""
+    return textwrap.fill(" ".join(text.split()), 98, break_long_words=False, break_on_hyphens=False)
+
+
+def _is_quiet(run: Any) -> bool:
+    """Whether others left the machine alone."""
+    return max(row["foreign_cores"] for row in run["rows"]) <= _QUIET
 
 
 def _where(run: Any) -> str:
@@ -100,16 +140,45 @@ def _table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
     stock = named["off"]
     share = stock["exchange_s"] / stock["step_s"]
     foreign = max(row["foreign_cores"] for row in rows)
+    state = "quiet" if _is_quiet(run) else "busy: wall times mean little, CPU times more"
     yield f"\n## {_where(run)}, {stock['mbit']:.0f} Mbit/s\n"
-    yield (f"Exchanges are {share:.0%} of the stock step (measured); bound {_bound(rows):.2f}."
-           f" {run['machine']}, quiet: others used at most {foreign:.2f} cores."
-           f" jax {run['jax']}, jaxlib {run['jaxlib']}, numpy {run['numpy']}; {run['date']},"
-           f" commit {run['commit'] or 'unknown'}; {run['rounds']} rounds; step"
-           f" `{run['shape']}`.\n")  # fmt: skip
+    told = f"""
+        Exchanges are {share:.0%} of the stock step (measured); bound {_bound(rows):.2f}.
+        {run["machine"]}, {state} (others used {foreign:.2f} cores at most). jax {run["jax"]}, jaxlib
+        {run["jaxlib"]}, numpy {run["numpy"]}; {run["date"]}, commit {run["commit"] or "unknown"};
+        {run["rounds"]} rounds; step `{run["shape"]}`."""
+    yield _filled(told) + "\n"
+    if run.get("note"):
+        yield _filled(run["note"]) + "\n"
     yield f"| {' | '.join(_COLUMNS)} |"
     yield "|" + "---|" * len(_COLUMNS)
     for row in rows:
         yield _row(row)
+
+
+def _predictions(plans: Sequence[Any]) -> Iterator[str]:
+    """Yield what the planner expects of all plans that were made there."""
+    if not plans:
+        return
+    yield """
+## Predicted, not measured
+
+What the planner expects of the plans that were made there, from the kernel times of that machine
+and the link's rate: also for links and programs that were not played.
+
+| ranks | exchanges of `off` | program | parts | step ms | times `off` | compute ms | exchanges ms |
+|---|---|---|---|---|---|---|---|"""
+    stock: dict[Any, float] = {}
+    for plan in plans:
+        key = plan["ranks"], plan["share"]
+        first = stock.setdefault(key, plan["predicted_s"])
+        parts = ",".join(map(str, plan["parts"])) or "-"
+        cells = [
+            f"{plan['ranks']}", f"{plan['share']:.0%}", f"`{plan['pipeline']}`", parts,
+            _ms(plan["predicted_s"]), f"{first / plan['predicted_s']:.2f}",
+            _ms(plan["predicted_compute_s"]), _ms(plan["predicted_exchange_s"]),
+        ]  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
 
 
 def _row(row: Any) -> str:
