@@ -42,6 +42,15 @@ for an exchange.
 its cuts takes alone on one core there, and at the link's rate and latency. The gate sends tokens by
 a hash of their place, as even as chance makes it, and drops few: a router that was never trained
 sends most tokens to one or two experts.
+
+    python -m scripts.bench_wallclock --shares 0.45 --prepare plans --pipelines 'off;dw;...'
+    python -m scripts.bench_wallclock --shares 0.45 --prepared plans --paced --pairs \\
+        --json docs/real-seconds.json
+
+plan, and play the plans. With `--pairs` every rank has two cores, the second for its exchanges, as
+a device has engines of its own that copy. The link is paced: an exchange ends no sooner than a
+link of that rate and 100 us of latency would have carried its bytes, counted from when the last
+rank began. `--native` runs the jitted step instead.
 """
 
 
@@ -144,8 +153,8 @@ def _table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
     yield f"\n## {_where(run)}, {stock['mbit']:.0f} Mbit/s\n"
     told = f"""
         Exchanges are {share:.0%} of the stock step (measured); bound {_bound(rows):.2f}.
-        {run["machine"]}, {state} (others used {foreign:.2f} cores at most). jax {run["jax"]}, jaxlib
-        {run["jaxlib"]}, numpy {run["numpy"]}; {run["date"]}, commit {run["commit"] or "unknown"};
+        {run["machine"]}, {state} (others used {foreign:.2f} cores at most). jax {run["jax"]},
+        jaxlib {run["jaxlib"]}, numpy {run["numpy"]}; {run["date"]}, commit {run["commit"] or "unknown"};
         {run["rounds"]} rounds; step `{run["shape"]}`."""
     yield _filled(told) + "\n"
     if run.get("note"):

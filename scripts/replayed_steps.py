@@ -88,7 +88,7 @@ def one_speed(
 
 
 def compile_all(players: Sequence[Player], made: dict[str, Any]) -> None:
-    """Compile every different segment that is not `made` yet, on all cores that there are."""
+    """Compile every different segment that is not `made` yet, several at a time."""
     wanted = dict.fromkeys(text for player in players for text in player.score.programs)
     texts = [text for text in wanted if text not in made]
     own = os.sched_getaffinity(0)
