@@ -66,7 +66,8 @@ def write(data: str, page: str) -> None:
     lines = [_HEAD, *_verdict(runs), *_losses(runs)]
     for run in runs:
         for rate in dict.fromkeys(row["mbit"] for row in run["rows"]):
-            lines += _table(run, [row for row in run["rows"] if row["mbit"] == rate])
+            rows = [row for row in run["rows"] if row["mbit"] == rate]
+            lines += _table(run, rows) if _is_quiet(run) else _cpu_table(run, rows)
     lines += _predictions(found.get("plans", []))
     Path(page).write_text("\n".join(lines) + "\n")
 
@@ -149,13 +150,10 @@ def _table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
     stock = named["off"]
     share = stock["exchange_s"] / stock["step_s"]
     foreign = max(row["foreign_cores"] for row in rows)
-    state = "quiet" if _is_quiet(run) else "busy: wall times mean little, CPU times more"
     yield f"\n## {_where(run)}, {stock['mbit']:.0f} Mbit/s\n"
     told = f"""
         Exchanges are {share:.0%} of the stock step (measured); bound {_bound(rows):.2f}.
-        {run["machine"]}, {state} (others used {foreign:.2f} cores at most). jax {run["jax"]},
-        jaxlib {run["jaxlib"]}, numpy {run["numpy"]}; {run["date"]}, commit {run["commit"] or "unknown"};
-        {run["rounds"]} rounds; step `{run["shape"]}`."""
+        {run["machine"]}, quiet (others used {foreign:.2f} cores at most). {_origin(run)}"""
     yield _filled(told) + "\n"
     if run.get("note"):
         yield _filled(run["note"]) + "\n"
@@ -163,6 +161,32 @@ def _table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
     yield "|" + "---|" * len(_COLUMNS)
     for row in rows:
         yield _row(row)
+
+
+def _cpu_table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
+    """Yield what a clock of CPU time is good for on a busy machine."""
+    foreign = max(row["foreign_cores"] for row in rows)
+    yield f"\n## {_where(run)}, busy machine: CPU time alone\n"
+    told = f"""
+        {run["machine"]}, of which others used {foreign:.1f}: wall times mean nothing there, CPU
+        times (measured, all threads of one rank) a little. {_origin(run)}"""
+    yield _filled(told) + "\n"
+    if run.get("note"):
+        yield _filled(run["note"]) + "\n"
+    yield "| program | CPU ms | lowest and highest | error |"
+    yield "|---|---|---|---|"
+    for row in rows:
+        low, high = map(_ms, row["cpu_low_high_s"])
+        cells = f"`{row['pipeline']}`", _ms(row["cpu_s"]), f"{low} to {high}", f"{row['error']:.0e}"
+        yield f"| {' | '.join(cells)} |"
+
+
+def _origin(run: Any) -> str:
+    """Say what was run, and when."""
+    return (
+        f"jax {run['jax']}, jaxlib {run['jaxlib']}, numpy {run['numpy']}; {run['date']}, commit "
+        f"{run['commit'] or 'unknown'}; {run['rounds']} rounds; step `{run['shape']}`."
+    )
 
 
 def _predictions(plans: Sequence[Any]) -> Iterator[str]:
