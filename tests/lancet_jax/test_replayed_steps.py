@@ -109,7 +109,7 @@ def test_alone_a_replay_gives_results_of_the_right_shape():
     expected = [x.addressable_shards[0].data.shape for x in jax.tree.leaves(step(*arguments))]
     assert [x.shape for x in outputs] == expected
     assert 0 < times.compute <= times.step
-    assert len(times.exchanges) == len(score.exchanges)
+    assert len(times.exchanges) == len(times.waits) == len(score.exchanges)
     assert len(times.segments) == sum(isinstance(step, Segment) for step in score.steps)
 
 
