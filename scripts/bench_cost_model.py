@@ -61,7 +61,8 @@ def main() -> None:
             args.rates,
         ]
         first, *_ = map(float, args.rates.split(","))
-        job = Job("scripts.bench_cost_model", [*passed, "--shape", shape], first, 2, 1, paced, 1800)
+        job = Job("scripts.bench_cost_model", [*passed, "--shape", shape], first, 2, 1, paced,
+                  timeout=1800)  # fmt: skip
         found = job.run()
         show(found)
         rows += found
@@ -117,7 +118,7 @@ def work(args: Any) -> None:
     lowered = jax.jit(step).lower(*arguments)
     module = Module.copy_of(lowered.compiler_ir())
     profile = small_steps.profile_costs(args.mbit, args.ranks)
-    inputs = small_steps.local_shards(lowered, arguments, args.rank)
+    inputs = small_steps.local_shards(lowered.compile(), arguments, args.rank)
     names = args.pipelines.split(";")
     modules = {name: small_steps.planned(module, name, profile) for name in names}
     link = replayed.link_of(args)

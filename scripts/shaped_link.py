@@ -41,6 +41,7 @@ class Job:
         ranks: how many processes.
         threads: of XLA's pool in each.
         paced: no namespace; the processes hold themselves to the rate.
+        pairs: two cores a rank, the second for its exchanges, if there are so many.
         timeout: seconds.
     """
 
@@ -50,6 +51,7 @@ class Job:
     ranks: int = 2
     threads: int = 1
     paced: bool = False
+    pairs: bool = False
     timeout: float = 600.0
 
     def run(self) -> Any:
@@ -122,6 +124,9 @@ def _start(job: Job) -> list[subprocess.Popen[bytes]]:
                    "--ranks", str(job.ranks), "--rank", str(rank), "--ports", ports,
                    "--mbit", str(job.mbit), *(["--paced"] if job.paced else [])]  # fmt: skip
         core = cores[rank % len(cores)]
+        if job.pairs and len(cores) >= 2 * job.ranks:
+            core = cores[2 * rank]
+            command += ["--exchange-core", f"{cores[2 * rank + 1]}"]
         started.append(subprocess.Popen(
             command, env=environment, stdout=None if rank == 0 else subprocess.DEVNULL,
             preexec_fn=lambda core=core: os.sched_setaffinity(0, {core}),
@@ -144,6 +149,7 @@ def add_rank_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mbit", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--ports", help=argparse.SUPPRESS)
+    parser.add_argument("--exchange-core", type=int, help=argparse.SUPPRESS)
 
 
 def busy_seconds() -> float:

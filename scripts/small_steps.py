@@ -5,16 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import msgspec
 import numpy as np
 
 from hlo_passes.cost.links import Topology
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import Target, parse_target
 from hlo_passes.ir.module import Module
 from hlo_passes.pipelines import parse_pipeline
+from hlo_passes.plan.plan import Plan
 from lancet_jax import nn
 from lancet_jax.driver import run_on_stablehlo
+from lancet_jax.nn.gates import Switch
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,9 @@ class Shape:
 
     Attributes:
         layers, model, batch: as in `nn.Config`; the batch is of one rank.
-        gate: name of the gate.
+        gate: name of the gate, or `even` (`EvenGate`).
         seq: tokens of a sequence.
+        every: blocks from one MoE layer to the next.
     """
 
     layers: int = 4
@@ -32,6 +37,7 @@ class Shape:
     batch: int = 16
     gate: str = "switch"
     seq: int = 128
+    every: int = 2
 
     @staticmethod
     def parse(text: str) -> "Shape":
@@ -40,11 +46,31 @@ class Shape:
         return Shape(**{k: v if k == "gate" else int(v) for k, v in given.items()})  # type: ignore
 
 
+@dataclass(frozen=True)
+class EvenGate(Switch):
+    """Sends tokens to experts by a hash of their place, weighted by the router's probability.
+
+    As even as chance makes it. A router that was never trained sends most tokens to one or two
+    experts, which then drop them.
+    """
+
+    def choices(self, scores: Any, token_ids: Any, key: Any) -> tuple[Any, Any]:
+        """Return weight and expert of every token, `[T, 1]` both."""
+        mixed = jnp.arange(scores.shape[0], dtype=jnp.uint32)
+        for factor in (0x85EBCA6B, 0xC2B2AE35):
+            mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(factor)
+        expert = ((mixed >> 16) % scores.shape[1]).astype(jnp.int32)[:, None]
+        chosen = expert == jnp.arange(scores.shape[1], dtype=jnp.int32)
+        return jnp.where(chosen, scores, 0.0).sum(axis=1, keepdims=True), expert
+
+
 def make_step(shape: Shape, devices: Sequence[Any]) -> tuple[Any, tuple[Any, Any]]:
     """Return a train step of a small MoE GPT, not jitted, and its arguments."""
+    gate = EvenGate() if shape.gate == "even" else shape.gate
     config = replace(
-        nn.preset("tiny"), gate=shape.gate, model=shape.model, heads=4, hidden=4 * shape.model,
+        nn.preset("tiny"), gate=gate, model=shape.model, heads=4, hidden=4 * shape.model,
         seq_len=shape.seq, layers=shape.layers, batch_per_device=shape.batch, experts_per_device=2,
+        moe_every=shape.every,
     )  # fmt: skip
     mesh = jax.sharding.Mesh(np.array(devices), ("expert",))
     optimizer = nn.sgd_momentum()
@@ -66,14 +92,33 @@ def profile_costs(mbit: float, ranks: int) -> TargetCosts:
     return TargetCosts(Target(profile, Topology(1, ranks, (tier,))))
 
 
+def link_costs(
+    ranks: int, bytes_per_s: float, latency_us: float, table: CostTable | None
+) -> TargetCosts:
+    """Return prices of measured kernels, and of a link that holds every rank to a rate."""
+    target = profile_costs(1.0, ranks).target
+    tier = msgspec.structs.replace(
+        target.topology.tiers[0], bytes_per_s=bytes_per_s, half_bytes=0, latency_us=latency_us
+    )
+    profile = msgspec.structs.replace(target.profile, tiers=(tier,))
+    return TargetCosts(Target(profile, Topology(1, ranks, (tier,))), table)
+
+
 def planned(module: Module, pipeline: str, costs: TargetCosts) -> Module:
     """Return StableHLO as a pipeline leaves it."""
-    return run_on_stablehlo(module.copy(), parse_pipeline(pipeline).passes, costs, ragged=True)[0]
+    return planned_with(module, pipeline, costs)[0]
 
 
-def local_shards(lowered: Any, arguments: Any, rank: int) -> list[Any]:
+def planned_with(
+    module: Module, pipeline: str, costs: TargetCosts
+) -> tuple[Module, tuple[Plan, ...]]:
+    """Return StableHLO as a pipeline leaves it, and the plans of its passes."""
+    return run_on_stablehlo(module.copy(), parse_pipeline(pipeline).passes, costs, ragged=True)
+
+
+def local_shards(compiled: Any, arguments: Any, rank: int) -> list[Any]:
     """Return one rank's shards of a step's arguments, on the first device."""
-    shardings = jax.tree.leaves(lowered.compile().input_shardings)
+    shardings = jax.tree.leaves(compiled.input_shardings)
     pairs = zip(jax.tree.leaves(arguments), shardings, strict=True)
     placed = [jax.device_put(x, sharding) for x, sharding in pairs]
     return [jax.device_put(x.addressable_shards[rank].data, jax.devices()[0]) for x in placed]

@@ -3,6 +3,7 @@
 import dataclasses
 import socket
 import threading
+import time
 
 import jax
 import numpy as np
@@ -108,7 +109,7 @@ def test_alone_a_replay_gives_results_of_the_right_shape():
     expected = [x.addressable_shards[0].data.shape for x in jax.tree.leaves(step(*arguments))]
     assert [x.shape for x in outputs] == expected
     assert 0 < times.compute <= times.step
-    assert len(times.exchanges) == len(score.exchanges)
+    assert len(times.exchanges) == len(times.waits) == len(score.exchanges)
     assert len(times.segments) == sum(isinstance(step, Segment) for step in score.steps)
 
 
@@ -168,3 +169,58 @@ def test_a_predicted_step_waits_where_its_score_waits():
     assert predict(hidden, [1, 2, 3], [1], contention=0.5) == 1 + 2 + 0.5 + 3
     in_turn = Score((), (), (send, send, Wait(1), compute, Wait(0)), ())
     assert predict(in_turn, [1], [2, 3]) == 6
+
+
+FOLDED = """
+module @step attributes {mhlo.num_partitions = 2 : i32} {
+  func.func @main(%x: tensor<2x4xf32>, %s: tensor<f32>) -> (tensor<8xf32>, tensor<8xf32>) {
+    %b = stablehlo.broadcast_in_dim %s, dims = [] : (tensor<f32>) -> tensor<8xf32>
+    %u = stablehlo.add %b, %b : tensor<8xf32>
+    %y = "stablehlo.all_to_all"(%x) <{concat_dimension = 0 : i64, split_dimension = 0 : i64,
+      replica_groups = dense<[[0, 1]]> : tensor<1x2xi64>, split_count = 2 : i64}>
+      : (tensor<2x4xf32>) -> tensor<2x4xf32>
+    %r = stablehlo.reshape %y : (tensor<2x4xf32>) -> tensor<8xf32>
+    %h:2 = stablehlo.optimization_barrier %u, %r : tensor<8xf32>, tensor<8xf32>
+    %v = stablehlo.multiply %h#0, %b : tensor<8xf32>
+    %w = stablehlo.add %h#1, %v : tensor<8xf32>
+    return %v, %w : tensor<8xf32>, tensor<8xf32>
+  }
+}"""
+
+
+def test_what_xla_folds_into_its_readers_neither_waits_nor_is_written_to_memory():
+    score = score_of(Module.parse(FOLDED))
+    before, _, beside, _, after = score.steps
+    kinds = [type(step) for step in score.steps]
+    assert kinds == [Segment, Exchange, Segment, Wait, Segment]
+    _, scalar = score.inputs
+    assert before.inputs == (scalar,)
+    assert beside.inputs == (*before.outputs, scalar)
+    assert (len(before.outputs), len(beside.outputs)) == (1, 1)
+    assert beside.outputs[0] in after.inputs
+    x, s = np.arange(8, dtype=np.float32).reshape(2, 4), np.float32(3)
+    v, w = Player(score, Echo(0, RANKS)).run([jax.device_put(x), jax.device_put(s)])[0]
+    np.testing.assert_array_equal(v, np.full(8, 18))
+    np.testing.assert_array_equal(w, 18 + x.reshape(-1))
+
+
+def test_a_late_process_makes_a_paced_exchange_end_late(pair):
+    rate, late, data = 1e6, 0.05, bytes(50_000)
+    ended = {}
+
+    def run(rank):
+        link = pair[rank]
+        link.bytes_per_s = rate
+        since = time.perf_counter()
+        link.swap({1 - rank: memoryview(data)})
+        link.settle(since)
+        ended[rank] = time.perf_counter()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(RANKS)]
+    began = time.perf_counter()
+    threads[0].start()
+    time.sleep(late)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert min(ended.values()) >= began + late + len(data) / rate

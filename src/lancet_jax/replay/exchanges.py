@@ -1,5 +1,6 @@
 """What exchanges mean, on arrays of one process and a link to the others."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,10 @@ type Arrays = Sequence[np.ndarray]
 
 def exchange(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Do an exchange and return its results."""
-    return _DOERS[what.kind](what, arrays, link)
+    since = time.perf_counter()
+    made = _DOERS[what.kind](what, arrays, link)
+    link.settle(since)
+    return made
 
 
 def _all_to_all(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:

@@ -10,7 +10,11 @@ from typing import Protocol
 
 from lancet_jax.errors import PeerError
 
-_HEAD = struct.Struct("<Q")
+_RANK = struct.Struct("<Q")
+
+_HEAD = struct.Struct("<Qd")
+"""Of a message: its bytes, and when its sender began, by the clock that all processes share."""
+
 _CHUNK = 1 << 20
 
 
@@ -31,6 +35,10 @@ class Link(Protocol):
         """Send a message to every other process, and return what they sent, by rank."""
         ...
 
+    def settle(self, since: float) -> None:
+        """End an exchange that began at `since` (`time.perf_counter`), whatever it swapped."""
+        ...
+
 
 @dataclass(frozen=True)
 class Echo:
@@ -48,6 +56,9 @@ class Echo:
         """Return what is sent."""
         return {peer: bytearray(part) for peer, part in parts.items()}
 
+    def settle(self, since: float) -> None:
+        """Do nothing: no exchange takes time."""
+
 
 @dataclass
 class SocketLink:
@@ -57,8 +68,9 @@ class SocketLink:
         rank: this process.
         size: how many there are.
         ports: where each listens, on the loopback.
-        bytes_per_s: rate that every process is held to; 0 for what the sockets give.
-        latency_us: us that every exchange takes beside its bytes, where a rate is given.
+        bytes_per_s: rate that every process is held to; 0 for what the sockets give. Messages are
+            packed and unpacked while the link is taken to be busy, as in pieces they would be.
+        latency_us: us that every swap takes beside its bytes, where a rate is given.
         timeout_s: how long a silent peer is waited for.
     """
 
@@ -69,6 +81,8 @@ class SocketLink:
     latency_us: float = 0.0
     timeout_s: float = 60.0
     _peers: dict[int, socket.socket] = field(default_factory=dict)
+    _owed: float = 0.0
+    _begun: float = 0.0
 
     def connect(self) -> None:
         """Connect to all others; those with a lower rank are called, the others call.
@@ -83,7 +97,7 @@ class SocketLink:
             try:
                 while len(self._peers) < self.size - 1:
                     caller, _ = server.accept()
-                    self._peers[_HEAD.unpack(_exactly(caller, _HEAD.size))[0]] = caller
+                    self._peers[_RANK.unpack(_exactly(caller, _RANK.size))[0]] = caller
             except TimeoutError:
                 missing = sorted({*range(self.size)} - {self.rank, *self._peers})
                 raise self._lost(missing[0], "never came") from None
@@ -98,7 +112,10 @@ class SocketLink:
             PeerError: if one of them is gone, or silent for too long.
         """
         started = time.perf_counter()
-        sends = {peer: [memoryview(_HEAD.pack(part.nbytes)), part] for peer, part in parts.items()}
+        sends = {
+            peer: [memoryview(_HEAD.pack(part.nbytes, started)), part]
+            for peer, part in parts.items()
+        }
         heard = {peer: _Message() for peer in self._peers}
         with selectors.DefaultSelector() as ready:
             for peer, connection in self._peers.items():
@@ -110,7 +127,9 @@ class SocketLink:
                     raise self._lost(silent, f"was silent for {self.timeout_s:.0f} s")
                 for key, mask in events:
                     self._move(ready, key, mask, sends[key.data], heard[key.data])
-        self._pace(started, sum(part.nbytes for part in parts.values()))
+        if not self._owed:
+            self._begun = max([started, *(message.since for message in heard.values())])
+        self._owe(sum(part.nbytes for part in parts.values()), sum(m.count for m in heard.values()))
         return {peer: message.data for peer, message in heard.items()}
 
     def close(self) -> None:
@@ -148,18 +167,27 @@ class SocketLink:
         elif wants != key.events:
             ready.modify(connection, wants, peer)
 
-    def _pace(self, started: float, count: int) -> None:
-        """Sleep until a link of the given rate would have carried that many bytes."""
-        if self.bytes_per_s:
-            ends = started + self.latency_us * 1e-6 + count / self.bytes_per_s
+    def settle(self, since: float) -> None:
+        """Sleep until a link of the given rate would have carried all since the last call.
+
+        What a late process sends takes its time too, from when that began.
+        """
+        ends = max(since, self._begun) + self._owed
+        self._owed = self._begun = 0.0
+        if self.bytes_per_s and since:
             time.sleep(max(0.0, ends - time.perf_counter()))
+
+    def _owe(self, sent: int, heard: int) -> None:
+        """Enter what a swap would take; both ways are used at the same time."""
+        if self.bytes_per_s:
+            self._owed += self.latency_us * 1e-6 + max(sent, heard) / self.bytes_per_s
 
     def _call(self, peer: int) -> socket.socket:
         deadline = time.monotonic() + self.timeout_s
         while True:
             try:
                 connection = socket.create_connection(("127.0.0.1", self.ports[peer]))
-                connection.sendall(_HEAD.pack(self.rank))
+                connection.sendall(_RANK.pack(self.rank))
                 return connection
             except OSError:
                 if time.monotonic() > deadline:
@@ -180,6 +208,7 @@ class _Message:
     head: bytearray = field(default_factory=bytearray)
     data: bytearray = field(default_factory=bytearray)
     count: int = -1
+    since: float = 0.0
     got: int = 0
     is_closed: bool = False
 
@@ -195,7 +224,7 @@ class _Message:
             self.is_closed = not piece
             self.head += piece
             if len(self.head) == _HEAD.size:
-                (self.count,) = _HEAD.unpack(self.head)
+                self.count, self.since = _HEAD.unpack(self.head)
                 self.data = bytearray(self.count)
             return
         got = connection.recv_into(memoryview(self.data)[self.got : self.got + _CHUNK])

@@ -1,7 +1,8 @@
 """Plays a score: compute on this thread, exchanges on another, both in order."""
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,12 +25,14 @@ class Times:
         step: from the first to the last.
         segments: of every segment, in order.
         exchanges: of every exchange, in order of issue, beside compute or not.
+        waits: that compute stood still for every exchange, in order of issue.
         cpu: of this process, all threads.
     """
 
     step: float
     segments: tuple[float, ...]
     exchanges: tuple[float, ...]
+    waits: tuple[float, ...]
     cpu: float
 
     @property
@@ -50,10 +53,13 @@ class Player:
     Attributes:
         score: what to do.
         link: the way to the other processes.
+        cores: CPU cores for the thread that exchanges, as a device has engines of its own that
+            copy; those of the process if none are named.
     """
 
     score: Score
     link: Link
+    cores: Collection[int] = ()
 
     @cached_property
     def programs(self) -> list[Any]:
@@ -63,11 +69,12 @@ class Player:
     def run(self, inputs: Sequence[Any]) -> tuple[list[Any], Times]:
         """Run the step once on this process's shards of its arguments."""
         programs, values = self.programs, dict(zip(self.score.inputs, inputs, strict=True))
-        started: list[tuple[Exchange, Future[tuple[list[np.ndarray], float]]]] = []
+        started: list[tuple[Exchange, Future[tuple[list[Any], float]]]] = []
         computing: list[float] = []
         exchanging: dict[int, float] = {}
+        waiting: dict[int, float] = {}
         begin, cpu = time.perf_counter(), time.process_time()
-        with ThreadPoolExecutor(1) as stream:
+        with ThreadPoolExecutor(1, initializer=self._take_cores) as stream:
             for step in self.score.steps:
                 if isinstance(step, Segment):
                     since = time.perf_counter()
@@ -81,15 +88,27 @@ class Player:
                     started.append((step, stream.submit(self._exchange, step, arrays)))
                 elif isinstance(step, Wait):
                     what, future = started[step.exchange]
-                    results, seconds = future.result()
-                    exchanging[step.exchange] = seconds
-                    values.update(zip(what.outputs, map(jax.device_put, results), strict=True))
+                    since = time.perf_counter()
+                    results, exchanging[step.exchange] = future.result()
+                    waiting[step.exchange] = time.perf_counter() - since
+                    values.update(zip(what.outputs, results, strict=True))
         outputs = [values[i] for i in self.score.outputs]
         jax.block_until_ready(outputs)
         took, spent = time.perf_counter() - begin, time.process_time() - cpu
-        in_order = tuple(seconds for _, seconds in sorted(exchanging.items()))
-        return outputs, Times(took, tuple(computing), in_order, spent)
+        lasted, waited = _in_order(exchanging), _in_order(waiting)
+        return outputs, Times(took, tuple(computing), lasted, waited, spent)
 
-    def _exchange(self, what: Exchange, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], float]:
+    def _exchange(self, what: Exchange, arrays: list[np.ndarray]) -> tuple[list[Any], float]:
         since = time.perf_counter()
-        return exchange(what, arrays, self.link), time.perf_counter() - since
+        made = [jax.device_put(result) for result in exchange(what, arrays, self.link)]
+        return jax.block_until_ready(made), time.perf_counter() - since
+
+    def _take_cores(self) -> None:
+        """Move this thread to the cores that are meant for it."""
+        if self.cores:
+            os.sched_setaffinity(0, self.cores)
+
+
+def _in_order(found: Mapping[int, float]) -> tuple[float, ...]:
+    """Return values by exchange, in order of issue."""
+    return tuple(value for _, value in sorted(found.items()))

@@ -15,7 +15,14 @@ from hlo_passes.rewrite.program import program_of
 
 type Kind = Literal["all_to_all", "ragged_all_to_all", "all_reduce"]
 
-_CARRIED_ALONG = ("constant", "iota")
+_CARRIED_ALONG = ("constant", "iota", "broadcast_in_dim", "reshape")
+"""Kinds that every segment does for itself, as XLA folds them into whoever reads their results.
+
+Else a replay would write a scalar to memory as often as an array has elements, and copy what has
+another shape, only because the reader stands behind an exchange."""
+
+_BARRIER = "stablehlo.optimization_barrier"
+
 _REMEDY = "replay steps that exchange by all-to-all and all-reduce over all devices at once"
 
 
@@ -90,13 +97,25 @@ class Score:
 def score_of(module: Module) -> Score:
     """Take a module apart.
 
-    Its text order is the order of execution; an exchange is waited for where its result is read.
+    Its text order is the order of execution; an exchange is waited for where an op that works reads
+    its result. Barriers have nothing left to order and go.
 
     Raises:
         InputError: if an exchange is of another kind, among some of the devices, or in a loop.
     """
+    module = module.copy()
     with module.ir.context, ir.Location.unknown():
+        _drop_barriers(module.body)
         return _Scorer(module).run()
+
+
+def _drop_barriers(block: ir.Block) -> None:
+    """Let readers of barriers read what goes into them."""
+    for op in [view.operation for view in block.operations]:
+        if op.name == _BARRIER:
+            for given, result in zip(op.operands, op.results, strict=True):
+                result.replace_all_uses_with(given)
+            op.erase()
 
 
 @dataclass
@@ -107,23 +126,25 @@ class _Scorer:
     programs: dict[str, int] = field(default_factory=dict)
     current: list[int] = field(default_factory=list)
     pending: dict[ir.Value, int] = field(default_factory=dict)
+    roots: dict[ir.Value, tuple[ir.Value, ...]] = field(default_factory=dict)
     started: int = 0
 
     def run(self) -> Score:
         self.body, self.graph = Body(self.module.body), self.module.snapshot()
-        self.last = {value: users[-1] for value, users in self.body.users.items()}
         block = self.body.block
         inputs = tuple(self._id(value) for value in block.arguments)
         *ops, end = range(len(self.body.ops))
-        for place in ops:
-            self._wait_for(self.body.reads[place])
+        work = [p for p in ops if not self._is_carried_along(p) or self._leaves(p, end)]
+        self.last = {value: p for p in [*work, end] for value in self._needs(p, end)}
+        for place in work:
+            self._wait_for(self._needs(place, end))
             if (kind := self._kind(place)) is not None:
-                self._flush(place)
+                self._flush()
                 self._start(place, kind)
-            elif not self._is_carried_along(place) or self._leaves(place, end):
+            else:
                 self.current.append(place)
-        self._wait_for(self.body.reads[end])
-        self._flush(end)
+        self._wait_for(self._needs(end, end))
+        self._flush()
         outputs = tuple(self._id(value) for value in self.body.ops[end].operands)
         return Score(inputs, outputs, tuple(self.steps), tuple(self.programs))
 
@@ -135,6 +156,24 @@ class _Scorer:
         """Whether an exchange, or the end, reads an op's result."""
         users = self.body.users.get(self.body.ops[place].results[0], [])
         return any(user == end or self._kind(user) is not None for user in users)
+
+    def _needs(self, place: int, end: int) -> list[ir.Value]:
+        """Return what has to be there before an op can run."""
+        reads = self.body.reads[place]
+        if place == end or self._kind(place) is not None:
+            return reads
+        return list(dict.fromkeys(root for value in reads for root in self._roots(value)))
+
+    def _roots(self, value: ir.Value) -> tuple[ir.Value, ...]:
+        """Return what a value is made of by ops that are carried along; mostly itself."""
+        if value not in self.roots:
+            place, _ = self.body.made_by(value)
+            found = (value,)
+            if place >= 0 and self._is_carried_along(place):
+                operands = self.body.reads[place]
+                found = tuple(dict.fromkeys(r for v in operands for r in self._roots(v)))
+            self.roots[value] = found
+        return self.roots[value]
 
     def _id(self, value: ir.Value) -> int:
         return self.ids.setdefault(value, len(self.ids))
@@ -181,22 +220,19 @@ class _Scorer:
             for value in done:
                 del self.pending[value]
 
-    def _flush(self, reader: int | None = None) -> None:
+    def _flush(self) -> None:
         """Make a segment of the ops so far."""
         if not self.current:
             return
         ops, self.current = self.current, []
         inside = {value for place in ops for value in self.body.ops[place].results}
-        reads = dict.fromkeys(value for place in ops for value in self.body.reads[place])
-        along = set(self._along(list(reads))) - set(ops)
-        inputs = [
-            value
-            for value in reads
-            if value not in inside and self.body.made_by(value)[0] not in along
-        ]
+        along = set(self._along(ops)) - set(ops)
+        reads = [value for place in ops for value in self.body.reads[place]]
+        roots = dict.fromkeys(root for value in reads for root in self._roots(value))
+        inputs = [root for root in roots if root not in inside]
         outputs = [value for value in inside if self.last.get(value, -1) > ops[-1]]
         outputs.sort(key=self._id)
-        text = program_of(self.body, sorted(along) + ops, inputs, outputs)
+        text = program_of(self.body, sorted([*along, *ops]), inputs, outputs)
         spent = tuple(
             i
             for i, value in enumerate(inputs)
@@ -206,12 +242,17 @@ class _Scorer:
         read, made = tuple(map(self._id, inputs)), tuple(map(self._id, outputs))
         self.steps.append(Segment(read, made, spent, code))
 
-    def _along(self, values: list[ir.Value]) -> Iterator[int]:
-        """Yield the ops that make constants: every segment has its own."""
-        for value in values:
-            place, _ = self.body.made_by(value)
-            if place >= 0 and self._is_carried_along(place):
-                yield place
+    def _along(self, ops: Sequence[int]) -> Iterator[int]:
+        """Yield the ops that others read through: every segment has its own."""
+        ahead = list(ops)
+        seen: set[int] = set()
+        while ahead:
+            for value in self.body.reads[ahead.pop()]:
+                place, _ = self.body.made_by(value)
+                if place >= 0 and place not in seen and self._is_carried_along(place):
+                    seen.add(place)
+                    ahead.append(place)
+                    yield place
 
 
 def _walk(op: ir.Operation) -> Iterator[str]:

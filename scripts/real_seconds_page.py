@@ -1,0 +1,233 @@
+"""Writes `docs/real-seconds.md` from the runs that `bench_wallclock --json` has kept."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+_KINDS = {"all_to_all": "all-to-all", "ragged_all_to_all": "all-to-all", "all_reduce": "sums"}
+
+_COLUMNS = (
+    "program", "parts", "step ms", "times `off`", "quartiles", "hidden", "compute ms",
+    "exchanges ms", "waits ms: all-to-all, sums", "CPU ms", "predicted ms", "error",
+)  # fmt: skip
+
+_QUIET = 0.3
+"""Cores that others may use of a quiet machine."""
+
+_HEAD = """# Real seconds
+
+Generated from `docs/real-seconds.json` by `python -m scripts.bench_wallclock --render
+docs/real-seconds.json docs/real-seconds.md`. Every step time on this page is **measured**; the link
+is **emulated**; columns that say so are **predicted**.
+
+**What runs.** A train step of a small MoE GPT, one process a rank, through the replay executor
+(`lancet_jax.replay`): the StableHLO that a pipeline leaves is cut at its exchanges into segments of
+compute; XLA:CPU compiles each, one thread runs them in the plan's order, and another does the
+exchanges in order of issue, each beside the compute that the plan puts there. It is not one jit of
+the whole step: XLA:CPU orders a module by dataflow, drops barriers, and reuses buffers in ways that
+tie independent work together, so that one jit does not run the plan. On a GPU the plan's order is
+XLA's schedule, and no replay is needed.
+
+**What is compared.** All programs of a table are interleaved, A B C A B C; a speed-up is the median
+of the ratios to `off` of the same round, with quartiles. `off` is the step as JAX lowers it in the
+same executor: nothing runs beside an exchange unless text order lets it. `ideal` is the same
+step with nothing to wait for. *Hidden* is the time of the stock step's exchanges that the program
+saves, as a share of the shorter of compute and exchanges, which is all that can be hidden; the
+*bound* is the stock step over the longer of the two. *Waits* is time in which compute stood still
+for an exchange.
+
+**Plans** are made on the machine that plays them, at the time that each kernel of the step and of
+its cuts takes alone on one core there, and at the link's rate and latency. The gate sends tokens by
+a hash of their place, as even as chance makes it, and drops few: a router that was never trained
+sends most tokens to one or two experts.
+
+    python -m scripts.bench_wallclock --shares 0.45 --prepare plans --pipelines 'off;dw;...'
+    python -m scripts.bench_wallclock --shares 0.45 --prepared plans --paced --pairs \\
+        --json docs/real-seconds.json
+
+plan, and play the plans. With `--pairs` every rank has two cores, the second for its exchanges, as
+a device has engines of its own that copy. The link is paced: an exchange ends no sooner than a
+link of that rate and 100 us of latency would have carried its bytes, counted from when the last
+rank began. `--native` runs the jitted step instead.
+"""
+
+
+def write(data: str, page: str) -> None:
+    """Write the page.
+
+    Args:
+        data: file of runs.
+        page: file to write.
+    """
+    found = json.loads(Path(data).read_text())
+    runs = found["runs"]
+    lines = [_HEAD, *_verdict(runs), *_losses(runs)]
+    for run in runs:
+        for rate in dict.fromkeys(row["mbit"] for row in run["rows"]):
+            rows = [row for row in run["rows"] if row["mbit"] == rate]
+            lines += _table(run, rows) if _is_quiet(run) else _cpu_table(run, rows)
+    lines += _predictions(found.get("plans", []))
+    Path(page).write_text("\n".join(lines) + "\n")
+
+
+def _verdict(runs: Sequence[Any]) -> Iterator[str]:
+    """Say what the targets were, and what was reached where exchanges take 45 %."""
+    yield "\n## Where exchanges take 45 % of the stock step\n"
+    yield """Wanted: 1.5 times as fast, and 75 % hidden. A schedule for two parts made by hand, of a
+step without gradient sums, reached 1.39 to 1.52 and 67 to 73 % on another machine.
+"""
+    for run in filter(_is_quiet, runs):
+        rows = [row for row in run["rows"] if row.get("share") == 0.45]
+        cut = [row for row in rows if row["pipeline"] not in ("off", "ideal")]
+        if not cut:
+            continue
+        best = max(cut, key=lambda row: row["speed_up"])
+        yield _bullet(f"""
+            {_where(run)}: `{best["pipeline"]}` {best["speed_up"]:.2f} times
+            ({_range(best["quartiles"])}), {best["hidden"]:.0%} hidden;
+            bound {_bound(rows):.2f}.""")
+
+
+def _losses(runs: Sequence[Any]) -> Iterator[str]:
+    """Say where the best program's time goes, beside the stock step's."""
+    yield "\n## What bounds it\n"
+    for run in filter(_is_quiet, runs):
+        rows = [row for row in run["rows"] if row.get("share") == 0.45]
+        named = _by_name(rows)
+        cut = [row for row in rows if row["pipeline"] not in ("off", "ideal")]
+        if not cut:
+            continue
+        stock, best = named["off"], max(cut, key=lambda row: row["speed_up"])
+        waits, more = sum(best["waits_s"].values()), best["compute_s"] - stock["compute_s"]
+        before = stock["compute_s"] + waits
+        yield _bullet(f"""
+{_where(run)}, commit {run["commit"]}: compute of `{best["pipeline"]}` stands still for
+  {_ms(waits)} ms in all; that of `off` for {_ms(sum(stock["waits_s"].values()))} ms. But it
+  computes for {_ms(best["compute_s"])} ms instead of {_ms(stock["compute_s"])}. Without these
+  {_ms(more)} ms more, the same waits would make it {stock["step_s"] / before:.2f} times as fast
+  (arithmetic, not measured). The planner expected {_ms(best["predicted_compute_s"])} ms of compute
+  instead of {_ms(stock["predicted_compute_s"])}, and a step of {_ms(best["predicted_s"])} ms.""")
+
+
+def _bullet(text: str) -> str:
+    """Lay a bullet point out."""
+    return "- " + _filled(text).replace("\n", "\n  ")
+
+
+def _filled(text: str) -> str:
+    """Lay a paragraph out."""
+    return textwrap.fill(" ".join(text.split()), 98, break_long_words=False, break_on_hyphens=False)
+
+
+def _is_quiet(run: Any) -> bool:
+    """Whether others left the machine alone."""
+    return max(row["foreign_cores"] for row in run["rows"]) <= _QUIET
+
+
+def _where(run: Any) -> str:
+    cores = "two cores a rank, one of them for its exchanges" if run["pairs"] else "one core a rank"
+    return f"{run['ranks']} ranks, {cores}, {run['link']} link"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{values[0]:.2f} to {values[-1]:.2f}"
+
+
+def _by_name(rows: Sequence[Any]) -> dict[str, Any]:
+    return {row["pipeline"]: row for row in rows}
+
+
+def _bound(rows: Sequence[Any]) -> float:
+    named = _by_name(rows)
+    return named["off"]["step_s"] / max(named["ideal"]["step_s"], named["off"]["exchange_s"])
+
+
+def _table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
+    """Yield one link speed's table."""
+    named = _by_name(rows)
+    stock = named["off"]
+    share = stock["exchange_s"] / stock["step_s"]
+    foreign = max(row["foreign_cores"] for row in rows)
+    yield f"\n## {_where(run)}, {stock['mbit']:.0f} Mbit/s\n"
+    told = f"""
+        Exchanges are {share:.0%} of the stock step (measured); bound {_bound(rows):.2f}.
+        {run["machine"]}, quiet (others used {foreign:.2f} cores at most). {_origin(run)}"""
+    yield _filled(told) + "\n"
+    if run.get("note"):
+        yield _filled(run["note"]) + "\n"
+    yield f"| {' | '.join(_COLUMNS)} |"
+    yield "|" + "---|" * len(_COLUMNS)
+    for row in rows:
+        yield _row(row)
+
+
+def _cpu_table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
+    """Yield what a clock of CPU time is good for on a busy machine."""
+    foreign = max(row["foreign_cores"] for row in rows)
+    yield f"\n## {_where(run)}, busy machine: CPU time alone\n"
+    told = f"""
+        {run["machine"]}, of which others used {foreign:.1f}: wall times mean nothing there, CPU
+        times (measured, all threads of one rank) a little. {_origin(run)}"""
+    yield _filled(told) + "\n"
+    if run.get("note"):
+        yield _filled(run["note"]) + "\n"
+    yield "| program | CPU ms | lowest and highest | error |"
+    yield "|---|---|---|---|"
+    for row in rows:
+        low, high = map(_ms, row["cpu_low_high_s"])
+        cells = f"`{row['pipeline']}`", _ms(row["cpu_s"]), f"{low} to {high}", f"{row['error']:.0e}"
+        yield f"| {' | '.join(cells)} |"
+
+
+def _origin(run: Any) -> str:
+    """Say what was run, and when."""
+    return (
+        f"jax {run['jax']}, jaxlib {run['jaxlib']}, numpy {run['numpy']}; {run['date']}, commit "
+        f"{run['commit'] or 'unknown'}; {run['rounds']} rounds; step `{run['shape']}`."
+    )
+
+
+def _predictions(plans: Sequence[Any]) -> Iterator[str]:
+    """Yield what the planner expects of all plans that were made there."""
+    if not plans:
+        return
+    yield """
+## Predicted, not measured
+
+What the planner expects of the plans that were made there, from the kernel times of that machine
+and the link's rate: also for links and programs that were not played.
+
+| ranks | exchanges of `off` | program | parts | step ms | times `off` | compute ms | exchanges ms |
+|---|---|---|---|---|---|---|---|"""
+    stock: dict[Any, float] = {}
+    for plan in plans:
+        key = plan["ranks"], plan["share"]
+        first = stock.setdefault(key, plan["predicted_s"])
+        parts = ",".join(map(str, plan["parts"])) or "-"
+        cells = [
+            f"{plan['ranks']}", f"{plan['share']:.0%}", f"`{plan['pipeline']}`", parts,
+            _ms(plan["predicted_s"]), f"{first / plan['predicted_s']:.2f}",
+            _ms(plan["predicted_compute_s"]), _ms(plan["predicted_exchange_s"]),
+        ]  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
+
+
+def _row(row: Any) -> str:
+    waits = {"all-to-all": 0.0, "sums": 0.0}
+    for kind, seconds in row["waits_s"].items():
+        waits[_KINDS[kind]] += seconds
+    parts = ",".join(map(str, row.get("parts", []))) or "-"
+    hidden = "-" if row["pipeline"] in ("off", "ideal") else f"{row['hidden']:.0%}"
+    said = _ms(row["predicted_s"]) if "predicted_s" in row else "-"
+    cells = [
+        f"`{row['pipeline']}`", parts, _ms(row["step_s"]), f"{row['speed_up']:.2f}",
+        _range(row["quartiles"]), hidden, _ms(row["compute_s"]), _ms(row["exchange_s"]),
+        ", ".join(map(_ms, waits.values())), _ms(row["cpu_s"]), said, f"{row['error']:.0e}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f}"
