@@ -40,6 +40,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec.structs import replace
+
 from hlo_passes.analysis.blocks import exchanges_of, ragged_exchanges_of, walk_blocks
 from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
@@ -51,6 +53,7 @@ from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Refusal, Split
+from hlo_passes.rewrite.indexed import Indexed, index_module
 from hlo_passes.rewrite.region import cut_tokens
 from hlo_passes.split_pass import Candidate, PartsPass
 
@@ -83,6 +86,22 @@ class SplitRegion(PartsPass):
         Raises:
             OptionError: if `reach` is negative, or given for both directions.
         """
+        indexed = self._indexed(module, graph)
+        is_new = indexed.module is not module
+        with indexed.module.ir.context:
+            now = indexed.module.snapshot() if is_new else graph
+            for candidate in self._candidates(indexed.module, now, context):
+                yield _in_terms_of(graph, candidate, indexed)
+
+    def _indexed(self, module: Module, graph: Graph) -> Indexed:
+        """Return the module with one-hot products replaced by rows, where it may be cut."""
+        regions = {inside.name: self._region(inside) for inside, _ in graph.walk()}
+        return index_module(module, regions)
+
+    def _candidates(
+        self, module: Module, graph: Graph, context: Context
+    ) -> Iterator[Candidate]:
+        """Yield the cuts of a module without one-hot products."""
         stretches = tuple(self._stretches(module, graph))
         if self.reach is not None:
             if self.reach < 0 or self.direction == "both":
@@ -165,6 +184,21 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
             place = min(exchanges_of(body) + ragged_exchanges_of(body))
             refusals.append(_refusal(graph, place, reason))
     return Candidate(tuple(splits), tuple(refusals))
+
+
+def _in_terms_of(graph: Graph, candidate: Candidate, indexed: Indexed) -> Candidate:
+    """Return a cut of a module with rows as one of the module that has products instead."""
+    names = indexed.names
+    splits = tuple(
+        replace(split, block=names[split.block], indexed=indexed.chosen.get(names[split.block], ()))
+        for split in candidate.splits
+    )
+    graphs = {inside.name: inside for inside, _ in graph.walk()}
+    told = tuple(
+        _refusal(graphs[name], place, f"its one-hot products stay: {reason}")
+        for name, place, reason in indexed.refusals
+    )
+    return Candidate(splits, (*candidate.refusals, *told))
 
 
 def _refusal(graph: Graph, place: int, reason: str) -> Refusal:
