@@ -9,7 +9,6 @@ is true of more elements: where nothing is known there is one that says nothing.
 """
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,18 +16,14 @@ from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.counting import direction_of
+from hlo_passes.analysis.moves import Label, counts_along, move_of, root_of
 from hlo_passes.analysis.split_rules.pointwise import splat_of
 from hlo_passes.analysis.split_rules.reduce import reducer
-from hlo_passes.ir.attributes import integer, ints, shape_of
+from hlo_passes.ir.attributes import ints, shape_of
 from hlo_passes.ir.body import Body
-
-type Label = int
-"""A dim: of the value at hand, from 0; or one that was summed over, negative."""
 
 _MOST = 16
 """Terms of one value; with more, nothing is said."""
-_COUNTS = {"f64": 2**53, "f32": 2**24, "f16": 2**11, "bf16": 2**8}
-"""Up to which number floats count exactly."""
 _BELOW = -(2**30)
 """Negative numbers from here on stay negative in every type that is followed."""
 _KEEPS_ZERO = frozenset({"abs", "convert", "negate", "sign", "sqrt", "reduce_precision"})
@@ -159,8 +154,8 @@ class OneHot:
         direction = direction_of(op)
         if direction == "EQ":
             for index, counted in ((left, right), (right, left)):
-                dim = self._counts_along(counted)
-                root, at = self.root(index)
+                dim = counts_along(counted)
+                root, at = root_of(index)
                 if dim is not None and dim not in at:
                     hot = Term(frozenset({Hot(root, at, dim)}), exact=True)
                     names = {d: label for d, label in enumerate(at)}
@@ -266,35 +261,6 @@ class OneHot:
         left, right = ([side[d] for d in sorted(side)] for side in names)
         return left, right, contracted
 
-    def root(self, value: ir.Value) -> tuple[ir.Value, tuple[Label | None, ...]]:
-        """Follow a value back through moves: to what it is from, and where that has its dims."""
-        places: list[Label | None] = list(range(len(shape_of(value))))
-        while (place := self.body.made_by(value)[0]) >= 0:
-            step = move_of(self.body.ops[place], value)
-            if step is None:
-                break
-            value = step[0]
-            places = [None if p is None else places[p] for p in step[1]]
-        return value, tuple(places)
-
-    def _counts_along(self, value: ir.Value) -> Label | None:
-        """Return the dim along which a value is 0, 1, 2, ..., and the same along the others."""
-        types = [value.type.element_type]
-        places: list[Label | None] = list(range(len(shape_of(value))))
-        while True:
-            value, at = self.root(value)
-            places = [None if a is None else places[a] for a in at]
-            place, kind = self.body.made_by(value)
-            if kind != "convert":
-                break
-            value = self.body.ops[place].operands[0]
-            types.append(value.type.element_type)
-        if kind != "iota":
-            return None
-        dim = integer(self.body.ops[place], "iota_dimension")
-        count = shape_of(value)[dim]
-        return places[dim] if all(_holds(kind, count) for kind in types) else None
-
     def splat(self, value: ir.Value) -> float | None:
         """Return the one number that a value holds everywhere, if it is a constant."""
         place, kind = self.body.made_by(value)
@@ -335,40 +301,6 @@ def _constant(op: ir.Operation) -> Terms:
     return () if not number.value else (Term(exact=is_flag or number.value == 1),)
 
 
-def move_of(
-    op: ir.Operation, value: ir.Value
-) -> tuple[ir.Value, tuple[Label | None, ...]] | None:
-    """Return what an op moves, and per dim of that the dim of the result that it runs along."""
-    kind = op.name.rpartition(".")[2]
-    if kind == "optimization_barrier":
-        source = op.operands[list(op.results).index(value)]
-        return source, tuple(range(len(shape_of(source))))
-    if kind == "transpose":
-        permutation = ints(op, "permutation")
-        return op.operands[0], tuple(permutation.index(d) for d in range(len(permutation)))
-    if kind == "broadcast_in_dim":
-        source, made = shape_of(op.operands[0]), shape_of(value)
-        placed = zip(ints(op, "broadcast_dimensions"), source, strict=True)
-        return op.operands[0], tuple(p if made[p] == size else None for p, size in placed)
-    if kind == "reshape":
-        places = unit_places(shape_of(op.operands[0]), shape_of(value))
-        return None if places is None else (op.operands[0], places)
-    return None
-
-
-def unit_places(
-    source: tuple[int, ...], made: tuple[int, ...]
-) -> tuple[Label | None, ...] | None:
-    """Return where a reshape leaves the dims of its operand, if it adds and drops dims of size 1."""
-    if math.prod(source) != math.prod(made):
-        return None
-    large = [d for d, size in enumerate(made) if size != 1]
-    if [size for size in source if size != 1] != [made[d] for d in large]:
-        return None
-    rest = iter(large)
-    return tuple(next(rest) if size != 1 else None for size in source)
-
-
 def _keeps_sign(op: ir.Operation) -> bool:
     """Whether a conversion makes no number above -1 of one that is not, and is above `_BELOW`."""
     source, made = (v.type.element_type for v in (op.operands[0], op.results[0]))
@@ -376,11 +308,4 @@ def _keeps_sign(op: ir.Operation) -> bool:
         return False
     if isinstance(made, ir.IntegerType):
         return not made.is_unsigned and made.width >= 32
-    return str(made) in _COUNTS
-
-
-def _holds(kind: ir.Type, count: int) -> bool:
-    """Whether a type has all numbers below a count."""
-    if isinstance(kind, ir.IntegerType):
-        return count <= 2 ** (kind.width - (0 if kind.is_unsigned else 1))
-    return count <= _COUNTS.get(str(kind), 0)
+    return isinstance(made, ir.FloatType)

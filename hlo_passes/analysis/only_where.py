@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.one_hot import Hot, Label, OneHot, Terms, move_of
+from hlo_passes.analysis.moves import Label, move_of
+from hlo_passes.analysis.one_hot import Hot, OneHot, Terms
 from hlo_passes.analysis.split_rules.reduce import reducer
 from hlo_passes.ir.attributes import ints
 from hlo_passes.ir.body import Body

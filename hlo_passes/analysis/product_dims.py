@@ -5,7 +5,8 @@ from typing import Literal
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.one_hot import Hot, Label, OneHot, move_of
+from hlo_passes.analysis.moves import Label, move_of
+from hlo_passes.analysis.one_hot import Hot, OneHot
 from hlo_passes.analysis.only_where import terms_of_readers
 from hlo_passes.analysis.row_address import Dims
 from hlo_passes.ir.attributes import shape_of

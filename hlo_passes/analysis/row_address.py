@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.one_hot import Hot, Label
+from hlo_passes.analysis.moves import Label
+from hlo_passes.analysis.one_hot import Hot
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
 

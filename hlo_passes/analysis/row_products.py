@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.blocks import exchanges_of
-from hlo_passes.analysis.one_hot import Label, OneHot, move_of
+from hlo_passes.analysis.moves import Label, move_of
+from hlo_passes.analysis.one_hot import OneHot
 from hlo_passes.analysis.only_where import NotOnly
 from hlo_passes.analysis.product_dims import Meaning, NoProduct, ProductDims, Role
 from hlo_passes.analysis.row_address import Address, Dims, NoAddress, address_of

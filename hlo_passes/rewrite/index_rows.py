@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.one_hot import Label
+from hlo_passes.analysis.moves import Label
 from hlo_passes.analysis.row_address import Address
 from hlo_passes.analysis.row_products import Product, Read, RowProducts, Write
 from hlo_passes.analysis.split_rules.catalogue import RULES
