@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.split_rules.pointwise import splat_of
+from hlo_passes.analysis.split_rules.reduce import reducer, starts_from_nothing
 from hlo_passes.ir.attributes import integer, ints, shape_of
 
 type Label = int
@@ -29,6 +31,11 @@ def move_of(
         source, made = shape_of(op.operands[0]), shape_of(value)
         placed = zip(ints(op, "broadcast_dimensions"), source, strict=True)
         return op.operands[0], tuple(p if made[p] == size else None for p, size in placed)
+    if kind == "reduce" and _is_of_one(op):
+        gone = ints(op, "dimensions")
+        rest = iter(range(len(shape_of(value))))
+        rank = len(shape_of(op.operands[0]))
+        return op.operands[0], tuple(None if d in gone else next(rest) for d in range(rank))
     if kind == "reshape":
         places = unit_places(shape_of(op.operands[0]), shape_of(value))
         return None if places is None else (op.operands[0], places)
@@ -46,6 +53,28 @@ def unit_places(
         return None
     rest = iter(large)
     return tuple(next(rest) if size != 1 else None for size in source)
+
+
+def _is_of_one(op: ir.Operation) -> bool:
+    """Whether a reduction is one of single elements, which it leaves as they are."""
+    shape = shape_of(op.operands[0])
+    if len(op.results) != 1 or any(shape[d] != 1 for d in ints(op, "dimensions")):
+        return False
+    merge = reducer(op)
+    if merge in ("add", "multiply"):
+        return starts_from_nothing(op, merge)
+    return merge == "maximum" and _is_lowest(op.operands[1])
+
+
+def _is_lowest(value: ir.Value) -> bool:
+    """Whether a value is the lowest of its type."""
+    op = _maker(root_of(value)[0])
+    number = splat_of(op) if op is not None and op.name == "stablehlo.constant" else None
+    if isinstance(number, ir.FloatAttr):
+        return number.value == -math.inf
+    if isinstance(number, ir.IntegerAttr) and not ir.IntegerType(number.type).is_unsigned:
+        return number.value == -(2 ** (ir.IntegerType(number.type).width - 1))
+    return False
 
 
 def root_of(value: ir.Value) -> tuple[ir.Value, tuple[Label | None, ...]]:

@@ -104,21 +104,21 @@ def address_of(
         if label in dims.tokens:
             chosen.append(None)
             continue
-        fits = [hot for hot in hots if hot.counted == label]
+        fits = [_plain(hot) for hot in hots if hot.counted == label]
         if not fits:
             raise NoAddress(f"nothing is compared with the places along a dim of {dims.sizes[label]}")
         chosen.append(min(fits, key=lambda hot: _rank(hot, dims, body, numbers)))
     labels = [label for hot in chosen if hot for label in hot.at if label is not None]
     tokens = tuple(dict.fromkeys([*(a for a in labels if a in dims.tokens), *dims.tokens]))
-    choices = tuple(dict.fromkeys(
-        a for a in labels if a not in dims.tokens and a not in dims.rows and dims.sizes.get(a) != 1
-    ))  # fmt: skip
+    choices = tuple(
+        dict.fromkeys(a for a in labels if a not in dims.tokens and a not in dims.rows)
+    )
     places: dict[Label, Place] = {label: ("row", i) for i, label in enumerate(dims.rows)}
     places |= {label: ("token", i) for i, label in enumerate(tokens)}
     places |= {label: ("choice", i) for i, label in enumerate(choices)}
     columns = tuple(
         Column(None, (places[label],)) if hot is None
-        else Column(hot.index, tuple(None if a is None else places.get(a) for a in hot.at))
+        else Column(hot.index, tuple(None if a is None else places[a] for a in hot.at))
         for label, hot in zip(dims.rows, chosen, strict=True)
     )  # fmt: skip
     _check(columns)
@@ -130,6 +130,13 @@ def address_of(
         columns,
     )
     return address, tokens
+
+
+def _plain(hot: Hot) -> Hot:
+    """Return a hot whose index runs along nothing in dims of size 1."""
+    shape = shape_of(hot.index)
+    at = [None if size == 1 else label for label, size in zip(hot.at, shape, strict=True)]
+    return Hot(hot.index, tuple(at), hot.counted)
 
 
 def _rank(

@@ -62,7 +62,7 @@ def _looked_up(
     """
     assert column.index is not None
     (row,) = column.by_rows
-    table = _given(body, numbers, column, address.columns[row], column.index, sizes)
+    table = _given(body, numbers, column, address.columns[row], column.index)
     order: list[Place] = [*_order(address), ("row", row)]
     table = arrange(table, column.at, order, sizes)
     table = build.reshape(table, (*address.shape, address.rows[row]))
@@ -75,7 +75,7 @@ def _looked_up(
 
 def _given(
     body: Body, numbers: Mapping[ir.Value, int], column: Column, known: Column,
-    value: ir.Value, sizes: Mapping[Place, int],
+    value: ir.Value,
 ) -> ir.Value:  # fmt: skip
     """Return what a table is where another column says, in simpler terms: without that mask."""
     place, kind = body.made_by(value)
@@ -84,10 +84,10 @@ def _given(
     op = body.ops[place]
     if kind == "multiply":
         for mask, rest in (op.operands, list(op.operands)[::-1]):
-            if _is_hot(body, numbers, column, known, mask, sizes):
-                return _given(body, numbers, column, known, rest, sizes)
+            if _is_hot(body, numbers, column, known, mask):
+                return _given(body, numbers, column, known, rest)
         return value
-    parts = [_given(body, numbers, column, known, operand, sizes) for operand in op.operands]
+    parts = [_given(body, numbers, column, known, operand) for operand in op.operands]
     if parts == list(op.operands):
         return value
     return build.op_of(kind, parts, [value.type])[0]
@@ -95,18 +95,20 @@ def _given(
 
 def _is_hot(
     body: Body, numbers: Mapping[ir.Value, int], column: Column, known: Column,
-    mask: ir.Value, sizes: Mapping[Place, int],
+    mask: ir.Value,
 ) -> bool:  # fmt: skip
     """Whether a mask over the same dims is 1 where a column says."""
     terms = OneHot(body).terms(mask)
     if len(terms) != 1 or not terms[0].exact or len(terms[0].hots) != 1 or known.index is None:
         return False
     (hot,) = terms[0].hots
-    large = [place if place is None or sizes[place] > 1 else None for place in known.at]
-    at = [column.at[a] if a is not None and a >= 0 else None for a in hot.at]
+    at = [
+        column.at[a] if a is not None and a >= 0 and size > 1 else None
+        for a, size in zip(hot.at, shape_of(hot.index), strict=True)
+    ]
     row = column.at[hot.counted]
     return (
-        row is not None and row[0] == "row" and at == large
+        row is not None and row[0] == "row" and tuple(at) == known.at
         and numbers[hot.index] == numbers[known.index]
         and math.prod(shape_of(hot.index)) == math.prod(shape_of(known.index))
     )  # fmt: skip
