@@ -110,6 +110,8 @@ class OneHot:
 
     def _with_fresh(self, term: Term) -> Term:
         summed = {label for hot in term.hots for label in hot.labels if label < 0}
+        if not summed:
+            return term
         return term.renamed({label: self.fresh() for label in sorted(summed)})
 
     def _find(self, value: ir.Value) -> Terms:

@@ -70,12 +70,13 @@ def index_module(module: Module, regions: Mapping[str, range]) -> Indexed:
 
 
 def _within(products: RowProducts, region: range) -> set[int]:
-    """Return the exchanges beside which products lie in a region."""
-    places = {write.exchange: [write.product.place, write.exchange] for write in products.writes}
-    for read in products.reads:
-        readers = [reader.place for reader in read.readers]
-        places.setdefault(read.exchange, []).extend([read.exchange, *readers])
-    return {exchange for exchange, ops in places.items() if all(op in region for op in ops)}
+    """Return the exchanges in a region that products there write or read first.
+
+    What reads rows later, as a gradient does, goes with the first reader wherever it is.
+    """
+    places = [(write.exchange, write.product.place) for write in products.writes]
+    places += [(read.exchange, read.readers[0].place) for read in products.reads]
+    return {exchange for exchange, place in places if exchange in region and place in region}
 
 
 def _unproved(
