@@ -15,10 +15,13 @@ Before and after
         answers_0 [ experts_1 ], answers_1 [ attention_0 ], attention_1
 
 Steps
-    1. Find where tokens are put into, and fetched from, buffers that are exchanged, and prove that
+    1. Where tokens are dispatched and combined by products with a one-hot mask, write and read
+       their rows by index instead (`rewrite/index_rows.py`), if the mask is proved to be one
+       (`analysis/one_hot.py`). Only a step that is then cut keeps that.
+    2. Find where tokens are put into, and fetched from, buffers that are exchanged, and prove that
        no two tokens share a row there (`analysis/distinct.py`).
-    2. Spread the cut from there over everything that has a rule.
-    3. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
+    3. Spread the cut from there over everything that has a rule.
+    4. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
        best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses
        ranges and their k first (`forward_ranges`); what it chose, what it would choose if there
        were halves alone, and no cut compete.
@@ -29,11 +32,14 @@ Numerics
     2 n u m; totals of 16-bit products are kept in 32 bits and rounded once.
     Where the step itself jumps (the derivative of a ReLU at zero, two experts with equal scores),
     rounding may fall on either side, as it may between any two programs.
+    A product with a one-hot mask turns one number that is not finite into a whole buffer of NaN,
+    rows by index do not: a step that overflows may have fewer NaN than it had.
 
 Limits
     Without `ragged_all_to_all` (XLA:CPU) the room for k parts is sent: for tests, not for speed.
-    Dispatch by one-hot products is left whole, and so are ragged exchanges of the step itself:
-    dropless layers are reordered, not cut.
+    One-hot products stay where the mask is a sum of several whose rows are counted apart (GShard's
+    two choices, written out), or slots are not counted as a prefix sum of one-hot experts. Ragged
+    exchanges of the step itself stay whole: dropless layers are reordered, not cut.
 """
 
 from collections.abc import Iterator, Sequence
@@ -98,9 +104,7 @@ class SplitRegion(PartsPass):
         regions = {inside.name: self._region(inside) for inside, _ in graph.walk()}
         return index_module(module, regions)
 
-    def _candidates(
-        self, module: Module, graph: Graph, context: Context
-    ) -> Iterator[Candidate]:
+    def _candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
         """Yield the cuts of a module without one-hot products."""
         stretches = tuple(self._stretches(module, graph))
         if self.reach is not None:
@@ -178,7 +182,7 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
         else:
             has_sites = sites.puts or sites.fetches
             why = f"its tokens have no {k} equal parts" if has_sites else (
-                "no exchange sends rows by index"
+                "no exchange sends rows by index, or by a mask that is proved to be one-hot"
             )  # fmt: skip
             reason = f"nothing is cut into {k} parts: {why}"
             place = min(exchanges_of(body) + ragged_exchanges_of(body))

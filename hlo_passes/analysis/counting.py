@@ -4,7 +4,8 @@
     count[t, e] = hot[0, e] + ... + hot[t, e]    grows by one with every token of that expert
     rank[t]     = sum over e of hot[t, e] * (count[t, e] + constant)
 
-Groups of tokens may be counted by themselves, along further dims `hot[g, t, e]`. Values may be reshaped, transposed and converted on the way.
+Groups of tokens may be counted by themselves, along further dims: `hot[g, t, e]`. Values may be
+reshaped, transposed and converted on the way.
 """
 
 import math
@@ -255,21 +256,22 @@ class Counting:
 
     # --- views
 
-    def constant(self, value: ir.Value) -> np.ndarray | None:
-        """Return the numbers of a value, if they are places along a dim, moved about."""
-        view = self.view(value)
-        root, kind = self._root(value), self.made(value, ())[1]
+    def places(self, value: ir.Value) -> np.ndarray | None:
+        """Return the numbers of a value that counts along a dim, moved about; else None."""
+        root, at = self._followed(value)
+        place, kind = self.body.made_by(root)
         if kind != "iota":
             return None
-        while (move := self.body.made_by(root))[1] in _SAME:
-            root = self.body.ops[move[0]].operands[0]
-        dim = integer(self.body.ops[self.body.maker[root]], "iota_dimension")
-        return None if view.value != self.numbers[root] else (
-            np.indices(shape_of(root))[dim].ravel()[view.at]
-        )  # fmt: skip
+        dim = integer(self.body.ops[place], "iota_dimension")
+        return np.indices(shape_of(root))[dim].ravel()[at]
 
     def view(self, value: ir.Value) -> View:
-        """Follow a value back through what only moves its elements."""
+        """Return what a value has from where, through all that only moves elements."""
+        root, at = self._followed(value)
+        return View(self.numbers[root], at)
+
+    def _followed(self, value: ir.Value) -> tuple[ir.Value, np.ndarray]:
+        """Follow a value back to where its elements are from, and say which of those it has."""
         shape = shape_of(value)
         at = np.arange(math.prod(shape))
         while True:
@@ -284,7 +286,7 @@ class Counting:
             elif not self._keeps_elements(op, source, value):
                 break
             value = source
-        return View(self.numbers[value], at)
+        return value, at
 
     def _keeps_elements(self, op: ir.Operation, source: ir.Value, value: ir.Value) -> bool:
         """Whether an op keeps elements, their order and their numbers: none gets narrower."""

@@ -79,7 +79,7 @@ class DistinctRows:
         if found is None or found.experts < experts:
             return False
         if found.group is not None:
-            number = None if group is None else self.counting.constant(group)
+            number = None if group is None else self.counting.places(group)
             if number is None or not _tells_apart(number, found.group):
                 return False
         return self.counting.view(self._inside(expert, experts)).is_like(found.expert)

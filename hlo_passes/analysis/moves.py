@@ -16,9 +16,7 @@ _COUNTS = {"f64": 2**53, "f32": 2**24, "f16": 2**11, "bf16": 2**8}
 """Up to which number floats count exactly."""
 
 
-def move_of(
-    op: ir.Operation, value: ir.Value
-) -> tuple[ir.Value, tuple[Label | None, ...]] | None:
+def move_of(op: ir.Operation, value: ir.Value) -> tuple[ir.Value, tuple[Label | None, ...]] | None:
     """Return what an op moves, and per dim of that the dim of the result that it runs along."""
     kind = op.name.rpartition(".")[2]
     if kind == "optimization_barrier":
@@ -42,10 +40,8 @@ def move_of(
     return None
 
 
-def unit_places(
-    source: tuple[int, ...], made: tuple[int, ...]
-) -> tuple[Label | None, ...] | None:
-    """Return where a reshape leaves the dims of its operand, if it adds and drops dims of size 1."""
+def unit_places(source: tuple[int, ...], made: tuple[int, ...]) -> tuple[Label | None, ...] | None:
+    """Return where a reshape leaves dims, if all that it does is add and drop dims of size 1."""
     if math.prod(source) != math.prod(made):
         return None
     large = [d for d, size in enumerate(made) if size != 1]

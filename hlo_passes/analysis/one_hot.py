@@ -3,9 +3,9 @@
     hot[t, k, e]  = (expert[t, k] == e)
     mask[t, e, c] = sum over k of weight[t, k] * hot[t, k, e] * (slot[t, k] == c)
 
-So `mask[t, e, c] != 0` means that for some choice k expert[t, k] is e and slot[t, k] is c. Such terms
-are followed through products, sums, selections and whatever moves elements. A term that says less
-is true of more elements: where nothing is known there is one that says nothing.
+So `mask[t, e, c] != 0` means that for some choice k expert[t, k] is e and slot[t, k] is c. Such
+terms are followed through products, sums, selections and whatever moves elements. A term that says
+less is true of more elements: where nothing is known there is one that says nothing.
 """
 
 import itertools
@@ -148,7 +148,7 @@ class OneHot:
         if step is None:
             return ANYTHING
         source, places = step
-        names = {d: place for d, place in enumerate(places)}
+        names = dict(enumerate(places))
         return tuple(term.renamed(names) for term in self.terms(source))
 
     def _compared(self, op: ir.Operation) -> Terms:
@@ -160,7 +160,7 @@ class OneHot:
                 root, at = root_of(index)
                 if dim is not None and dim not in at:
                     hot = Term(frozenset({Hot(root, at, dim)}), exact=True)
-                    names = {d: label for d, label in enumerate(at)}
+                    names = dict(enumerate(at))
                     implied = tuple(t.renamed(names) for t in self._where_counting(root))
                     found = both((hot,), implied)
                     return tuple(replace(term, exact=len(found) == 1) for term in found)
@@ -276,9 +276,7 @@ class OneHot:
 
 def both(left: Terms, right: Terms) -> Terms:
     """Return the terms of a product."""
-    return tuple(
-        Term(a.hots | b.hots, a.exact and b.exact) for a in left for b in right
-    )
+    return tuple(Term(a.hots | b.hots, a.exact and b.exact) for a in left for b in right)
 
 
 def _vague(terms: Terms) -> Terms:

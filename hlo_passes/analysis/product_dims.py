@@ -128,9 +128,7 @@ class ProductDims:
             "combine": (summed, free),
             "gradient": (free, rest),
         }[role]
-        return Dims(
-            sizes, (*batch, *(t for t in tokens if sizes[t] > 1)), (*batch, *rows)
-        )
+        return Dims(sizes, (*batch, *(t for t in tokens if sizes[t] > 1)), (*batch, *rows))
 
 
 def _addressed(dims: Dims, known: set[Label]) -> tuple[Label, ...] | None:

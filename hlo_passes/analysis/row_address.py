@@ -106,13 +106,13 @@ def address_of(
             continue
         fits = [_plain(hot) for hot in hots if hot.counted == label]
         if not fits:
-            raise NoAddress(f"nothing is compared with the places along a dim of {dims.sizes[label]}")
+            raise NoAddress(
+                f"nothing is compared with the places along a dim of {dims.sizes[label]}"
+            )
         chosen.append(min(fits, key=lambda hot: _rank(hot, dims, body, numbers)))
     labels = [label for hot in chosen if hot for label in hot.at if label is not None]
     tokens = tuple(dict.fromkeys([*(a for a in labels if a in dims.tokens), *dims.tokens]))
-    choices = tuple(
-        dict.fromkeys(a for a in labels if a not in dims.tokens and a not in dims.rows)
-    )
+    choices = tuple(dict.fromkeys(a for a in labels if a not in dims.tokens and a not in dims.rows))
     places: dict[Label, Place] = {label: ("row", i) for i, label in enumerate(dims.rows)}
     places |= {label: ("token", i) for i, label in enumerate(tokens)}
     places |= {label: ("choice", i) for i, label in enumerate(choices)}

@@ -31,9 +31,7 @@ from hlo_passes.ir.edit import erase_unused
 from hlo_passes.rewrite.arrange import arrange
 from hlo_passes.rewrite.columns import columns_of
 
-_PURE = frozenset(f"stablehlo.{kind}" for kind in RULES) - {
-    f"stablehlo.{kind}" for kind in KINDS
-}
+_PURE = frozenset(f"stablehlo.{kind}" for kind in RULES) - {f"stablehlo.{kind}" for kind in KINDS}
 
 
 def index_rows(
@@ -49,19 +47,18 @@ def index_rows(
     """
     writes = [write for write in products.writes if write.exchange in exchanges]
     reads = [read for read in products.reads if read.exchange in exchanges]
-    first = {write.product.place: write for write in writes}
+    first: dict[int, Write | Read] = {write.product.place: write for write in writes}
     first |= {read.readers[0].place: read for read in reads}
     rows = _Rows(body, numbers)
     replaced: list[ir.Operation] = []
     for place in sorted(first):
-        op = body.ops[place]
-        with ir.InsertionPoint(op), op.location:
-            found = first[place]
+        found = first[place]
+        with ir.InsertionPoint(body.ops[place]), body.ops[place].location:
             if isinstance(found, Write):
                 replaced.append(rows.write(found))
-            else:
-                rows.fetch(found)
-        for reader in found.readers if isinstance(found, Read) else ():
+                continue
+            rows.fetch(found)
+        for reader in found.readers:
             op = body.ops[reader.place]
             with ir.InsertionPoint(op), op.location:
                 rows.read(found, reader)
@@ -114,7 +111,11 @@ class _Rows:
 
     def read(self, read: Read, reader: Product) -> None:
         """Build one reader of rows."""
-        op, rows, sizes = self.body.ops[reader.place], self._rows[read.exchange], self._sizes(reader)
+        op, rows, sizes = (
+            self.body.ops[reader.place],
+            self._rows[read.exchange],
+            self._sizes(reader),
+        )
         for place in reader.path:
             rows = build.convert(rows, build.tensor(self.body.ops[place].results[0]).element_type)
         rows = build.convert(rows, _exact(_widest(op)))

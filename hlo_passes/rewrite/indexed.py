@@ -11,6 +11,11 @@ from hlo_passes.ir.body import Body
 from hlo_passes.ir.module import Module
 from hlo_passes.rewrite.index_rows import index_rows
 
+_SHARED = (
+    "nothing proves that no two tokens share a row of the one-hot mask: count slots as a prefix "
+    "sum of one-hot experts"
+)
+
 type Chosen = Mapping[str, Collection[int]]
 """From the name of a block to places of all-to-alls beside which products become rows."""
 
@@ -98,8 +103,7 @@ def _unproved(
             if site is None:
                 found.append((exchange, why.get(now[exchange], "its rows are not found again")))
             elif not site.distinct:
-                found.append((exchange, "nothing proves that no two tokens share a row of the "
-                              "one-hot mask: count slots as a prefix sum of one-hot experts"))
+                found.append((exchange, _SHARED))
     return found
 
 
