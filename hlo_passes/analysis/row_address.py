@@ -87,8 +87,10 @@ class Dims:
 
 def address_of(
     hots: frozenset[Hot], dims: Dims, body: Body, numbers: Mapping[ir.Value, int]
-) -> tuple[Address, tuple[Label, ...]]:
-    """Return the rows that hots name, and the token dims in the order of the address.
+) -> tuple[Address, tuple[Label, ...], bool]:
+    """Return the rows that hots name, the token dims in their order, and whether that is all.
+
+    It is not if further hots have to hold for a token to have a row.
 
     Args:
         hots: all hold where a token has a row.
@@ -129,7 +131,9 @@ def address_of(
         tuple(dims.sizes[r] for r in dims.rows),
         columns,
     )
-    return address, tokens
+    said = {(numbers[hot.index], hot.at, hot.counted) for hot in chosen if hot}
+    all_said = {(numbers[hot.index], hot.at, hot.counted) for hot in map(_plain, hots)} == said
+    return address, tokens, all_said
 
 
 def _plain(hot: Hot) -> Hot:

@@ -258,9 +258,10 @@ class _Finder:
             raise NoProduct("the dims that count rows do not lead in the buffer")
         dims = Dims(sizes, meant.dims.tokens, tuple(names[d] for d in at))
         found = [address_of(hots, dims, self.body, self.numbers) for hots in meant.terms]
-        if len({address.key(self.numbers) for address, _ in found}) != 1:
+        if len({address.key(self.numbers) for address, *_ in found}) != 1:
             raise NoProduct(f"readers of {self.body.where(place)} need different rows")
-        address, tokens = min(found, key=lambda one: one[0].made_at(self.body))
+        address, tokens, is_all = min(found, key=lambda one: one[0].made_at(self.body))
+        is_one = meant.is_one and is_all
         operands = self.dims.names(place)
-        product = Product(place, role, side, operands, tokens, dims.rows, meant.is_one, path)
+        product = Product(place, role, side, operands, tokens, dims.rows, is_one, path)
         return product, address

@@ -94,7 +94,7 @@ def test_the_usual_masks_are_found_in_both_directions(name):
     assert "tensor<24x4x4xf32>, tensor<24x8xf32>" not in text
 
 
-@pytest.mark.parametrize("name", ["choice_major", "positions"])
+@pytest.mark.parametrize("name", ["positions"])
 def test_the_numbers_are_the_same(name):
     step = step_of(functools.partial(layer, functools.partial(MASKS[name], slots=SLOTS - 1)))
     got, found = rewritten(step, arguments())
@@ -190,27 +190,51 @@ def test_what_others_multiply_with_the_mask_is_read_by_index():
     assert len(found_in(loss).chosen["main"]) == 3
 
 
+@pytest.mark.parametrize("further", ["expert", "token"])
+def test_what_else_has_to_hold_is_read_out_of_the_mask(further):
+    """Only tokens whose expert is another's too, or whose number is even, are sent at all."""
+
+    def mask(gates):
+        hot, slot = hot_and_slot(gates)
+        made = hot[..., None] * jax.nn.one_hot(slot, SLOTS)[:, None, :]
+        places = jnp.arange(TOKENS)
+        if further == "expert":
+            sent = made * jax.nn.one_hot(places // 3 % EXPERTS, EXPERTS)[..., None]
+        else:
+            sent = made * (places // 2 * 2 == places)[:, None, None]
+        return sent, made * jnp.max(gates, -1)[:, None, None]
+
+    step = step_of(functools.partial(layer, mask))
+    got, found = rewritten(step, arguments())
+    assert len(found.chosen["main"]) == 4
+    assert is_same(jax.jit(step)(*arguments()), got)
+
+
 def pairs_of(back):
     """Multiply all tokens with all rows."""
     return jnp.einsum("td,ecd->tec", jnp.ones((TOKENS, WIDTH)), back)
 
 
+CHOICES = {
+    "expert": ("argmax", "any", "top_k"),
+    "kind": ("float32", "int32", "int8", "bfloat16"),
+    "count": ("less one", "before", "times mask", "of another", "of all", "backwards"),
+    "drop": ("none", "minus", "beyond", "expert", "last"),
+    "form": ("product", "positions", "flags", "einsum", "unmasked"),
+    "twice": (False, True),
+    "weight": ("gate", "gates", "signed"),
+    "sent": ("mask", "positive", "weighted", "not zero"),
+}
+"""Ways to make masks, right or wrong; the first of each is right with the first of all others."""
+
+
 @st.composite
 def programs(draw):
-    """Draw a way to make masks, right or wrong."""
-    return {
-        name: draw(st.sampled_from(choices))
-        for name, choices in {
-            "expert": ("argmax", "any", "top_k"),
-            "kind": ("float32", "int32", "int8", "bfloat16"),
-            "count": ("before", "less one", "of another", "of all", "times mask", "backwards"),
-            "drop": ("none", "last", "minus", "beyond", "expert"),
-            "form": ("product", "positions", "unmasked", "flags", "einsum"),
-            "twice": (False, True),
-            "weight": ("gate", "gates", "signed"),
-            "sent": ("mask", "positive", "weighted", "not zero"),
-        }.items()
-    }
+    """Draw a mask that is right but for three choices at most."""
+    program = {name: choices[0] for name, choices in CHOICES.items()}
+    for name in draw(st.lists(st.sampled_from(sorted(CHOICES)), max_size=3)):
+        program[name] = draw(st.sampled_from(CHOICES[name]))
+    return program
 
 
 def mask_of(program, gates):
@@ -283,14 +307,14 @@ def check_program(program, seed):
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=4, derandomize=True, **QUIET)
+@settings(max_examples=3, derandomize=True, **QUIET)
 @given(programs(), st.integers(0, 2**31 - 1))
 def test_whatever_is_rewritten_gives_the_same(program, seed):
     check_program(program, seed)
 
 
 @pytest.mark.slow
-@settings(max_examples=30, **QUIET)
+@settings(max_examples=20, **QUIET)
 @given(programs(), st.integers(0, 2**31 - 1))
 def test_whatever_is_rewritten_of_many_gives_the_same(program, seed):
     check_program(program, seed)
