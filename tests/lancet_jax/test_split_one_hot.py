@@ -63,43 +63,31 @@ def test_gradients_of_a_layer_that_drops_tokens_are_the_same():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capacity", [0.5, 1.0, 1.25])
-@pytest.mark.parametrize(("mask", "k"), [("mesh_tf", 4), ("choice_major", 2)])
-def test_every_capacity_is_the_same(monkeypatch, mask, k, capacity):
-    check_mask(monkeypatch, mask, k, capacity=capacity)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mask", "k", "options"),
     [
-        ("positions", 4, {"skewed": True}),
-        ("token_major", 2, {"skewed": True}),
+        ("mesh_tf", 4, {"capacity": 0.5}),
+        ("choice_major", 2, {"capacity": 1.0}),
+        ("token_major", 4, {"capacity": 1.25, "skewed": True}),
         ("priorities", 2, {"groups": 2}),
-        ("flags", 4, {"groups": 4}),
-        ("products", 2, {"size": dataclasses.replace(SMALL, layers=2)}),
     ],
 )
-def test_every_form_is_the_same(monkeypatch, mask, k, options):
+def test_gradients_of_a_step_are_the_same(monkeypatch, mask, k, options):
     check_mask(monkeypatch, mask, k, **options)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize(("gate", "factor"), [("switch", 0.5), ("top_k", 1.25)])
-def test_our_layers_are_the_same_with_every_optimizer(gate, factor, optimizer):
-    train_step, arguments = make(gate, "one_hot", factor=factor, optimizer=optimizer, skewed=True)
+def test_our_layers_are_the_same_with_adam():
+    train_step, arguments = make("top_k", "one_hot", factor=1.25, optimizer="adamw", skewed=True)
     expected, got, outcome = run(train_step, arguments, "split-region{k=2},schedule-dw")
     assert outcome.cuts[0].splits[0].indexed
     check(expected, got)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "indexed"), [("gshard_einsum", 8), ("auto_sharded", 8), ("auto_scan_remat", 5)]
-)
+@pytest.mark.parametrize(("name", "indexed"), [("auto_sharded", 8), ("auto_scan_remat", 5)])
 def test_steps_of_others_are_the_same(name, indexed):
-    """Top 2 counted choice by choice; partitioned by XLA; and in loops, computed anew."""
+    """Partitioned by XLA; one in loops, computed anew in the backward pass."""
     build = (CASES | IDIOMS)[name]
     size = dataclasses.replace(SMALL, layers=2)
     case = build(jax.devices()[:8], size)
