@@ -46,6 +46,8 @@ class Context:
         ragged: whether the backend can send rows of different number to every peer.
         memory_limit: bytes of one device that the step may need in all: arguments, results and
             temporaries; None for no limit.
+        checked: whether a cut step is held against the uncut one once XLA has compiled both, so
+            that a cut which is predicted to be about as good may be tried.
     """
 
     costs: CostModel
@@ -53,6 +55,7 @@ class Context:
     module: Module | None = None
     ragged: bool = False
     memory_limit: int | None = None
+    checked: bool = False
 
     def room(self, graph: Graph) -> int | None:
         """Return the bytes that the limit leaves for temporaries of a step; None for no limit."""

@@ -27,7 +27,7 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import simulate
 from hlo_passes.plan.timeline import Timeline, prediction_of
 from hlo_passes.split_exchange import SplitExchange
-from hlo_passes.split_pass import SplitPass
+from hlo_passes.split_pass import SplitPass, worth_of
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.unroll_loops import UnrollLoops
 
@@ -64,7 +64,8 @@ class ChooseSplit(SplitPass):
         room = self.limit(graph, context)
         fits = room is None or before.peak_bytes <= room
         runners = cut if cut and not fits else ["off", "dw", *cut]
-        winner = min(runners, key=lambda name: race[name].step_us)
+        worth = worth_of(context)
+        winner = min(runners, key=lambda n: race[n].step_us * (1 + worth * (n in cut)))
         chosen = plans.get(winner)
         refusals = {r: None for plan in plans.values() for r in plan.refusals}
         return Plan(
@@ -82,5 +83,7 @@ class ChooseSplit(SplitPass):
 
 def describe_race(plan: Plan) -> str:
     """Say in one line who ran, and who won."""
-    steps = ", ".join(f"{name} {result.step_us:,.0f} us" for name, result in plan.race.items())
+    whole = {"uncut": plan.before} if plan.before is not None and "off" not in plan.race else {}
+    race = whole | plan.race
+    steps = ", ".join(f"{name} {result.step_us:,.0f} us" for name, result in race.items())
     return f"predicted steps: {steps}; {plan.strategy} wins"

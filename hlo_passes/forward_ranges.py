@@ -6,6 +6,7 @@ before and behind them, by the dynamic program of the paper (section 5.1).
 
 from dataclasses import dataclass
 
+from hlo_passes.analysis.dropless.layers import DroplessLayers
 from hlo_passes.analysis.moe_sites import Sites
 from hlo_passes.analysis.row_paths import RowPaths
 from hlo_passes.base import Context
@@ -42,6 +43,7 @@ class Stretch:
         ops: places of the ops that may be cut.
         sites: its exchanges that send rows.
         rows: what happens to rows between them.
+        dropless: its dropless layers.
     """
 
     body: Body
@@ -49,6 +51,7 @@ class Stretch:
     ops: range
     sites: Sites
     rows: RowPaths
+    dropless: DroplessLayers
 
 
 def choose_forward_splits(stretch: Stretch, context: Context, knobs: Knobs) -> tuple[Split, ...]:

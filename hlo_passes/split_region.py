@@ -8,6 +8,8 @@ Contract
     (`rewrite/windows.py`), so that no part waits for another; what others read of that is put
     together where the whole exchange would have put it. Other experts run once, on the same buffer
     as ever. A gate that needs the whole batch stays whole; then only what follows it is cut.
+    A dropless layer has no capacity to share: every part counts, sorts, sends and groups rows of
+    its own, in buffers of a k-th of the room, and keeps them there for the backward pass.
 
 Before and after
     attention, gate, scatter, all_to_all, experts, all_to_all, gather, attention
@@ -19,7 +21,9 @@ Steps
        their rows by index instead (`rewrite/index_rows.py`), if the mask is proved to be one
        (`analysis/one_hot.py`). Only a step that is then cut keeps that.
     2. Find where tokens are put into, and fetched from, buffers that are exchanged, and prove that
-       no two tokens share a row there (`analysis/distinct.py`).
+       no two tokens share a row there (`analysis/distinct.py`). Of ragged exchanges, prove that
+       rows are grouped by expert, fit in any case, and are treated one by one in between
+       (`analysis/dropless/`).
     3. Spread the cut from there over everything that has a rule.
     4. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
        best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses
@@ -38,8 +42,10 @@ Numerics
 Limits
     Without `ragged_all_to_all` (XLA:CPU) the room for k parts is sent: for tests, not for speed.
     One-hot products stay where the mask is a sum of several whose rows are counted apart (GShard's
-    two choices, written out), or slots are not counted as a prefix sum of one-hot experts. Ragged
-    exchanges of the step itself stay whole: dropless layers are reordered, not cut.
+    two choices, written out), or slots are not counted as a prefix sum of one-hot experts.
+    Dropless layers stay whole whose buffer may overflow, whose rows are grouped otherwise than by
+    expert, or which are cut in the forward pass alone: its rows lie elsewhere in buffers of parts,
+    where the backward pass would not find them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,6 +55,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from hlo_passes.analysis.blocks import exchanges_of, ragged_exchanges_of, walk_blocks
+from hlo_passes.analysis.dropless.layers import find_layers
 from hlo_passes.analysis.moe_sites import find_sites
 from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.analysis.row_paths import find_row_paths
@@ -60,7 +67,7 @@ from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Refusal, Split
 from hlo_passes.rewrite.indexed import Indexed, index_module
-from hlo_passes.rewrite.region import cut_tokens
+from hlo_passes.rewrite.region import cut_tokens, groups_of
 from hlo_passes.split_pass import Candidate, PartsPass
 
 
@@ -85,6 +92,11 @@ class SplitRegion(PartsPass):
     gamma_us: float | None = None
     iota_us: float | None = None
     reach: int | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether parts, or a range, are given."""
+        return self.reach is not None or super().is_settled
 
     def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
         """Yield the cut into every number of parts, or what the dynamic program chooses.
@@ -134,7 +146,9 @@ class SplitRegion(PartsPass):
             if exchanges_of(body) or ragged_exchanges_of(body):
                 sites = find_sites(body)
                 rows = find_row_paths(body, sites)
-                yield Stretch(body, inside, self._region(inside), sites, rows)
+                groups = groups_of(inside, graph.devices)
+                dropless = find_layers(body, sites.numbers, groups, graph.devices)
+                yield Stretch(body, inside, self._region(inside), sites, rows, dropless)
 
     def _ranges(
         self, stretches: Sequence[Stretch], context: Context, rho: int
@@ -171,16 +185,20 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
     refusals: list[Refusal] = []
     for stretch in stretches:
         body, graph, ops, sites = stretch.body, stretch.graph, stretch.ops, stretch.sites
-        found = cut_tokens(body, sites, stretch.rows, k, ops)
+        layers = stretch.dropless
+        found = cut_tokens(body, sites, stretch.rows, k, ops, layers.layers)
         waits = stretch.rows.refusals.items()
-        whole = [*sites.refusals, *sorted(found.states.refusals.items()), *waits]
+        whole = [
+            *sites.refusals, *layers.refusals, *found.refusals,
+            *sorted(found.states.refusals.items()), *waits,
+        ]  # fmt: skip
         refusals += [_refusal(graph, place, f"stays whole: {reason}") for place, reason in whole]
-        if found.sites.puts or found.sites.fetches:
+        if found.sites.any:
             splits.append(
                 Split(block=graph.name, first=ops.start, last=ops.stop - 1, k=k, ragged=ragged)
             )
         else:
-            has_sites = sites.puts or sites.fetches
+            has_sites = sites.puts or sites.fetches or layers.layers
             why = f"its tokens have no {k} equal parts" if has_sites else (
                 "no exchange sends rows by index, or by a mask that is proved to be one-hot"
             )  # fmt: skip

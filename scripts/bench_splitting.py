@@ -6,9 +6,10 @@
 Every step is compiled for `--compile` once per pipeline and network in `--judge`, planned for it,
 the number of parts included (`k=2`; `-` where the plan is to leave the step uncut):
 the final schedule is read back, its compute priced by XLA's own cost model (products of 16-bit
-numbers with 32-bit results, and other devices, by the roofline), its exchanges by XLA's table or,
-on networks, by the link tiers; ragged exchanges by the rows that balanced routing fills. Nothing
-here is measured. `bound` is the longer of compute and exchange, which no schedule can beat.
+numbers with 32-bit results, fusions given to Triton, and other devices, by the roofline), its
+exchanges by XLA's table or, on networks, by the link tiers; ragged exchanges by the rows that
+balanced routing fills. Nothing here is measured. `bound` is the longer of compute and exchange,
+which no schedule can beat.
 """
 
 import argparse

@@ -57,6 +57,7 @@ class Count:
         least: a number that none here is below.
         group: per token, in the order of this value, which tokens it is counted with; None if all
             are counted together.
+        first: what the first token of an expert gets, where tokens before are counted in.
     """
 
     expert: View
@@ -64,6 +65,7 @@ class Count:
     counted: bool
     least: int
     group: np.ndarray | None = None
+    first: int = 1
 
 
 @dataclass
@@ -88,13 +90,15 @@ class Counting:
         op = self.body.ops[place] if place >= 0 else None
         if op is None:
             return -1
-        if kind == "iota" or (kind == "top_k" and self._root(value) == op.results[1]):
+        if kind == "iota" or (kind == "top_k" and self.root(value) == op.results[1]):
             return 0
         if kind == "constant":
             number = splat_of(op)
             return int(number.value) if isinstance(number, ir.IntegerAttr) else -1
         if kind == "reduce":
-            return self._least_of_chosen(op, list(op.results).index(self._root(value)))
+            index = list(op.results).index(self.root(value))
+            pair = op.operands[index], op.operands[index + len(op.results)]
+            return min(self.least(v) for v in pair) if only_chooses(op, index) else -1
         if kind in ("broadcast_in_dim", "transpose", "slice"):
             return self.least(op.operands[0])
         if kind in ("minimum", "add", "multiply"):
@@ -103,25 +107,14 @@ class Counting:
             return min(self.least(v) for v in op.operands[1:])
         return max(self.least(v) for v in op.operands) if kind == "maximum" else -1
 
-    def _least_of_chosen(self, op: ir.Operation, index: int) -> int:
-        """A reduction that only chooses, as argmax does, gives what it was given."""
-        block, count = op.regions[0].blocks[0], len(op.results)
-        own = {block.arguments[index], block.arguments[index + count]}
-        inside = [view.operation for view in block.operations]
-        todo = [inside[-1].operands[index]]
-        while todo:
-            value = todo.pop()
-            if value in own:
-                continue
-            maker = None if isinstance(value, ir.BlockArgument) else value.owner.operation
-            if maker is None or maker.name not in _CHOICES:
-                return -1
-            todo.extend(maker.operands[_CHOICES[maker.name] :])
-        return min(self.least(op.operands[index]), self.least(op.operands[index + count]))
-
     def rank(self, value: ir.Value) -> Count | None:
         """Return what a value counts, if it is one rank a token."""
         return self._known("rank", value)
+
+    def hot(self, value: ir.Value) -> Count | None:
+        """Return what a value counts, if it is one-hot: a token's expert in the last dim."""
+        found = self._table(value)
+        return None if found is None or found.counted else found
 
     def _table(self, value: ir.Value) -> Count | None:
         """Return what a value counts, if it is a number per token and expert."""
@@ -224,10 +217,13 @@ class Counting:
         if found is None or not found.counted:
             return None
         if number is not None and number == int(number):
-            return replace(found, least=found.least + sign * int(number))
+            shift = sign * int(number)
+            return replace(found, least=found.least + shift, first=found.first + shift)
         other = read(right)
         is_itself = other is not None and not other.counted and other.expert.is_like(found.expert)
-        return replace(found, least=found.least - 1) if sign < 0 and is_itself else None
+        if sign > 0 or not is_itself:
+            return None
+        return replace(found, least=found.least - 1, first=found.first - 1)
 
     def _moved(self, found: Count | None, op: ir.Operation, extra: int = 0) -> Count | None:
         """Follow a reshape, a transpose or a conversion, `extra` last dims left alone."""
@@ -297,7 +293,7 @@ class Counting:
         old, new = _width(source), _width(value)
         return old is not None and new is not None and new >= old >= 32
 
-    def _root(self, value: ir.Value) -> ir.Value:
+    def root(self, value: ir.Value) -> ir.Value:
         """Strip reshapes and conversions."""
         place, kind = self.body.made_by(value)
         while kind in _SAME:
@@ -317,7 +313,7 @@ class Counting:
                 break
             value = source
             place, kind = self.body.made_by(value)
-        return (place, kind) if kinds else self.body.made_by(self._root(value))
+        return (place, kind) if kinds else self.body.made_by(self.root(value))
 
     def splat(self, value: ir.Value) -> float | None:
         """Return the one number that a value holds everywhere, if it is a constant."""
@@ -344,6 +340,23 @@ def _groups(dims: tuple[int, ...], counted: int) -> np.ndarray | None:
     if math.prod(others) == 1:
         return None
     return np.broadcast_to(np.arange(math.prod(others)).reshape(others), dims)
+
+
+def only_chooses(op: ir.Operation, index: int) -> bool:
+    """Whether result `index` of a reduction is one of the numbers it was given, as of argmax."""
+    block, count = op.regions[0].blocks[0], len(op.results)
+    own = {block.arguments[index], block.arguments[index + count]}
+    inside = [view.operation for view in block.operations]
+    todo = [inside[-1].operands[index]]
+    while todo:
+        value = todo.pop()
+        if value in own:
+            continue
+        maker = None if isinstance(value, ir.BlockArgument) else value.owner.operation
+        if maker is None or maker.name not in _CHOICES:
+            return False
+        todo.extend(maker.operands[_CHOICES[maker.name] :])
+    return True
 
 
 def is_ascending(op: ir.Operation) -> bool:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.blocks import ragged_exchanges_of
 from hlo_passes.analysis.distinct import DistinctRows
 from hlo_passes.analysis.numbering import number_values
 from hlo_passes.analysis.split_rules.indexing import update_of
@@ -97,12 +96,6 @@ class Sites:
     numbers: dict[ir.Value, int]
 
 
-_RAGGED = (
-    "ragged_all_to_all: every part would need counts and offsets of its own, and no rule says how "
-    "those of the step follow from them"
-)
-
-
 class _NoSite(Exception):
     """Why an exchange is neither a put nor a fetch."""
 
@@ -123,7 +116,6 @@ def find_sites(body: Body) -> Sites:
                 reasons.append(str(reason))
         if len(reasons) == 2:
             refusals.append((i, "; ".join(reasons)))
-    refusals += [(i, _RAGGED) for i in ragged_exchanges_of(body)]
     return Sites(tuple(puts), tuple(fetches), tuple(refusals), numbers)
 
 

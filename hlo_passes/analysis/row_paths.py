@@ -15,6 +15,7 @@ from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.cuts import Cut, NoSplit
+from hlo_passes.analysis.dropless.layers import DroplessCut
 from hlo_passes.analysis.expert_pairs import Pair, pairs_of
 from hlo_passes.analysis.moe_sites import Site, Sites
 from hlo_passes.analysis.split_rules import dot, layout, pointwise, reduce, slicing
@@ -128,11 +129,18 @@ class CutSites:
     Attributes:
         puts, fetches: in program order.
         paths: between which of them rows are not waited for.
+        dropless: layers whose parts count and send rows of their own.
     """
 
     puts: tuple[Site, ...] = ()
     fetches: tuple[Site, ...] = ()
     paths: tuple[RowPath, ...] = ()
+    dropless: tuple[DroplessCut, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(self.puts or self.fetches or self.dropless)
 
 
 def _factors(

@@ -100,7 +100,9 @@ class TargetCosts:
         if facts is not None and self.measured is not None:
             if (entry := self.measured.kernels.get(facts.kernel)) is not None:
                 return Cost(entry.us, self.measured.cost_source, entry.spread)
-            if (us := self._measured_us(op, facts)) is not None:
+            types = self.types_of(op)
+            us = None if types is None else self.measured.op_us(op.kind, types, op.dtype)
+            if us is not None:
                 return Cost(us, self.measured.cost_source)
         if self.xla_compute and op.xla_us is not None:
             return Cost(op.xla_us, Source.XLA)
@@ -119,20 +121,38 @@ class TargetCosts:
         """
         if collective.us is not None:
             return Cost(collective.us, Source.GIVEN)
-        topology = self.target.topology
-        groups = collective.groups
-        if 1 < self.program_devices == collective.group_size < topology.devices:
-            groups = ()
-        size = len(groups[0]) if groups else topology.devices
+        topology, groups = self.target.topology, self._groups(collective)
+        size, nodes = self.reach(collective)
         bytes = collective.busiest_bytes * fraction
         if size < 2 or bytes <= 0:
             return Cost(0.0, Source.NONE)
-        nodes = topology.nodes_of(groups)
         for table in (self.measured, self._xla_table):
             us = table.exchange_us(collective.kind, size, nodes, bytes) if table else None
             if table is not None and us is not None:
                 return Cost(us, table.cost_source)
         return Cost(topology.time_us(collective.kind, bytes, groups), Source.LINK)
+
+    def reach(self, collective: Collective) -> tuple[int, int]:
+        """Return how many devices take part in an exchange, and on how many nodes they are."""
+        topology, groups = self.target.topology, self._groups(collective)
+        size = len(groups[0]) if groups else topology.devices
+        return size, topology.nodes_of(groups) if size > 1 else 1
+
+    def types_of(self, op: Op) -> tuple[str, ...] | None:
+        """Return the types of operands by which a table knows a compute op.
+
+        None where they do not say what the op does: a fusion, or a custom call of another kind
+        than a matrix product.
+        """
+        facts = self._facts.get(op)
+        if facts is None or op.kind == "fusion" or (op.kind == "custom_call" and not op.matmul):
+            return None
+        return facts.operands
+
+    def _groups(self, collective: Collective) -> tuple[tuple[int, ...], ...]:
+        """Return an exchange's groups; none for one of all devices of the target."""
+        is_whole = 1 < self.program_devices == collective.group_size < self.target.topology.devices
+        return () if is_whole else collective.groups
 
     def _scale(self, kind: str, matmul: bool) -> float:
         """Return what measured kernels of a kind took, over what the roofline says of them."""
@@ -147,16 +167,6 @@ class TargetCosts:
     def _xla_table(self) -> CostTable | None:
         own = self.xla_exchanges and not self.target.links
         return xla_exchange_table(self.target.profile.name) if own else None
-
-    def _measured_us(self, op: Op, facts: _Facts) -> float | None:
-        # What a fusion or a custom call does is not in the types of its operands.
-        if (
-            self.measured is None
-            or op.kind == "fusion"
-            or (op.kind == "custom_call" and not op.matmul)
-        ):
-            return None
-        return self.measured.op_us(op.kind, facts.operands, op.dtype)
 
     def _roofline_us(self, kind: str, work: Work) -> float:
         """Return the us of one kernel; nothing to do needs no kernel."""

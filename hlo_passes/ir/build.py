@@ -205,6 +205,11 @@ def largest(value: ir.Value, dim: int, least: float) -> ir.Value:
     return _reduce(value, dim, "maximum", least)
 
 
+def smallest(value: ir.Value, dim: int, most: float) -> ir.Value:
+    """Take the smallest over a dim, and at most `most`."""
+    return _reduce(value, dim, "minimum", most)
+
+
 def _reduce(value: ir.Value, dim: int, merge: str, start: float) -> ir.Value:
     kind = type_like(value.type, [size for d, size in enumerate(shape_of(value)) if d != dim])
     first = splat(type_like(value.type, ()), start)

@@ -181,6 +181,13 @@ class Graph:
                 yield from inner.walk(trips * max(op.trips, 1))
 
     @property
+    def named_devices(self) -> int:
+        """Devices that run the program, or that its exchanges speak of; a dump may say no more."""
+        ops = (op for graph, _ in self.walk() for op in graph.ops)
+        groups = (op.collective.groups for op in ops if op.collective is not None)
+        return max(self.devices, 1, *(1 + max(map(max, found)) for found in groups if found))
+
+    @property
     def size(self) -> int:
         """Number of ops, those inside loops included."""
         return sum(len(graph.ops) for graph, _ in self.walk())

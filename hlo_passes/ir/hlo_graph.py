@@ -19,10 +19,10 @@ from hlo_passes.ir.collectives import (
 )
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
+from hlo_passes.ir.hlo_traffic import fusion_traffic, outputs_of
 from hlo_passes.ir.keys import KeyMaker
 from hlo_passes.ir.types import TensorType
 from hlo_passes.ir.work import (
-    SLICING,
     UPDATING,
     Work,
     convolution_flops,
@@ -45,6 +45,9 @@ _DIMS = re.compile(r"dimensions=\{([\d,]*)\}")
 _ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
 _LIMIT_US = 1e7
 """XLA prints absurd costs (1.9e10 us) where its estimator does not apply."""
+_UNPRICED_US = 0.01
+"""What XLA prints beside fusions that it gives to Triton, whatever their size: no price either. On
+an H100 those of attention's softmax took 100 us and more (docs/real-gpu.md)."""
 
 
 def graph_of(module: HloText, devices: int = 0) -> Graph:
@@ -181,8 +184,8 @@ class _Builder:
             total += flops
             if matmul and flops > largest:
                 largest, dtype = flops, operands[0].dtype
-        moved = _fusion_traffic(computation.instructions, root, table)
-        moved += sum(self._added_to(ins, table) for ins in _outputs(root, table))
+        moved = fusion_traffic(computation.instructions, root, table)
+        moved += sum(self._added_to(ins, table) for ins in outputs_of(root, table))
         return Work(total, moved, largest > 0.0, dtype)
 
     def _added_to(self, ins: Instruction, table: dict[str, Instruction]) -> float:
@@ -296,59 +299,6 @@ def _flops(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> tup
     return pointwise_flops(kind, operands, ins.leaves), False
 
 
-def _fusion_traffic(
-    instructions: list[Instruction], root: Instruction, table: dict[str, Instruction]
-) -> float:
-    """HBM bytes of a fusion: parameters as far as they are read, and what its root writes."""
-    readers: dict[str, list[tuple[Instruction, str]]] = {}
-    for ins in instructions:
-        for operand in () if ins.opcode == "bitcast" else ins.operands:
-            readers.setdefault(_behind_bitcasts(operand, table), []).append((ins, operand))
-    total = 0.0
-    for ins in instructions:
-        if ins.opcode != "parameter":
-            continue
-        full = sum(t.bytes for t in ins.leaves)
-        total += min(full, sum(_read_by(r, name, full) for r, name in readers.get(ins.name, [])))
-    for out in _outputs(root, table):
-        if out.opcode.replace("-", "_") in UPDATING:
-            total += sum(t.bytes for o in out.operands[1:] for t in table[o].leaves)
-        else:
-            total += _bytes_made(out, table)
-    return total
-
-
-def _bytes_made(out: Instruction, table: dict[str, Instruction]) -> float:
-    """Bytes that a fusion's output writes; of a product, what is not its scratch memory."""
-    maker = table[out.operands[0]] if out.opcode == "get-tuple-element" else out
-    if maker.opcode != "custom-call" or "matmul" not in maker.attributes:
-        return float(sum(t.bytes for t in out.leaves))
-    is_scratch = maker is not out and out.attribute("index") != "0"
-    return 0.0 if is_scratch else float(out.leaves[0].bytes)
-
-
-def _outputs(root: Instruction, table: dict[str, Instruction]) -> list[Instruction]:
-    return [table[o] for o in root.operands] if root.opcode == "tuple" else [root]
-
-
-def _behind_bitcasts(name: str, table: dict[str, Instruction]) -> str:
-    """Return what a name is another shape of."""
-    while table[name].opcode == "bitcast":
-        name = table[name].operands[0]
-    return name
-
-
-def _read_by(reader: Instruction, name: str, full: float) -> float:
-    """Bytes that one reader inside a fusion takes of parameter `name`."""
-    kind = reader.opcode.replace("-", "_")
-    if reader.operands and reader.operands[0] == name:
-        if kind in SLICING:
-            return sum(t.bytes for t in reader.leaves)
-        if kind in UPDATING:
-            return 0.0
-    return full
-
-
 def _control(computation: Computation, ids: dict[str, int]) -> Iterable[tuple[int, int]]:
     """Yield what control dependencies order."""
     for ins in computation.instructions:
@@ -381,7 +331,8 @@ def _has_side_effect(ins: Instruction) -> bool:
 
 def _xla_cost(ins: Instruction) -> float | None:
     match = _SOL_COST.search(ins.attributes)
-    return float(match[1]) if match and float(match[1]) < _LIMIT_US else None
+    us = float(match[1]) if match else _UNPRICED_US
+    return us if us < _LIMIT_US and us != _UNPRICED_US else None
 
 
 def _index(ins: Instruction, kind: str) -> int:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.attributes import shape_of
-from hlo_passes.ir.build import binary, concatenate, reshape, slice_of
+from hlo_passes.ir.build import binary, concatenate, reshape, slice_of, tensor
+
+_NARROW = ("bf16", "f16")
 
 
 def take_part(value: ir.Value, dim: int, outer: int, index: int, k: int) -> ir.Value:
@@ -37,3 +39,9 @@ def add_parts(parts: Sequence[ir.Value], merge: str) -> ir.Value:
     for part in parts[1:]:
         total = binary(merge, total, part)
     return total
+
+
+def widen(product: ir.Value) -> None:
+    """Let a product of 16-bit numbers give 32-bit ones."""
+    if str(tensor(product).element_type) in _NARROW:
+        product.set_type(ir.RankedTensorType.get(tensor(product).shape, ir.F32Type.get()))

@@ -10,13 +10,12 @@ from hlo_passes.analysis.split_rules.rule import Part
 from hlo_passes.analysis.split_states import BARRIER, States
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.build import barrier_of, convert, tensor
-from hlo_passes.ir.parts import add_parts
+from hlo_passes.ir.parts import add_parts, widen
 from hlo_passes.rewrite.build_order import build_order
+from hlo_passes.rewrite.dropless_parts import DroplessParts
 from hlo_passes.rewrite.pieces import Pieces
 from hlo_passes.rewrite.rows import Arrival, RowExchange
 from hlo_passes.rewrite.windows import Windows
-
-_NARROW = ("bf16", "f16")
 
 
 def cut_block(
@@ -48,6 +47,12 @@ class _Cutter:
         self.answers: dict[int, tuple[ir.Value, ...]] = {}
         self.replaced = {i for site in (*sites.puts, *sites.fetches) for i in site.ops}
         self.replaced |= {i for path in sites.paths for i in path.dropped}
+        self.dropless: dict[int, DroplessParts] = {}
+        for cut in sites.dropless:
+            assert rows is not None
+            parts = DroplessParts(cut, body, self.pieces, rows)
+            self.dropless.update(dict.fromkeys(parts.places, parts))
+            self.replaced |= cut.replaced
 
     def run(self) -> None:
         end = self.body.ops[-1]
@@ -60,7 +65,9 @@ class _Cutter:
                 self.body.ops[place].erase()
 
     def _build(self, place: int, op: ir.Operation) -> None:
-        if place in self.puts:
+        if place in self.dropless:
+            self.dropless[place].build(place)
+        elif place in self.puts:
             assert self.rows is not None
             self.arrivals[place] = self.rows.put(self.puts[place], self.body, self.pieces)
         elif place in self.fetches:
@@ -138,7 +145,7 @@ class _Cutter:
         for index in range(self.states.k):
             part = Part(index, self.states.k, split)
             (made,) = rule.part(op, self._operands(op, split, index), part)
-            _widen(made)
+            widen(made)
             parts.append(made)
         total = add_parts(parts, state.merge)
         self.pieces.give_whole(op.results[0], convert(total, tensor(op.results[0]).element_type))
@@ -155,12 +162,6 @@ class _Cutter:
             whole = barrier_of([self.pieces.whole(op.operands[i]) for i in rest])
             for i, value in zip(rest, whole, strict=True):
                 self.pieces.give_whole(op.results[i], value)
-
-
-def _widen(product: ir.Value) -> None:
-    """Let a product of 16-bit numbers give 32-bit ones."""
-    if str(tensor(product).element_type) in _NARROW:
-        product.set_type(ir.RankedTensorType.get(tensor(product).shape, ir.F32Type.get()))
 
 
 def _replace_inside(op: ir.Operation, old: ir.Value, new: ir.Value) -> None:

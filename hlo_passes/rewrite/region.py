@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.blocks import walk_blocks
-from hlo_passes.analysis.cuts import Cut
+from hlo_passes.analysis.cuts import Cut, NoSplit
+from hlo_passes.analysis.dropless.layers import (
+    DroplessCut,
+    DroplessLayer,
+    cut_layer,
+    find_layers,
+    tokens_of,
+)
 from hlo_passes.analysis.moe_sites import Site, Sites, find_sites
 from hlo_passes.analysis.row_paths import CutSites, RowPaths, find_row_paths
 from hlo_passes.analysis.split_states import States, outside, spread_cuts
 from hlo_passes.errors import PlanError
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
+from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Split
 from hlo_passes.rewrite.cutter import cut_block
@@ -28,21 +36,44 @@ class TokenCut:
     Attributes:
         states: of the ops within reach.
         sites: exchanges whose rows can be sent part by part.
+        refusals: per exchange of a dropless layer that is not cut into so many parts, why.
     """
 
     states: States
     sites: CutSites
+    refusals: tuple[tuple[int, str], ...] = ()
 
 
-def cut_tokens(body: Body, sites: Sites, rows: RowPaths, k: int, ops: Collection[int]) -> TokenCut:
-    """Work out how the given ops of a block are cut along the tokens of its puts and fetches."""
+def cut_tokens(
+    body: Body,
+    sites: Sites,
+    rows: RowPaths,
+    k: int,
+    ops: Collection[int],
+    dropless: Sequence[DroplessLayer] = (),
+) -> TokenCut:
+    """Work out how the given ops of a block are cut along the tokens of its exchanges."""
     puts = tuple(site for site in sites.puts if _is_usable(body, site, k, ops))
     fetches = tuple(site for site in sites.fetches if _is_usable(body, site, k, ops))
     fixed = {i for site in (*puts, *fetches) for i in site.ops}
     paths = tuple(path for path in rows.paths if path.put in puts and path.fetch in fetches)
     fixed |= {i for path in paths for i in path.dropped}
-    states = spread_cuts(body, _seeds(body, puts, fetches), k, fixed)
-    return TokenCut(states.limited_to(ops), CutSites(puts, fetches, paths))
+    cuts, refusals = [], []
+    for layer in dropless:
+        try:
+            cuts.append(cut_layer(body, layer, k, ops))
+        except NoSplit as reason:
+            refusals += [(one.place, str(reason)) for one in layer.exchanges]
+    fixed |= {i for cut in cuts for i in cut.replaced}
+    seeds = [*_seeds(body, puts, fetches), *(s for cut in cuts for s in _dropless_seeds(body, cut))]
+    states = spread_cuts(body, seeds, k, fixed)
+    found = CutSites(puts, fetches, paths, tuple(cuts))
+    return TokenCut(states.limited_to(ops), found, tuple(refusals))
+
+
+def _dropless_seeds(body: Body, cut: DroplessCut) -> Iterator[tuple[ir.Value, Cut]]:
+    for value in (*tokens_of(body, cut.layer), cut.layer.routing.ids):
+        yield value, TOKENS
 
 
 def _seeds(
@@ -84,13 +115,9 @@ def cut_module(module: Module, splits: Sequence[Split]) -> Module:
             if split.block == name:
                 graph = groups[name]
                 assert graph is not None
-                exchanges: dict[int, Groups] = {
-                    op.id: op.collective.groups or (tuple(range(clone.devices)),)
-                    for op in graph.ops
-                    if op.collective is not None
-                }
+                exchanges = groups_of(graph, clone.devices)
                 with clone.ir.context:
-                    _cut(block, split, exchanges)
+                    _cut(block, split, exchanges, clone.devices)
     missing = [split.block for split in splits if split.block not in blocks]
     if missing:
         raise PlanError(missing[0], "the plan cuts a block that this module does not have",
@@ -99,7 +126,16 @@ def cut_module(module: Module, splits: Sequence[Split]) -> Module:
     return clone
 
 
-def _cut(block: ir.Block, split: Split, groups: dict[int, Groups]) -> None:
+def groups_of(graph: Graph, devices: int) -> dict[int, Groups]:
+    """Return, per exchange of a block, by its place, the devices that take part together."""
+    return {
+        op.id: op.collective.groups or (tuple(range(devices)),)
+        for op in graph.ops
+        if op.collective is not None
+    }
+
+
+def _cut(block: ir.Block, split: Split, groups: dict[int, Groups], devices: int) -> None:
     body = Body(block)
     if split.last >= len(body.ops):
         raise PlanError(split.block, "the plan's places do not fit this block",
@@ -113,6 +149,7 @@ def _cut(block: ir.Block, split: Split, groups: dict[int, Groups]) -> None:
         cut_block(body, spread_cuts(body, seeds, split.k, outside(body, split.only)))
         return
     sites = find_sites(body)
-    found = cut_tokens(body, sites, find_row_paths(body, sites), split.k, ops)
+    layers = find_layers(body, sites.numbers, groups, devices).layers
+    found = cut_tokens(body, sites, find_row_paths(body, sites), split.k, ops, layers)
     rows = RowExchange(sites.numbers, split.ragged, groups)
     cut_block(body, found.states, found.sites, rows)

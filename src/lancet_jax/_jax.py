@@ -48,12 +48,15 @@ class Prepared:
         on_scheduled: called with the serialized HloModuleProto after XLA has scheduled it; returns
             other bytes to go on with, or None. None where the backend has no such stage.
         on_finished: called with the executable once XLA is done.
+        keep: called after that with the executable and a function that compiles something else
+            that was prepared, for the same devices; returns the executable to go on with.
     """
 
     module: ir.Module
     compiler_options: dict[str, str | bool | int]
     on_scheduled: Callable[[bytes], bytes | None] | None = None
     on_finished: Callable[[Any], None] = lambda executable: None
+    keep: "Callable[[Any, Callable[[Prepared], Any]], Any]" = lambda executable, _: executable
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,18 @@ def install() -> None:
                 prepared = rewriter.prepare(Request(computation, tuple(devices.flat), run))
         if prepared is None:
             return original(backend, computation, devices, options, *args, **kwargs)
-        _add_options(options, prepared.compiler_options)
-        callback, platform = prepared.on_scheduled, plugin_of(backend.platform)
-        stage = jex.PipelineStage.POST_SCHEDULER
-        calling = _calling(callback, stage, platform) if callback else nullcontext()
-        with _user_context()(None), calling:
-            executable = original(backend, prepared.module, devices, options, *args, **kwargs)
-        prepared.on_finished(executable)
-        return executable
+
+        def compile_it(prepared: Prepared) -> Any:
+            callback, platform = prepared.on_scheduled, plugin_of(backend.platform)
+            stage = jex.PipelineStage.POST_SCHEDULER
+            calling = _calling(callback, stage, platform) if callback else nullcontext()
+            with _added(options, prepared.compiler_options), calling:
+                executable = original(backend, prepared.module, devices, options, *args, **kwargs)
+            prepared.on_finished(executable)
+            return executable
+
+        with _user_context()(None):
+            return prepared.keep(compile_it(prepared), compile_it)
 
     compiler.compile_or_get_cached = compile_or_get_cached
 
@@ -126,13 +133,18 @@ def rewriting(rewriter: Rewriter) -> Iterator[None]:
         yield
 
 
-def _add_options(options: Any, extra: dict[str, str | bool | int]) -> None:
-    """Add XLA options to a `CompileOptions`, below those that the user set."""
+@contextmanager
+def _added(options: Any, extra: dict[str, str | bool | int]) -> Iterator[None]:
+    """Add XLA options to a `CompileOptions` for one compile, below those that the user set."""
     overrides = list(options.env_option_overrides)
     given = {name for name, _ in overrides}
     options.env_option_overrides = [
         *((name, value) for name, value in extra.items() if name not in given), *overrides,
     ]  # fmt: skip
+    try:
+        yield
+    finally:
+        options.env_option_overrides = overrides
 
 
 _DUMP: dict[str, str | bool | int] = {

@@ -5,37 +5,31 @@
     $ lancet-jax inspect profile
 
 A capture holds the module that ran, as an HloProto, and an event for every op of every run, on
-every device. Events name their op (`hlo_op`), their device and, on CPU, their run.
+every device. On GPU, XLA launches ops in groups, as CUDA graphs, and the profiler does not tell
+which op in a group a kernel belongs to: such time counts as compute, of ops without a name. With
+`XLA_FLAGS=--xla_gpu_enable_command_buffer=` every op is launched, and named, by itself.
 """
 
-import warnings
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
-from typing import Any, NamedTuple
 
 from hlo_passes.errors import InputError
 from hlo_passes.files import read_file
 from hlo_passes.ir.dumps import parse
 from hlo_passes.ir.graph import Graph, Op
 from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.ir.wire import fields
 from hlo_passes.plan.timeline import Slot, Timeline, Window
+from lancet_jax.capture_events import Event, protos_in, runs_in
 
 _SUFFIX = ".xplane.pb"
 _REMEDY = "capture one or more whole steps with jax.profiler.trace"
-_PLANES, _NAME, _EVENT_METADATA, _STATS, _BYTES = 1, 2, 4, 5, 6
 
-
-class Event(NamedTuple):
-    """One op on one device, times in us."""
-
-    op: str
-    start_us: float
-    us: float
+type _Placed = tuple[float, Event, Graph, Op]
+"""Start from the run's begin, in us; the event; its op, and the graph that it is in."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +75,8 @@ def read_capture(path: Path) -> Capture:
     """
     data = read_file(path, "name an .xplane.pb file")
     try:
-        protos = dict(_protos(data))
-        runs = _runs(data)
+        protos = dict(protos_in(data))
+        runs = runs_in(data)
     except Exception as error:
         raise InputError(str(path), f"no profiler capture: {str(error)[:120]}", _REMEDY) from None
     runs = {key: events for key, events in runs.items() if key[0] in protos}
@@ -104,6 +98,7 @@ def read_capture(path: Path) -> Capture:
     notes = [f"{path.name}: {name} on {where}, the median of {len(own)} runs"]
     if len(busy) > 1:
         notes.append(f"{len(busy) - 1} other modules in the capture took less time")
+    notes += _unnamed(own[chosen])
     return Capture(module, devices[0], tuple(own[chosen]), tuple(notes))
 
 
@@ -111,80 +106,26 @@ def _end(events: Sequence[Event]) -> float:
     return max(e.start_us + e.us for e in events)
 
 
-def _protos(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield (module and program id, HloProto) of every module in a capture's metadata plane.
-
-    Several modules of a process may have one name; they are told apart as in `jit_step(18)`.
-    The profiler's own reader does not hand out metadata of events, so the wire format is read.
-    """
-    for number, _, plane, _, _ in fields(data):
-        if number != _PLANES or not isinstance(plane, bytes):
-            continue
-        for inner, _, entry, _, _ in fields(plane):
-            if inner == _EVENT_METADATA and isinstance(entry, bytes):
-                yield from _proto_in(entry)
-
-
-def _proto_in(entry: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the module in one map entry of event metadata: a stat whose value is bytes."""
-    metadata = next((v for n, _, v, _, _ in fields(entry) if n == 2 and isinstance(v, bytes)), b"")
-    name = ""
-    for number, _, value, _, _ in fields(metadata):
-        if number == _NAME and isinstance(value, bytes):
-            name = value.decode("utf-8", "replace")
-        elif number == _STATS and isinstance(value, bytes):
-            for stat, _, payload, _, _ in fields(value):
-                if stat == _BYTES and isinstance(payload, bytes) and name:
-                    yield name, payload
-
-
-def _runs(data: bytes) -> dict[tuple[str, str, str], list[Event]]:
-    """Return the events of every (module, device, run), in order of time."""
-    from jax.profiler import ProfileData
-
-    found: dict[tuple[str, str, str], list[Event]] = defaultdict(list)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for plane in ProfileData.from_serialized_xspace(data).planes:
-            for line in plane.lines:
-                for event in line.events:
-                    stats = dict(event.stats)
-                    if "hlo_op" in stats and "hlo_module" in stats:
-                        found[_place(plane.name, stats)].append(
-                            Event(str(stats["hlo_op"]), event.start_ns / 1e3,
-                                  event.duration_ns / 1e3)
-                        )  # fmt: skip
-    runs: dict[tuple[str, str, str], list[Event]] = {}
-    for (module, device, run), events in found.items():
-        events.sort(key=lambda e: (e.start_us, -e.us))
-        parts = [events] if run else _cut_runs(events)
-        for i, part in enumerate(parts):
-            runs[module, device, run or str(i)] = part
-    return runs
-
-
-def _place(plane: str, stats: dict[str, Any]) -> tuple[str, str, str]:
-    """Return (module, device, run) of an event; no run where the device does not say it."""
-    ordinal = stats.get("device_ordinal")
-    device = plane if ordinal is None else f"device {ordinal}"
-    module = f"{stats['hlo_module']}({stats.get('program_id', '')})"
-    return module, device, str(stats.get("run_id", ""))
-
-
-def _cut_runs(events: list[Event]) -> list[list[Event]]:
-    """Cut a device's events into runs: one begins whenever the first op comes again."""
-    starts = [i for i, e in enumerate(events) if e.op == events[0].op]
-    return [events[a:b] for a, b in zip(starts, [*starts[1:], len(events)], strict=True) if b > a]
+def _unnamed(events: Sequence[Event]) -> Iterator[str]:
+    """Say how much of a run's time has no op's name, if any."""
+    grouped = sum(e.us for e in events if e.is_command_buffer)
+    if grouped:
+        share = grouped / sum(e.us for e in events)
+        yield (
+            f"{share:.0%} of the kernels' time is in CUDA graphs, whose ops the profiler does not "
+            "name: it counts as compute; XLA_FLAGS=--xla_gpu_enable_command_buffer= names them"
+        )
 
 
 def _timeline(graph: Graph, events: Sequence[Event], device: str) -> Timeline:
     known = {op.name.removeprefix("%"): (inside, op) for inside, _ in graph.walk()
              for op in inside.ops}  # fmt: skip
     zero = events[0].start_us
-    placed = [(e.start_us - zero, e, *known[e.op]) for e in events if e.op in known]
+    placed = _whole([(e.start_us - zero, e, *known[e.op]) for e in events if e.op in known])
+    unnamed = [(e.start_us - zero, e) for e in events if e.is_command_buffer]
     busy = _union(
-        (start, start + e.us) for start, e, _, op in placed if op.collective is None
-        and not op.inner and not op.is_done
+        [(start, start + e.us) for start, e, _, op in placed if op.collective is None
+         and not op.inner and not op.is_done] + [(start, start + e.us) for start, e in unnamed]
     )  # fmt: skip
     slots = tuple(
         Slot(op.id, op.key, op.name, "exchange" if op.collective else "compute", start, e.us,
@@ -202,9 +143,21 @@ def _timeline(graph: Graph, events: Sequence[Event], device: str) -> Timeline:
     )
 
 
-def _windows(
-    placed: Sequence[tuple[float, Event, Graph, Op]], busy: Sequence[tuple[float, float]]
-) -> Iterator[Window]:
+def _whole(placed: Sequence[_Placed]) -> list[_Placed]:
+    """Join the kernels and copies of one launch of an exchange."""
+    joined: dict[tuple[str, int], _Placed] = {}
+    found: list[_Placed] = []
+    for start, e, inside, op in placed:
+        if op.collective is None or not e.launch:
+            found.append((start, e, inside, op))
+            continue
+        first, begun, *_ = joined.get((e.op, e.launch), (start, e, inside, op))
+        us = max(first + begun.us, start + e.us) - first
+        joined[e.op, e.launch] = first, begun._replace(us=us), inside, op
+    return sorted([*found, *joined.values()], key=lambda p: (p[0], -p[1].us))
+
+
+def _windows(placed: Sequence[_Placed], busy: Sequence[tuple[float, float]]) -> Iterator[Window]:
     """Yield a window per exchange; the trips of a loop are averaged."""
     events: dict[str, list[tuple[float, float]]] = defaultdict(list)
     ops: dict[str, Op] = {}
@@ -237,7 +190,7 @@ def _beside(
     return tuple(key for key, ns in found.most_common() if ns > 0)
 
 
-def _union(spans: Iterator[tuple[float, float]]) -> list[tuple[float, float]]:
+def _union(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Merge intervals."""
     merged: list[tuple[float, float]] = []
     for a, b in sorted(spans):

@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from lancet_jax.agree import Decision, Peers, SharedPlans
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
 from lancet_jax.outcome import Outcome
 from lancet_jax.partition import source_of
+from lancet_jax.rivals import Rivals, uncut
 from lancet_jax.schedule_edit import ScheduleEdit
 
 type OnUnsupported = Literal["warn", "raise", "ignore"]
@@ -59,6 +60,7 @@ class StepRewriter:
         table: file of measured costs; None for the target's own.
         opaque: custom calls that are exchanges.
         memory_limit: bytes of a device for arguments, results and temporaries; None for no limit.
+        check_cuts: whether XLA compiles a step that passes chose to cut uncut as well, on GPUs.
         outcomes: what became of every compile, newest last.
     """
 
@@ -70,6 +72,7 @@ class StepRewriter:
     table: str | None = None
     opaque: tuple[OpaqueExchange, ...] = ()
     memory_limit: int | None = None
+    check_cuts: bool = True
     outcomes: list[Outcome] = field(default_factory=list, compare=False, repr=False)
 
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
@@ -88,6 +91,11 @@ class StepRewriter:
         if table is not None:
             table.check_device(target)
         return TargetCosts(target, table, xla_compute=is_same, program_devices=len(devices))
+
+    def checks(self, devices: Sequence[Any]) -> bool:
+        """Whether a step that is cut for `devices` has to compete with the uncut one."""
+        is_open = uncut(self.passes.passes) is not None
+        return self.check_cuts and is_open and devices[0].platform == "gpu"
 
     # ------------------------------------------------------------------ around one compile
 
@@ -170,8 +178,9 @@ class StepRewriter:
             outcome.partition_seconds = source.seconds
             made = first.plans if first else None
             ours, plans = run_on_stablehlo(
-                source.module, now, costs, ragged=ragged, made=made, memory_limit=self.memory_limit
-            )
+                source.module, now, costs, ragged=ragged, made=made,
+                memory_limit=self.memory_limit, checked=self.checks(devices),
+            )  # fmt: skip
             outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
             outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
             options |= split_options(devices, bool(outcome.cuts))
@@ -196,7 +205,21 @@ class StepRewriter:
             self._complain(outcome)
 
         options |= cost_options(devices)
-        return _jax.Prepared(clone, options, edit.on_scheduled, finish)
+        prepared = _jax.Prepared(clone, options, edit.on_scheduled, finish)
+        rivals = self._rivals(request, outcome, costs, shared.peers)
+        return prepared if rivals is None else replace(prepared, keep=rivals.keep_shorter)
+
+    def _rivals(
+        self, request: _jax.Request, outcome: Outcome, costs: TargetCosts, peers: Peers | None
+    ) -> Rivals | None:
+        """Return what the cut step has to compete with; None if it need not."""
+        passes = uncut(self.passes.passes)
+        if passes is None or not outcome.cuts or not self.checks(request.devices):
+            return None
+        whole = replace(self, passes=passes, outcomes=[])
+        return Rivals(
+            request, whole, outcome, self.outcomes, costs, peers, self.opaque, self.memory_limit
+        )
 
     def _split(self, has_post_scheduler: bool) -> tuple[tuple[Pass, ...], ScheduleDw | None]:
         """Return the passes to run on StableHLO, and the decision to enact on XLA's schedule."""
@@ -260,6 +283,7 @@ def run_on_stablehlo(
     ragged: bool = False,
     made: Sequence[Plan] | None = None,
     memory_limit: int | None = None,
+    checked: bool = False,
 ) -> tuple[Module, tuple[Plan, ...]]:
     """Run passes on StableHLO, each on what the one before left.
 
@@ -271,6 +295,7 @@ def run_on_stablehlo(
         made: plans of all passes, where another process has made them.
         memory_limit: bytes of a device for all that the step holds. It does not count for a step
             that XLA has yet to partition: what one device will hold of it is not known.
+        checked: whether a cut step will be held against the uncut one.
 
     Returns:
         The rewritten module and the plan of every pass.
@@ -290,6 +315,7 @@ def run_on_stablehlo(
                 module=module,
                 ragged=ragged,
                 memory_limit=memory_limit if module.is_local else None,
+                checked=checked,
             )
             plans.append(step.plan(graph, context))
         rewritten = step.apply(module, plans[-1]).module

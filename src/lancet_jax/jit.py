@@ -33,6 +33,7 @@ def jit(
     peer_timeout_s: float = 600.0,
     opaque: Sequence[OpaqueExchange] = (),
     memory_limit: int | str | None = None,
+    check_cuts: bool = True,
     **jit_kwargs: Any,
 ) -> Any:
     """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
@@ -42,8 +43,7 @@ def jit(
     `full`, `best`): XLA runs up to its partitioner once more.
 
     Args:
-        fun: a function, or what `jax.jit` or `nnx.jit` made of one. May be left out to use the
-            call as a decorator.
+        fun: a function, or what `jax.jit` or `nnx.jit` made of one. Without it: a decorator.
         pipeline: a preset (`dw`, `off`), the text form of passes
             (`schedule-dw{strategy=greedy}`), or a `Pipeline`, of passes of your own too.
         target: what to plan for (`h100:1x8`); by default the devices that the arguments live on.
@@ -52,11 +52,11 @@ def jit(
         on_unsupported: `warn`, `raise` or `ignore` if the step can only run as it is.
         plan_on: of many processes, whether `every` one plans (and plans are compared) or the
             `first` for all, which saves CPU time and allows for machines that differ.
-        peer_timeout_s: seconds that the first process waits for the others to compile the step;
-            they wait twice as long for it. Longer than the longest compile.
+        peer_timeout_s: seconds that the first process waits for the others; they wait twice that.
         opaque: custom calls (FFI targets) that are exchanges; see `OpaqueExchange`.
-        memory_limit: what the step may need of a device, arguments and results included (`70GiB`),
-            by our own estimate; it bounds orders and cuts, besides the passes' `memory_slack`.
+        memory_limit: what the step may need of a device, arguments and results included (`70GiB`).
+        check_cuts: on GPUs, whether XLA compiles a step that passes chose to cut uncut as well, to
+            keep the program whose final schedule is shorter; costs such steps a second compile.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
@@ -64,14 +64,14 @@ def jit(
 
     Raises:
         OptionError: if an option makes no sense. Calling the step raises `PeerError` if another
-            process of the job would run another program, or does not come.
+            process would run another program, or does not come.
         InputError: if the table of costs cannot be read.
     """
     if fun is None:
         return functools.partial(
             jit, pipeline=pipeline, target=target, costs=costs, on_unsupported=on_unsupported,
             plan_on=plan_on, peer_timeout_s=peer_timeout_s, opaque=opaque,
-            memory_limit=memory_limit, **jit_kwargs,
+            memory_limit=memory_limit, check_cuts=check_cuts, **jit_kwargs,
         )  # fmt: skip
     _check_choices(on_unsupported, plan_on)
     if _jax.is_jitted(fun) and jit_kwargs:
@@ -80,7 +80,7 @@ def jit(
     passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
     name, table, limit = _checked(target, costs, memory_limit)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
-    known = table, tuple(opaque), limit
+    known = table, tuple(opaque), limit, check_cuts
     return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, *known))
 
 

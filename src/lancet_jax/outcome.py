@@ -31,6 +31,7 @@ class Outcome:
             which that was converted; zero where it was not.
         notes: what was left alone, and why.
         error: what went wrong; the step then runs as it is.
+        rival: what became of the same step uncut, where XLA compiled that as well.
     """
 
     devices: int = 0
@@ -45,6 +46,7 @@ class Outcome:
     partition_seconds: tuple[float, float] = (0.0, 0.0)
     notes: list[str] = field(default_factory=list)
     error: Exception | None = None
+    rival: "Outcome | None" = None
 
     def facts(self) -> dict[str, str]:
         """Return what other processes have to have decided as well, before XLA compiles."""

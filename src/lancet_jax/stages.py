@@ -62,11 +62,12 @@ class Lowered:
     @cached_property
     def _planned(self) -> tuple[Module, tuple[Plan, ...]]:
         """The step's StableHLO as the passes leave it, and the plan of each."""
-        ragged = _jax.devices_of(self._lowered)[0].platform == "gpu"
+        devices = _jax.devices_of(self._lowered)
+        ragged = devices[0].platform == "gpu"
         passes = self._rewriter.passes.passes
         return run_on_stablehlo(
             self.module, passes, self.costs, ragged=ragged,
-            memory_limit=self._rewriter.memory_limit,
+            memory_limit=self._rewriter.memory_limit, checked=self._rewriter.checks(devices),
         )  # fmt: skip
 
     @property

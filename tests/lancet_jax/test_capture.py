@@ -5,6 +5,10 @@ import json
 import jax
 import pytest
 
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.table import CostTable
+from hlo_passes.cost.target import parse_target
+from lancet_jax.calibrate.captured import without_waiting
 from lancet_jax.capture import Event, find_capture, read_capture
 from lancet_jax.cli.app import run
 from tests.steps import CASES
@@ -91,6 +95,42 @@ def test_plan_takes_the_module_of_a_capture(profile, tmp_path, capsys):
     assert run(["plan", str(folder), "-o", str(tmp_path / "plan.json")]) == 0
     assert (tmp_path / "plan.json").exists()
     capsys.readouterr()
+
+
+def test_calibrate_takes_the_times_of_a_capture(profile, tmp_path, capsys):
+    folder, _ = profile
+    file = tmp_path / "costs.json"
+    assert run(["calibrate", str(folder), "--target", "cpu:1x8", "-o", str(file)]) == 0
+    assert "on cpu:1x8" in capsys.readouterr().out
+    table = CostTable.load(file)
+    capture = read_capture(find_capture(folder))
+    graph = capture.module.snapshot()
+    measured = {w.key: w for w in capture.timeline(graph).windows}
+    priced = TargetCosts(parse_target("cpu:1x8"), table).for_graph(graph)
+    for op in (graph.ops[i] for i in graph.exchanges):
+        cost = priced.exchange(op.collective)
+        assert cost.source == "measured"
+        same = [w.us for w in measured.values() if w.bytes >= op.collective.bytes]
+        assert min(same) <= cost.us <= max(w.us for w in measured.values())
+    assert run(["inspect", str(folder), "--costs", str(file)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [([], "name it: --target"), (["--target", "h100:8x8"], "the step ran on 8 devices")],
+)
+def test_calibrate_wants_to_know_where_a_capture_is_from(profile, tmp_path, target, words, capsys):
+    folder, _ = profile
+    file = tmp_path / "costs.json"
+    assert run(["calibrate", str(folder), *target, "-o", str(file)]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not file.exists()
+
+
+def test_no_payload_takes_longer_than_a_larger_one():
+    assert without_waiting([(1, 5.0), (2, 3.0), (4, 9.0), (8, 8.0)]) == (
+        (1, 3.0), (2, 3.0), (4, 8.0), (8, 8.0),
+    )  # fmt: skip
 
 
 def test_check_holds_measured_time_against_a_limit(profile, capsys):

@@ -17,12 +17,13 @@ from rich.progress import (
 )
 
 from hlo_passes.base import Pass
-from hlo_passes.cost.target import target_of_devices
+from hlo_passes.cost.target import parse_target, target_of_devices
 from hlo_passes.errors import InputError
 from hlo_passes.ir.dumps import load
 from hlo_passes.ir.module import Module
 from hlo_passes.pipelines import parse_pipeline
-from lancet_jax.calibrate import Measuring, kernels_of, probes_of
+from lancet_jax.calibrate import Measuring, kernels_of, probes_of, table_of_capture
+from lancet_jax.capture import find_capture, read_capture
 from lancet_jax.cli.files import Json, context_of, prices_of, print_json, working
 from lancet_jax.errors import OptionError
 
@@ -33,6 +34,7 @@ def calibrate(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = "off",
     rounds: int = 11,
+    target: str | None = None,
     json: Json = False,
 ) -> None:
     """Measure what a module's kernels and exchanges take here, for `--costs` of other commands.
@@ -42,7 +44,8 @@ def calibrate(
     Parameters
     ----------
     file
-        StableHLO text or bytecode, as jax lowers it.
+        StableHLO text or bytecode, as jax lowers it; or a profiler capture of a step that ran
+        (.xplane.pb or its folder), whose times are taken.
     output
         The table file, JSON.
     pipeline
@@ -50,11 +53,18 @@ def calibrate(
         measured as well. Other cuts are scaled from what was measured.
     rounds
         Samples of each program; their median counts.
+    target
+        What a capture was taken on, h100:8x8; not for StableHLO, which is measured here.
     json
         Print a summary as JSON.
     """
     if rounds < 1:
         raise OptionError("--rounds", f"{rounds} is below 1", "give 11")
+    if (capture := find_capture(file)) is not None:
+        _take(capture, target, output, json=json)
+        return
+    if target is not None:
+        raise OptionError("--target", "StableHLO is measured on the devices here", "leave it out")
     passes = parse_pipeline(pipeline).passes
     module = load(file)
     if not isinstance(module, Module):
@@ -73,6 +83,26 @@ def calibrate(
         for done in measuring.run(*rest):
             progress.update(task, completed=done)
     _tell(measuring, len(kernels), sum(map(len, rest)), json=json)
+
+
+def _take(capture: Path, target: str | None, output: Path, *, json: bool) -> None:
+    """Write what a capture measured as a table."""
+    if target is None:
+        raise OptionError("--target", "a capture does not say what cluster it was taken on",
+                          "name it: --target h100:8x8")  # fmt: skip
+    with working(f"reading {capture}"):
+        table = table_of_capture(read_capture(capture), parse_target(target), str(capture))
+    table.save(output)
+    if json:
+        print_json({
+            "output": str(output), "target": table.target, "entries": len(table.ops),
+            "exchanges": len(table.exchanges), "note": table.note,
+        })  # fmt: skip
+        return
+    print(
+        f"wrote {output}: {len(table.exchanges)} kinds of exchange and {len(table.ops)} ops on "
+        f"{table.target}, from {capture}"
+    )
 
 
 def _use_devices(count: int) -> None:

@@ -129,7 +129,7 @@ def prices_of(
         OptionError: if the target is none, or the table was measured on other devices.
     """
     graph = module.snapshot()
-    graph = replace(graph, devices=max(graph.devices, *_named_devices(graph)))
+    graph = replace(graph, devices=graph.named_devices)
     nodes = -(-graph.devices // 8)
     default = table.target if table else f"h100:{nodes}x{-(-graph.devices // nodes)}"
     chosen = parse_target(target or default)
@@ -185,16 +185,6 @@ def context_of(module: AnyModule, costs: TargetCosts, memory_limit: int | None =
         ragged=costs.target.profile.name != "cpu",
         memory_limit=memory_limit if not isinstance(module, Module) or module.is_local else None,
     )
-
-
-def _named_devices(graph: Graph) -> Iterator[int]:
-    """Yield how many devices each exchange speaks of; a bare dump does not say it elsewhere."""
-    yield 1
-    for inside, _ in graph.walk():
-        for exchange in inside.exchanges:
-            collective = inside.ops[exchange].collective
-            if collective is not None and collective.groups:
-                yield 1 + max(map(max, collective.groups))
 
 
 def stdout() -> Console:

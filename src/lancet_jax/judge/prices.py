@@ -22,6 +22,9 @@ EXCHANGES = {
 _COSTS = re.compile(r'"reification_cost":(\[[^\]]*\])')
 _ABSURD_US = 1e7
 """XLA writes 1.9e10 us where its model does not apply."""
+_UNPRICED_US = 0.01
+"""XLA writes this beside fusions that it gives to Triton, whatever their size: no price either. On
+an H100 those of attention's softmax took 100 us and more (docs/real-gpu.md)."""
 
 
 class Prices:
@@ -183,7 +186,9 @@ def _xla_us(line: Line) -> float | None:
         costs: Sequence[dict[str, object]] = json.loads(found[1])
         for cost in costs:
             us = cost["exec_time_us"]
-            if cost.get("name") == "sol" and isinstance(us, int | float) and us < _ABSURD_US:
+            if cost.get("name") != "sol" or not isinstance(us, int | float):
+                continue
+            if us < _ABSURD_US and us != _UNPRICED_US:
                 return float(us)
     return None
 

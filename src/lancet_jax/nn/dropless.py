@@ -9,6 +9,12 @@ expert axis send all their `T * k` choices to one of them, `G * T * k` rows of `
 load fills `1 / G` of it. With a capacity `C` it would be `E * C` rows, and what does not fit is
 dropped.
 
+`split-region` cuts such a layer along the batch, both directions at once: no token's way depends on
+another's, so a part that runs all of this on its own tokens gives them the same answers. Only sums
+over tokens, the weights' gradients, are rounded otherwise. A part's buffer is as much smaller as
+its tokens are fewer, and all parts together need as many products as the whole. It is done for
+`ragged`; the dense blocks of `padded` are sent as they are.
+
 Source: MegaBlocks (Gale et al., 2022) for dropless experts as grouped products.
 """
 

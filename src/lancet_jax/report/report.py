@@ -136,23 +136,28 @@ class Report:
 
     @staticmethod
     def of_compiled(compiled: Any) -> "Report":
-        """Report what a `lancet_jax.Compiled` hides, read back from its final schedule."""
+        """Report what a `lancet_jax.Compiled` hides, read back from its final schedule.
+
+        A cut step is held against the uncut one as XLA orders it, where both were compiled.
+        """
         final = compiled.schedule()
         outcome, costs = compiled.outcome, compiled.costs
+        old = outcome.rival or outcome
         graph = compiled.scheduled.snapshot()
         report = _report(
             compiled.scheduled.name,
             graph,
-            outcome.before or final,
+            old.before or final,
             final,
             outcome.plan,
+            matched=outcome.rival is None,
             drift=compiled.drift() if outcome.planned else None,
             notes=tuple(outcome.notes),
             seconds=outcome.seconds,
         )
         final = stock = Simulator(graph, costs)
-        if outcome.graph is not None and outcome.costs is not None:
-            stock = Simulator(outcome.graph, outcome.costs)
+        if old.graph is not None and old.costs is not None:
+            stock = Simulator(old.graph, old.costs)
         return replace(report, cuts=tuple(outcome.cuts), stock=stock, final=final)
 
     def pareto(self) -> tuple[Point, ...]:

@@ -1,0 +1,41 @@
+"""A cut that is about as good as none is tried where XLA's schedules will be compared."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hlo_passes import split_pass
+from hlo_passes.base import Context
+from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.cost.target import parse_target
+from hlo_passes.ir.module import Module
+from hlo_passes.split_exchange import SplitExchange
+
+STEP = Path(__file__).parents[1] / "split_exchange" / "capacity.mlir"
+
+
+def timeline(step_us):
+    times = ("compute_us", "exchange_us", "exposed_us", "exposed_all_to_all_us")
+    return SimpleNamespace(makespan_us=step_us, peak_bytes=0, **dict.fromkeys(times, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("checked", "cut_us", "is_cut"),
+    [(True, 104.0, True), (True, 106.0, False), (False, 101.0, False), (False, 99.0, True)],
+)
+def test_closeness(monkeypatch, checked, cut_us, is_cut):
+    module = Module.parse(STEP.read_text())
+    whole, steps = module.snapshot(), {}
+
+    def ordered(graph, context):
+        steps[len(graph.ops)] = graph
+        return timeline(100.0 if len(graph.ops) == len(whole.ops) else cut_us)
+
+    monkeypatch.setattr(split_pass, "ordered_timeline", ordered)
+    costs = TargetCosts(parse_target("h100:1x8"))
+    context = Context(costs=costs, fingerprint=module.fingerprint, module=module, checked=checked)
+    plan = SplitExchange(rho=2).plan(whole, context)
+    assert len(steps) == 2
+    assert bool(plan.splits) is is_cut
+    assert plan.after.step_us == (cut_us if is_cut else 100.0)
