@@ -17,12 +17,15 @@ Before and after
         answers_0 [ experts_1 ], answers_1 [ attention_0 ], attention_1
 
 Steps
-    1. Find where tokens are put into, and fetched from, buffers that are exchanged, and prove that
+    1. Where tokens are dispatched and combined by products with a one-hot mask, write and read
+       their rows by index instead (`rewrite/index_rows.py`), if the mask is proved to be one
+       (`analysis/one_hot.py`). Only a step that is then cut keeps that.
+    2. Find where tokens are put into, and fetched from, buffers that are exchanged, and prove that
        no two tokens share a row there (`analysis/distinct.py`). Of ragged exchanges, prove that
        rows are grouped by expert, fit in any case, and are treated one by one in between
        (`analysis/dropless/`).
-    2. Spread the cut from there over everything that has a rule.
-    3. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
+    3. Spread the cut from there over everything that has a rule.
+    4. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
        best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses
        ranges and their k first (`forward_ranges`); what it chose, what it would choose if there
        were halves alone, and no cut compete.
@@ -33,17 +36,23 @@ Numerics
     2 n u m; totals of 16-bit products are kept in 32 bits and rounded once.
     Where the step itself jumps (the derivative of a ReLU at zero, two experts with equal scores),
     rounding may fall on either side, as it may between any two programs.
+    A product with a one-hot mask turns one number that is not finite into a whole buffer of NaN,
+    rows by index do not: a step that overflows may have fewer NaN than it had.
 
 Limits
     Without `ragged_all_to_all` (XLA:CPU) the room for k parts is sent: for tests, not for speed.
-    Dispatch by one-hot products is left whole. So are dropless layers whose buffer may overflow,
-    whose rows are grouped otherwise than by expert, or which are cut in the forward pass alone: its
-    rows lie elsewhere in buffers of parts, where the backward pass would not find them.
+    One-hot products stay where the mask is a sum of several whose rows are counted apart (GShard's
+    two choices, written out), or slots are not counted as a prefix sum of one-hot experts.
+    Dropless layers stay whole whose buffer may overflow, whose rows are grouped otherwise than by
+    expert, or which are cut in the forward pass alone: its rows lie elsewhere in buffers of parts,
+    where the backward pass would not find them.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from msgspec.structs import replace
 
 from hlo_passes.analysis.blocks import exchanges_of, ragged_exchanges_of, walk_blocks
 from hlo_passes.analysis.dropless.layers import find_layers
@@ -57,6 +66,7 @@ from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Refusal, Split
+from hlo_passes.rewrite.indexed import Indexed, index_module
 from hlo_passes.rewrite.region import cut_tokens, groups_of
 from hlo_passes.split_pass import Candidate, PartsPass
 
@@ -94,6 +104,20 @@ class SplitRegion(PartsPass):
         Raises:
             OptionError: if `reach` is negative, or given for both directions.
         """
+        indexed = self._indexed(module, graph)
+        is_new = indexed.module is not module
+        with indexed.module.ir.context:
+            now = indexed.module.snapshot() if is_new else graph
+            for candidate in self._candidates(indexed.module, now, context):
+                yield _in_terms_of(graph, candidate, indexed)
+
+    def _indexed(self, module: Module, graph: Graph) -> Indexed:
+        """Return the module with one-hot products replaced by rows, where it may be cut."""
+        regions = {inside.name: self._region(inside) for inside, _ in graph.walk()}
+        return index_module(module, regions)
+
+    def _candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+        """Yield the cuts of a module without one-hot products."""
         stretches = tuple(self._stretches(module, graph))
         if self.reach is not None:
             if self.reach < 0 or self.direction == "both":
@@ -176,12 +200,27 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
         else:
             has_sites = sites.puts or sites.fetches or layers.layers
             why = f"its tokens have no {k} equal parts" if has_sites else (
-                "no exchange sends rows by index"
+                "no exchange sends rows by index, or by a mask that is proved to be one-hot"
             )  # fmt: skip
             reason = f"nothing is cut into {k} parts: {why}"
             place = min(exchanges_of(body) + ragged_exchanges_of(body))
             refusals.append(_refusal(graph, place, reason))
     return Candidate(tuple(splits), tuple(refusals))
+
+
+def _in_terms_of(graph: Graph, candidate: Candidate, indexed: Indexed) -> Candidate:
+    """Return a cut of a module with rows as one of the module that has products instead."""
+    names = indexed.names
+    splits = tuple(
+        replace(split, block=names[split.block], indexed=indexed.chosen.get(names[split.block], ()))
+        for split in candidate.splits
+    )
+    graphs = {inside.name: inside for inside, _ in graph.walk()}
+    told = tuple(
+        _refusal(graphs[name], place, f"its one-hot products stay: {reason}")
+        for name, place, reason in indexed.refusals
+    )
+    return Candidate(splits, (*candidate.refusals, *told))
 
 
 def _refusal(graph: Graph, place: int, reason: str) -> Refusal:

@@ -1,6 +1,7 @@
 """All five pipelines on one step, compiled for GPUs that are not there, and judged on networks.
 
     python -m scripts.bench_splitting --models gpt2_s_moe --gates switch --json splitting.json
+    python -m scripts.bench_splitting --models gpt2_s_moe --layers 4 --dispatch one_hot
 
 Every step is compiled for `--compile` once per pipeline and network in `--judge`, planned for it,
 the number of parts included (`k=2`; `-` where the plan is to leave the step uncut):
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--judge", default="h100:1x8,h100:8x8,a100:8x8,v100:8x8")
     parser.add_argument("--models", default="gpt2_s_moe")
     parser.add_argument("--gates", default="switch")
+    parser.add_argument("--dispatch", default="scatter", help="how the models dispatch")
     parser.add_argument("--steps", default="", help="steps of tests/steps.py, by name")
     parser.add_argument("--pipelines", default=";".join(PIPELINES))
     parser.add_argument("--dtype", default="bfloat16")
@@ -69,7 +71,9 @@ def steps(args: Any, gpus: Target) -> Iterator[GpuStep]:
     """Yield everything that is asked for."""
     for model in filter(None, args.models.split(",")):
         for gate in args.gates.split(","):
-            yield model_step(model, gpus, args.layers, gate=gate, dtype=args.dtype)
+            yield model_step(
+                model, gpus, args.layers, gate=gate, dtype=args.dtype, dispatch=args.dispatch
+            )
     for name in filter(None, args.steps.split(",")):
         from tests.steps import CASES, Size
 

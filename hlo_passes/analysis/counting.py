@@ -4,7 +4,8 @@
     count[t, e] = hot[0, e] + ... + hot[t, e]    grows by one with every token of that expert
     rank[t]     = sum over e of hot[t, e] * (count[t, e] + constant)
 
-Values may be reshaped, transposed and converted on the way.
+Groups of tokens may be counted by themselves, along further dims: `hot[g, t, e]`. Values may be
+reshaped, transposed and converted on the way.
 """
 
 import math
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.moves import counts_along
 from hlo_passes.analysis.split_rules.pointwise import splat_of
 from hlo_passes.analysis.split_rules.reduce import is_prefix, is_prefix_scan, reducer
 from hlo_passes.ir.attributes import integer, ints, shape_of
@@ -53,6 +55,8 @@ class Count:
         experts: how many experts there are; a token of another is not counted.
         counted: whether tokens before are counted in; else the value is one-hot.
         least: a number that none here is below.
+        group: per token, in the order of this value, which tokens it is counted with; None if all
+            are counted together.
         first: what the first token of an expert gets, where tokens before are counted in.
     """
 
@@ -60,6 +64,7 @@ class Count:
     experts: int
     counted: bool
     least: int
+    group: np.ndarray | None = None
     first: int = 1
 
 
@@ -164,38 +169,22 @@ class Counting:
             return None if is_flag and found and found.counted else self._moved(found, op, 1)
         if kind in ("add", "subtract"):
             return self._shifted(op, self._table)
-        is_sum = (kind == "reduce_window" and is_prefix(op, 0)) or (
-            kind == "scan" and integer(op, "dimension") == 0 and is_prefix_scan(op)
-        )
-        if is_sum and len(shape) == 2:
-            hot = self._table(op.operands[0])
-            if hot is not None and not hot.counted:
-                return replace(hot, counted=True)
+        along = [d for d in range(len(shape) - 1) if _is_prefix(op, kind, d)]
+        hot = self._table(op.operands[0]) if along else None
+        if hot is not None and not hot.counted and value == op.results[0]:
+            # A prefix sum over a dim of size 1 is one over any.
+            dim = max(along, key=lambda d: shape[d])
+            return replace(hot, counted=True, group=_groups(shape[:-1], dim))
         return None
 
     def _hot(self, op: ir.Operation) -> Count | None:
         """Recognise `expert[t] == e` with e in the last dim."""
         for expert, counted in (op.operands, list(op.operands)[::-1]):
-            if self._is_last_iota(counted):
+            if counts_along(counted) == len(shape_of(counted)) - 1:
                 narrow = self._without_last(expert)
                 if narrow is not None:
                     return Count(self.view(narrow), shape_of(counted)[-1], False, 0)
         return None
-
-    def _is_last_iota(self, value: ir.Value) -> bool:
-        """Whether a value counts along its last dim and is the same along the others."""
-        place, kind = self.body.made_by(value)
-        last = len(shape_of(value)) - 1
-        if kind == "broadcast_in_dim":
-            op = self.body.ops[place]
-            dims, source = ints(op, "broadcast_dimensions"), op.operands[0]
-            whole = bool(dims) and dims[-1] == last and shape_of(source)[-1] == shape_of(value)[-1]
-            others = shape_of(source)[:-1]
-            return whole and self._is_last_iota(source) and all(n == 1 for n in others)
-        if kind in ("reshape", "convert"):
-            source = self.body.ops[place].operands[0]
-            return shape_of(source)[-1:] == shape_of(value)[-1:] and self._is_last_iota(source)
-        return kind == "iota" and integer(self.body.ops[place], "iota_dimension") == last
 
     def _without_last(self, value: ir.Value) -> ir.Value | None:
         """Return what is repeated along the last dim, if that is all that happens there."""
@@ -242,14 +231,18 @@ class Counting:
             return None
         shape = shape_of(op.results[0])
         shape = shape[: len(shape) - extra]
-        at = found.expert.at
-        if op.name.endswith("transpose"):
-            source = shape_of(op.operands[0])
-            at = at.reshape(source[: len(source) - extra])
-            at = at.transpose(ints(op, "permutation")[: len(shape)])
-        if at.size != math.prod(shape):
+        source = shape_of(op.operands[0])
+
+        def move(at: np.ndarray) -> np.ndarray:
+            if op.name.endswith("transpose"):
+                at = at.reshape(source[: len(source) - extra])
+                at = at.transpose(ints(op, "permutation")[: len(shape)])
+            return at.reshape(shape)
+
+        if found.expert.at.size != math.prod(shape):
             return None
-        return replace(found, expert=View(found.expert.value, at.reshape(shape)))
+        group = None if found.group is None else move(found.group)
+        return replace(found, expert=View(found.expert.value, move(found.expert.at)), group=group)
 
     def _counts_exactly(self, value: ir.Value) -> bool:
         if (width := _width(value)) is not None:
@@ -259,8 +252,22 @@ class Counting:
 
     # --- views
 
+    def places(self, value: ir.Value) -> np.ndarray | None:
+        """Return the numbers of a value that counts along a dim, moved about; else None."""
+        root, at = self._followed(value)
+        place, kind = self.body.made_by(root)
+        if kind != "iota":
+            return None
+        dim = integer(self.body.ops[place], "iota_dimension")
+        return np.indices(shape_of(root))[dim].ravel()[at]
+
     def view(self, value: ir.Value) -> View:
-        """Follow a value back through what only moves its elements."""
+        """Return what a value has from where, through all that only moves elements."""
+        root, at = self._followed(value)
+        return View(self.numbers[root], at)
+
+    def _followed(self, value: ir.Value) -> tuple[ir.Value, np.ndarray]:
+        """Follow a value back to where its elements are from, and say which of those it has."""
         shape = shape_of(value)
         at = np.arange(math.prod(shape))
         while True:
@@ -275,7 +282,7 @@ class Counting:
             elif not self._keeps_elements(op, source, value):
                 break
             value = source
-        return View(self.numbers[value], at)
+        return value, at
 
     def _keeps_elements(self, op: ir.Operation, source: ir.Value, value: ir.Value) -> bool:
         """Whether an op keeps elements, their order and their numbers: none gets narrower."""
@@ -318,6 +325,21 @@ class Counting:
             return None
         number = splat_of(self.body.ops[place])
         return number.value if isinstance(number, ir.IntegerAttr | ir.FloatAttr) else None
+
+
+def _is_prefix(op: ir.Operation, kind: str, dim: int) -> bool:
+    """Whether an op is an inclusive prefix sum along a dim."""
+    if kind == "reduce_window" and len(op.results) == 1:
+        return is_prefix(op, dim)
+    return kind == "scan" and integer(op, "dimension") == dim and is_prefix_scan(op)
+
+
+def _groups(dims: tuple[int, ...], counted: int) -> np.ndarray | None:
+    """Number the groups of tokens that are counted along one of their dims."""
+    others = [size if d != counted else 1 for d, size in enumerate(dims)]
+    if math.prod(others) == 1:
+        return None
+    return np.broadcast_to(np.arange(math.prod(others)).reshape(others), dims)
 
 
 def only_chooses(op: ir.Operation, index: int) -> bool:

@@ -8,7 +8,9 @@ are, and sent beyond the buffer where a token is dropped.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
+import numpy as np
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.counting import Counting, direction_of
@@ -58,17 +60,34 @@ class DistinctRows:
             return False
         if len(columns) == 1:
             return self._is_flat(columns[0], dims[0])
+        if len(columns) == 3:
+            return any(
+                self._is_triple([columns[i] for i in order], [dims[i] for i in order])
+                for order in permutations(range(3))
+            )
         if len(columns) != 2:
             return False
         sides = (0, 1), (1, 0)
         return any(self._is_pair(columns[e], columns[r], dims[e], dims[r]) for e, r in sides)
 
-    def _is_pair(self, expert: ir.Value, rank: ir.Value, experts: int, slots: int) -> bool:
-        """Whether two columns are an expert and its rank."""
+    def _is_pair(
+        self, expert: ir.Value, rank: ir.Value, experts: int, slots: int,
+        group: ir.Value | None = None,
+    ) -> bool:  # fmt: skip
+        """Whether two columns are an expert and its rank, among the tokens of a group if given."""
         found = self.counting.rank(self._inside(rank, slots))
         if found is None or found.experts < experts:
             return False
+        if found.group is not None:
+            number = None if group is None else self.counting.places(group)
+            if number is None or not _tells_apart(number, found.group):
+                return False
         return self.counting.view(self._inside(expert, experts)).is_like(found.expert)
+
+    def _is_triple(self, columns: list[ir.Value], sizes: list[int]) -> bool:
+        """Whether three columns are a group of tokens, an expert, and its rank in that group."""
+        group, expert, rank = columns
+        return self._is_pair(expert, rank, sizes[1], sizes[2], group)
 
     def _is_flat(self, index: ir.Value, size: int) -> bool:
         """Whether an index is `expert * slots + rank` where the rank is below `slots`."""
@@ -84,7 +103,7 @@ class DistinctRows:
         left, right = self.body.ops[place].operands
         for base, rank in ((left, right), (right, left)):
             found, times = self.counting.rank(rank), self._times(base)
-            if found is not None and times is not None and found.least >= 0:
+            if found and times is not None and found.least >= 0 and found.group is None:
                 expert, slots = times
                 is_below = self._is_below(mask, rank, slots)
                 are_all = found.experts * slots >= size
@@ -156,3 +175,9 @@ class DistinctRows:
             return False
         left, right = self.body.ops[place].operands
         return self.numbers[left] == self.numbers[plain] and self.counting.splat(right) == 0
+
+
+def _tells_apart(number: np.ndarray, group: np.ndarray) -> bool:
+    """Whether tokens of different groups have different numbers."""
+    pairs = set(zip(number.ravel().tolist(), group.ravel().tolist(), strict=True))
+    return len(pairs) == len({n for n, _ in pairs})

@@ -180,16 +180,25 @@ def find_row_paths(body: Body, sites: Sites) -> RowPaths:
     """Find the row paths of a block."""
     puts = {site.exchange: site for site in sites.puts}
     fetches = {site.exchange: site for site in sites.fetches}
-    paths, refusals = [], {}
+    paths: list[RowPath] = []
+    refusals: dict[int, str] = {}
+    waits = "experts wait for the rows of all parts"
     for pair in pairs_of(body):
         if pair.first not in puts or pair.second not in fetches:
             continue
         try:
             put, fetch = puts[pair.first], fetches[pair.second]
             _check_same_rows(body, sites, put, fetch)
-            paths.append(_PathFinder(body, pair, put, fetch).find())
+            path = _PathFinder(body, pair, put, fetch).find()
         except NoSplit as reason:
-            refusals[pair.first] = f"experts wait for the rows of all parts: {reason}"
+            refusals[pair.first] = f"{waits}: {reason}"
+            continue
+        # Where rows of two exchanges meet, as where layers are computed anew before their gradient,
+        # those that came last go on.
+        for other in [other for other in paths if other.on_way & path.on_way]:
+            paths.remove(other)
+            refusals[other.put.exchange] = f"{waits}: they meet those of a later exchange"
+        paths.append(path)
     return RowPaths(tuple(paths), refusals)
 
 

@@ -277,6 +277,53 @@ def gather_rows(buffer: ir.Value, places: ir.Value) -> ir.Value:
     return new.results[0]
 
 
+def scatter_to(dims: Sequence[int], indices: ir.Value, rows: ir.Value) -> ir.Value:
+    """Add rows `[T, K, ...]` to an empty buffer `[*dims, ...]`, at index vectors int32 `[T, K, R]`.
+
+    Those that point beyond the buffer are dropped.
+    """
+    count, width = len(dims), shape_of(rows)[2:]
+    buffer = splat(type_like(rows.type, (*dims, *width)), 0)
+    columns, window = list(range(count)), list(range(2, 2 + len(width)))
+    numbers = stablehlo.ScatterDimensionNumbers.get(window, columns, [], [], columns, 2)
+    new = stablehlo.ScatterOp([buffer.type], [buffer], indices, [rows], numbers)
+    _combine(new.regions[0], type_like(buffer.type, ()), "add")
+    return new.results[0]
+
+
+def gather_or_zero(buffer: ir.Value, indices: ir.Value) -> ir.Value:
+    """Read rows `[T, K, ...]` of a buffer `[*dims, ...]` at index vectors int32 `[T, K, R]`.
+
+    Those that point beyond the buffer read zeros.
+    """
+    (*batch, count), dims = shape_of(indices), shape_of(buffer)
+    made = type_like(buffer.type, (*batch, *dims[count:]))
+    columns, offset = list(range(count)), list(range(2, 2 + len(dims) - count))
+    numbers = stablehlo.GatherDimensionNumbers.get(offset, columns, [], [], columns, 2)
+    sizes = ir.DenseI64ArrayAttr.get([1] * count + list(dims[count:]))
+    rows = op_of("gather", [buffer, indices], [made],
+                 {"dimension_numbers": numbers, "slice_sizes": sizes})[0]  # fmt: skip
+    last = broadcast(table([size - 1 for size in dims[:count]]), indices.type, [2])
+    above = compare(indices, "GE", splat(indices.type, 0))
+    inside = _reduce(binary("and", above, compare(indices, "LE", last)), 2, "and", 1)
+    mask = broadcast(inside, type_like(inside.type, shape_of(rows)), [0, 1])
+    return select(mask, rows, splat(rows.type, 0))
+
+
+def gather_in_batches(tables: ir.Value, indices: ir.Value) -> ir.Value:
+    """Read elements `[T, K]` of tables `[T, *dims]` at index vectors int32 `[T, K, R]`.
+
+    Each table has index vectors of its own; they are clamped.
+    """
+    count = shape_of(indices)[2]
+    columns = list(range(1, count + 1))
+    numbers = stablehlo.GatherDimensionNumbers.get([], columns, [0], [0], columns, 2)
+    sizes = ir.DenseI64ArrayAttr.get([1] * (count + 1))
+    made = type_like(tables.type, shape_of(indices)[:2])
+    return op_of("gather", [tables, indices], [made],
+                 {"dimension_numbers": numbers, "slice_sizes": sizes})[0]  # fmt: skip
+
+
 def _combine(region: ir.Region, kind: ir.Type, merge: str) -> None:
     """Fill a region with one binary op on its two arguments, or with its second argument."""
     location = ir.Location.current

@@ -5,7 +5,7 @@ the process. So ops are erased only after every use is gone, and no handle outli
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from jaxlib.mlir import ir, passmanager
 from jaxlib.mlir._mlir_libs import _jax_mlir_ext
@@ -168,6 +168,27 @@ def tie(block: ir.Block, values: Sequence[ir.Value]) -> None:
     owner = tied[0].owner.operation
     for old, new in zip(values, tied, strict=True):
         old.replace_all_uses_except(new, owner)
+
+
+def erase_unused(ops: Sequence[ir.Operation], pure: Collection[str]) -> None:
+    """Erase ops, and what is then read by nobody.
+
+    Args:
+        ops: ops that nobody reads.
+        pure: names of the ops that may go with them.
+    """
+    todo = list(ops)
+    while todo:
+        op = todo.pop()
+        makers = {v.owner.operation for v in op.operands if not isinstance(v, ir.BlockArgument)}
+        op.erase()
+        for maker in makers:
+            if maker.name in pure and not any(_is_read(result) for result in maker.results):
+                todo.append(maker)
+
+
+def _is_read(value: ir.Value) -> bool:
+    return next(iter(value.uses), None) is not None
 
 
 def clone_into(op: ir.Operation, now: dict[ir.Value, ir.Value]) -> ir.Operation:

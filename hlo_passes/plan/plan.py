@@ -51,7 +51,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         block: name of the block, as graphs are named (`main`, `main/while.3/1`).
-        first, last: places of its first and last op in that block, both included.
+        first, last: places of its first and last op in that block, both included; as the block is
+            once what is `indexed` is done.
         k: number of parts.
         along: `tokens` (rows are sent as they come), `capacity` (buffers are cut), or `trips` (so
             many trips of the loop whose body it is are run as one).
@@ -59,6 +60,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
             blocks of that dim).
         only: places of the ops that are cut, where not all between `first` and `last` are.
         ragged: whether only filled rows are sent.
+        indexed: places of all-to-alls in the block beside which products with one-hot masks are
+            first replaced by rows that are written and read by index.
     """
 
     block: str
@@ -69,6 +72,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[tuple[int, int, int], ...] = ()
     only: tuple[int, ...] = ()
     ragged: bool = False
+    indexed: tuple[int, ...] = ()
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
 from hlo_passes.plan.plan import Split
 from hlo_passes.rewrite.cutter import cut_block
+from hlo_passes.rewrite.indexed import index_blocks
 from hlo_passes.rewrite.rows import TOKENS, Groups, RowExchange
 from hlo_passes.rewrite.unroll import unroll
 
@@ -100,14 +101,21 @@ def cut_module(module: Module, splits: Sequence[Split]) -> Module:
         PlanError: if a split names a block or an op that the module does not have.
     """
     clone = module.copy()
-    groups = {g.name: g for g, _ in clone.snapshot().walk()} if splits else {}
-    blocks = dict(walk_blocks(clone.body))
+    names = [name for name, _ in walk_blocks(clone.body)]
+    index_blocks(clone, {split.block: split.indexed for split in splits if split.indexed})
+    graphs = {g.name: g for g, _ in clone.snapshot().walk()} if splits else {}
+    # Loops are named by their place in the block around them, which may have moved.
+    now = list(walk_blocks(clone.body))
+    groups = {name: graphs.get(new) for name, (new, _) in zip(names, now, strict=True)}
+    blocks = {name: block for name, (_, block) in zip(names, now, strict=True)}
     # The last stretch of a block first: what a cut moves stands behind it.
     ordered = sorted(splits, key=lambda split: -split.first)
     for name, block in blocks.items():
         for split in ordered:
             if split.block == name:
-                exchanges = groups_of(groups[name], clone.devices)
+                graph = groups[name]
+                assert graph is not None
+                exchanges = groups_of(graph, clone.devices)
                 with clone.ir.context:
                     _cut(block, split, exchanges, clone.devices)
     missing = [split.block for split in splits if split.block not in blocks]

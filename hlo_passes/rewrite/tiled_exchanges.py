@@ -112,10 +112,10 @@ def _rewrite(op: ir.Operation, split: int, peers: int, move: _Move) -> None:
     whole = [*shape[:split], peers * shape[split + 1], *shape[split + 2 :]]
     made = [size for d, size in enumerate(shape) if d != split]
     made[move.concat] *= peers
-    operand = op.operands[0]
+    operand, dealt = op.operands[0], None
     source = operand.owner
     if not isinstance(source, ir.Block) and source.name == _RESHAPE:
-        operand = source.operands[0]
+        operand, dealt = source.operands[0], source.operation
     attributes = {name: op.attributes[name] for name in op.attributes}
     number = ir.IntegerType.get_signless(64)
     attributes["split_dimension"] = ir.IntegerAttr.get(number, split)
@@ -134,6 +134,8 @@ def _rewrite(op: ir.Operation, split: int, peers: int, move: _Move) -> None:
         last.results[0].replace_all_uses_with(new)
     for old in (*reversed(move.ops), op):
         old.erase()
+    if dealt is not None and not any(True for _ in dealt.results[0].uses):
+        dealt.erase()
 
 
 def _replace(reshape: ir.Operation, value: ir.Value) -> None:

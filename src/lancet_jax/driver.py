@@ -329,7 +329,9 @@ def _notes_of(plan: Plan) -> Iterator[str]:
     if plan.race:
         yield describe_race(plan)
     if plan.splits:
-        yield f"{', '.join(plan.passes)}: cut into {plan.splits[0].k} parts"
+        rows = sum(len(split.indexed) for split in plan.splits)
+        first = f"; one-hot products beside {rows} all-to-alls became rows first" if rows else ""
+        yield f"{', '.join(plan.passes)}: cut into {plan.splits[0].k} parts{first}"
     if not plan.orders and not plan.pins:
         for refusal in plan.refusals:
             yield f"{refusal.op} {refusal.reason} {refusal.source}".strip()

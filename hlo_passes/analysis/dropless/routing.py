@@ -180,7 +180,7 @@ class Positions:
         reason = None
         for table, experts, rank in self._sums(indices):
             found = self.counting.rank(rank)
-            if found is None or found.first != 0:
+            if found is None or found.first != 0 or found.group is not None:
                 reason = "rows are not placed by their rank among those of their expert"
                 continue
             chosen = routing.chosen

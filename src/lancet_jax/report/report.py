@@ -287,8 +287,10 @@ def pieces_of(graph: Graph, splits: Sequence[Split]) -> frozenset[str]:
     found = set()
     for split in splits:
         block = blocks.get(split.block)
-        places = split.only or range(split.first, split.last + 1)
         if block is not None:
+            # With one-hot products become rows, a block has more ops than it had.
+            last = min(split.last, len(block.ops) - 1)
+            places = split.only or range(split.first, last + 1)
             found |= {stem_of(block.ops[p].key) for p in places if not block.ops[p].is_free}
     return frozenset(found)
 

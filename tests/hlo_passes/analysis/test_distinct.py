@@ -97,6 +97,33 @@ def test_a_scatter_that_says_so_is_believed():
     assert not proof.are_distinct(body.ops[-1].operands[0], (9, 2), 1)
 
 
+def counted_in_groups(gates, group):
+    """Two groups of tokens, each counted by itself."""
+    gates = gates.reshape(2, -1, EXPERTS)
+    expert = jnp.argmax(gates, -1)
+    hot = jax.nn.one_hot(expert, EXPERTS)
+    slot = jnp.sum((jnp.cumsum(hot, 1) - 1) * hot, -1).astype(jnp.int32)
+    columns = [group(expert.shape), expert, slot]
+    return jnp.stack([v.reshape(-1) for v in columns if v is not None], -1)
+
+
+@pytest.mark.parametrize(
+    ("group", "dims", "proved"),
+    [
+        (lambda shape: jax.lax.broadcasted_iota(jnp.int32, shape, 0), (2,), True),
+        (lambda shape: jax.lax.broadcasted_iota(jnp.int32, shape, 1), (TOKENS // 2,), False),
+        (lambda shape: jnp.zeros(shape, jnp.int32), (2,), False),
+        (lambda shape: None, (), False),
+    ],
+)
+def test_tokens_of_different_groups_have_rows_of_their_own(group, dims, proved):
+    def idiom(gates):
+        return counted_in_groups(gates, group)
+
+    gates = jnp.zeros((TOKENS, EXPERTS))
+    assert is_proved(idiom, (*dims, EXPERTS, SLOTS), gates) == proved
+
+
 @st.composite
 def programs(draw):
     """Draw a way to count slots, right or wrong."""
