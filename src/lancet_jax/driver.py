@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.base import Context, Pass, Pipeline
 from hlo_passes.choose_split import describe_race
 from hlo_passes.cost.roofline import TargetCosts
@@ -39,6 +40,9 @@ type PlanOn = Literal["every", "first"]
 
 DISABLE = "LANCET_JAX_DISABLE"
 """Environment variable that turns `lancet_jax.jit` into plain `jax.jit`; read at every call."""
+
+_CONTROL = ("stablehlo.case", "stablehlo.if", "stablehlo.while")
+"""Ops that devices can decide differently; XLA's schedule does not say what they were given."""
 
 
 def is_disabled() -> bool:
@@ -183,7 +187,11 @@ class StepRewriter:
         else:
             clone = _jax.clone(module)
         shared.leave(self._topic(module), Decision(plans, prices))
-        outcome.salt = self.salt(prices, clone)
+        text = clone.operation.get_asm(enable_debug_info=False)
+        if not now and any(kind in text for kind in _CONTROL):
+            step = Module.copy_of(module, opaque=self.opaque)
+            verify_no_deadlock(step.snapshot(), is_local=step.is_local)
+        outcome.salt = self.salt(prices, text)
         _jax.mark(clone, outcome.salt)
         if schedule is None:
             return _jax.Prepared(clone, options)
@@ -207,7 +215,7 @@ class StepRewriter:
         others = tuple(p for p in passes if not isinstance(p, ScheduleDw))
         return others, schedules[-1] if schedules else None
 
-    def salt(self, prices: str, module: ir.Module) -> str:
+    def salt(self, prices: str, program: str) -> str:
         """Return 16 hex digits over everything that the rewritten program depends on."""
         parts = [
             version("lancet-jax"),
@@ -215,7 +223,7 @@ class StepRewriter:
             self.passes.spec,
             prices,
             repr((self.opaque, self.memory_limit)),
-            module.operation.get_asm(enable_debug_info=False),
+            program,
         ]
         return sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -277,6 +285,7 @@ def run_on_stablehlo(
 
     Raises:
         PlanError: if a plan was made for another module.
+        DeadlockError: if an exchange of the step could be waited for for ever.
     """
     plans: list[Plan] = []
     for step in passes:
@@ -284,6 +293,7 @@ def run_on_stablehlo(
             plans.append(made[len(plans)])
         else:
             graph = module.snapshot()
+            verify_no_deadlock(graph, is_local=module.is_local)
             context = Context(
                 costs=costs.for_graph(graph),
                 fingerprint=module.fingerprint,
@@ -292,9 +302,11 @@ def run_on_stablehlo(
                 memory_limit=memory_limit if module.is_local else None,
             )
             plans.append(step.plan(graph, context))
-        rewritten = step.apply(module, plans[-1]).module
-        assert isinstance(rewritten, Module)
-        module = rewritten
+        result = step.apply(module, plans[-1])
+        assert isinstance(result.module, Module)
+        module = result.module
+        if result.changed:
+            verify_no_deadlock(module.snapshot(), is_local=module.is_local)
     return module, tuple(plans)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.analysis.footprint import parse_limit
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
@@ -115,7 +116,19 @@ def run_pass(
     context = context_of(module, costs.for_graph(graph), memory_limit)
     decided = chosen.plan(graph, context)
     verify_reordering(graph, decided.orders)
-    return chosen.apply(module, decided).module, decided
+    made = chosen.apply(module, decided).module
+    check_waits(made)
+    return made, decided
+
+
+def check_waits(module: AnyModule) -> None:
+    """Check that no exchange of a module can be waited for for ever.
+
+    Raises:
+        DeadlockError: if one can.
+    """
+    is_local = not isinstance(module, Module) or module.is_local
+    verify_no_deadlock(module.snapshot(), is_local=is_local)
 
 
 def follow(module: AnyModule, plan: Plan) -> AnyModule:
@@ -135,7 +148,9 @@ def follow(module: AnyModule, plan: Plan) -> AnyModule:
         step = ReorderScheduled(ScheduleDw())
     else:
         step = ScheduleDw()
-    return step.apply(module, plan).module
+    made = step.apply(module, plan).module
+    check_waits(made)
+    return made
 
 
 def module_text(module: AnyModule) -> str:
