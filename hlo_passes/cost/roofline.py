@@ -46,6 +46,8 @@ class TargetCosts:
         xla_exchanges: whether to take XLA's estimates of exchanges, where they ship.
         tf32: whether matrix products of f32 use TF32, as XLA does by default.
         program_devices: devices that the priced programs are for; 0 where that is not known.
+        places: which of the target's devices runs each partition of the program, as a mesh laid
+            them out; () for partition i on device i.
         contention: share by which an exchange in flight slows compute beside it.
     """
 
@@ -56,6 +58,7 @@ class TargetCosts:
     tf32: bool = True
     contention: float = 0.0
     program_devices: int = field(default=0, repr=False, compare=False)
+    places: tuple[int, ...] = ()
     _facts: dict[Op, _Facts] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +79,7 @@ class TargetCosts:
     def fingerprint(self) -> str:
         """16 hex digits over every figure that prices depend on."""
         tables = [t.to_json() if t else b"" for t in (self.measured, self._xla_table)]
-        options = (self.xla_compute, self.tf32, self.contention, self.target.name)
+        options = (self.xla_compute, self.tf32, self.contention, self.target.name, self.places)
         figures = (self.target.profile, self.target.topology.tiers)
         parts = [msgspec.json.encode(figures), *tables, repr(options).encode()]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -121,6 +124,8 @@ class TargetCosts:
             return Cost(collective.us, Source.GIVEN)
         topology = self.target.topology
         groups = collective.groups
+        if self.places:
+            groups = tuple(tuple(self.places[device] for device in row) for row in groups)
         if 1 < self.program_devices == collective.group_size < topology.devices:
             groups = ()
         size = len(groups[0]) if groups else topology.devices

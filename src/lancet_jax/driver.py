@@ -91,7 +91,10 @@ class StepRewriter:
         table = CostTable.load(self.table) if self.table is not None else None
         if table is not None:
             table.check_device(target)
-        return TargetCosts(target, table, xla_compute=is_same, program_devices=len(devices))
+        return TargetCosts(
+            target, table, xla_compute=is_same, program_devices=len(devices),
+            places=_places(devices),
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ around one compile
 
@@ -252,6 +255,17 @@ def resolve_target(target: str | None, devices: Sequence[Any]) -> Target:
     if target is not None:
         return parse_target(target)
     return target_of_devices(devices[0].device_kind, len(devices), _devices_per_node(devices))
+
+
+def _places(devices: Sequence[Any]) -> tuple[int, ...]:
+    """Return the place of every partition's device among all, by their ids; () if it is its own.
+
+    Groups of exchanges name partitions, and a mesh says in which order devices run those.
+    """
+    by_id = sorted(range(len(devices)), key=lambda partition: devices[partition].id)
+    place = {partition: i for i, partition in enumerate(by_id)}
+    places = tuple(place[partition] for partition in range(len(devices)))
+    return () if places == tuple(range(len(devices))) else places
 
 
 def _devices_per_node(devices: Sequence[Any]) -> int | None:
