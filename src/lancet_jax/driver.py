@@ -30,6 +30,7 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax import _cuda, _jax
 from lancet_jax.agree import Decision, Peers, SharedPlans
+from lancet_jax.cut_memory import CutMemory
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
 from lancet_jax.outcome import Outcome
 from lancet_jax.partition import source_of
@@ -169,6 +170,7 @@ class StepRewriter:
         first = shared.made(self._topic(module))
         prices = first.prices if first else f"{costs.name} {costs.fingerprint}"
         plans: tuple[Plan, ...] = ()
+        memory: CutMemory | None = None
         now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
         if now:
             ragged = devices[0].platform == "gpu"
@@ -182,6 +184,8 @@ class StepRewriter:
             outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
             outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
             options |= split_options(devices, bool(outcome.cuts))
+            if outcome.cuts:
+                memory = CutMemory.of(source.module.snapshot(), now)
             if schedule is None:
                 outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
                 outcome.notes.append("the order is pinned by barriers in StableHLO")
@@ -196,16 +200,20 @@ class StepRewriter:
             verify_no_deadlock(step.snapshot(), is_local=step.is_local)
         outcome.salt = self.salt(prices, text)
         _jax.mark(clone, outcome.salt)
+
+        def finish(executable: Any) -> None:
+            if edit is not None:
+                edit.on_finished(executable)
+            if memory is not None:
+                outcome.notes += memory.notes(executable, self.memory_limit)
+            self._complain(outcome)
+
+        edit = None
         if schedule is None:
-            return _jax.Prepared(clone, options)
+            return _jax.Prepared(clone, options, on_finished=finish)
         edit = ScheduleEdit(
             schedule, len(devices), costs, outcome, shared, self.opaque, self.memory_limit
         )
-
-        def finish(executable: Any) -> None:
-            edit.on_finished(executable)
-            self._complain(outcome)
-
         options |= cost_options(devices)
         return _jax.Prepared(clone, options, edit.on_scheduled, finish)
 
