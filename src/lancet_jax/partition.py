@@ -64,7 +64,7 @@ def source_of(
             return Source(module, notes=("not partitioned first: it has no all-to-all to cut",))
         local = partitioned(module, proto)
     except LancetError as error:
-        return Source(module, notes=(f"not partitioned first: {error.what}",))
+        return Source(module, notes=(f"not partitioned first: {error.what}; {error.remedy}",))
     by_us = time.perf_counter() - started - by_xla
     note = (
         f"partitioned first: {_count(local)} all-to-alls to cut"

@@ -1,5 +1,6 @@
 """`lancet-jax opt`: rewrite a module file, by passes or by a saved plan."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from lancet_jax.cli.files import (
     read,
     working,
 )
+from lancet_jax.cli.local import local_source
 
 
 def opt(
@@ -73,19 +75,27 @@ def opt(
     saved = Plan.load(plan) if plan is not None else None
     module, graph, prices = read(file, target, costs, opaque)
     done: list[Plan] = []
+    notes = opaque_notes(graph, module.opaque)
     with working("rewriting"):
         if saved is not None:
-            module, done = follow(module, saved), [saved]
+            module, done = follow(as_planned(module, saved, prices), saved), [saved]
         else:
+            source = local_source(module, passes, prices)
+            whole, module = module, source.module if source else module
+            notes += source.notes if source else ()
             for step in passes:
                 module, decided = run_pass(module, step, prices, limit)
                 done.append(decided)
+            if source is not None and module is source.module:
+                module = whole  # nothing was changed: not even partitioned
     if output is not None:
         write_atomically(output, module_text(module).encode())
     if output is None and not json:
         print(module_text(module))
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
     else:
-        _tell(module, done, output, opaque_notes(graph, module.opaque), json)
+        _tell(module, done, output, notes, json)
 
 
 def _tell(
@@ -98,6 +108,7 @@ def _tell(
             "output": str(output) if output else None,
             "plans": [p.hash for p in done],
             "changed": any(p.changes for p in done),
+            "notes": list(notes),
         })  # fmt: skip
     else:
         moved = sum(len(p.moves) for p in done)
@@ -129,6 +140,14 @@ def check_waits(module: AnyModule) -> None:
     """
     is_local = not isinstance(module, Module) or module.is_local
     verify_no_deadlock(module.snapshot(), is_local=is_local)
+
+
+def as_planned(module: AnyModule, plan: Plan, costs: TargetCosts) -> AnyModule:
+    """Return the module that a plan was made for: the file's, or that one partitioned first."""
+    if not plan.splits or plan.module == module.fingerprint:
+        return module
+    source = local_source(module, (SplitRegion(),), costs)
+    return source.module if source is not None else module
 
 
 def follow(module: AnyModule, plan: Plan) -> AnyModule:

@@ -29,6 +29,7 @@ from lancet_jax.cli.files import (
     stdout,
     working,
 )
+from lancet_jax.cli.local import local_source
 from lancet_jax.report.pareto import show_pareto
 from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report
@@ -72,14 +73,19 @@ def plan(
     json
         Print the report as JSON.
     """
-    parse_pipeline(pipeline)
+    passes = parse_pipeline(pipeline).passes
     limit = parse_limit(memory_limit)
     module, graph, prices = read(file, target, costs, opaque)
     with working("planning"):
+        source = local_source(module, passes, prices)
+        if source is not None and source.is_partitioned:
+            module, graph = source.module, source.module.snapshot()
+            prices = prices.for_graph(graph)
         decided = decide(module, graph, prices, pipeline, limit)
     if output is not None:
         decided.save(output)
     report = report_of(module, graph, prices, decided, limit)
+    report = replace(report, notes=(*report.notes, *(source.notes if source else ())))
     with working("ordering under limits of memory"):
         points = report.pareto() if pareto else None
     if json:
