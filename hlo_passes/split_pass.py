@@ -63,6 +63,7 @@ class SplitPass(Pass):
     """
 
     tier: ClassVar[Tier] = Tier.REASSOCIATES
+    per_device: ClassVar[bool] = True
 
     rho: int = 8
     memory_limit: int | None = None

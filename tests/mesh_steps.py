@@ -20,7 +20,7 @@ from tests.steps import CASES, Case, Maker, Size, attention, exchange, norm, sca
 
 def mesh_with(devices, other, across=False):
     """A mesh of 8 expert devices (4 of 8 in all) and another axis; experts in a node, or not."""
-    experts = 8 if len(devices) >= 64 else 4
+    experts = 4 if len(devices) == 8 else 8
     grid = np.array(devices).reshape(-1, experts)
     if across:
         grid = np.array(devices).reshape(experts, -1).T

@@ -66,6 +66,13 @@ def deadlocks(
         yield from _crossed(inside, order, devices)
 
 
+def issued_in(op: Op) -> Iterator[Op]:
+    """Yield an op if it is an exchange, and the exchanges inside it, in order."""
+    if op.collective is not None:
+        yield op
+    yield from _inside(op)
+
+
 def _inside(op: Op) -> Iterator[Op]:
     """Yield the exchanges inside a loop, a branch or a call, in order."""
     for graph in (*(() if op.condition is None else (op.condition,)), *op.inner):
@@ -74,16 +81,14 @@ def _inside(op: Op) -> Iterator[Op]:
 
 def _issued(graph: Graph) -> Iterator[Op]:
     for op in graph.ops:
-        if op.collective is not None:
-            yield op
-        yield from _inside(op)
+        yield from issued_in(op)
 
 
 def _divided(op: Op, decision: Labels, devices: int) -> Iterator[DeadlockError]:
     """Find exchanges whose members decide differently whether to come to them."""
     apart = [
         (inside, row) for inside in _inside(op)
-        for row in _rows(inside.collective, devices) if not is_same(decision, row)
+        for row in members_of(_exchange(inside), devices) if not is_same(decision, row)
     ]  # fmt: skip
     if not apart:
         return
@@ -119,8 +124,8 @@ def _other_order(branches: Sequence[Sequence[Op]], devices: int) -> tuple[Op, Op
         for other in branches:
             known = [op for op in other if _signature(op) in place]
             for first, then in pairwise(known):
-                if place[_signature(first)] > place[_signature(then)] and _shared(
-                    _rows(first.collective, devices), _rows(then.collective, devices)
+                if place[_signature(first)] > place[_signature(then)] and shared(
+                    members_of(_exchange(first), devices), members_of(_exchange(then), devices)
                 ):
                     return first, then
     return None
@@ -128,8 +133,7 @@ def _other_order(branches: Sequence[Sequence[Op]], devices: int) -> tuple[Op, Op
 
 def _signature(op: Op) -> tuple[object, ...]:
     """Return what tells devices that they are in the same exchange."""
-    assert op.collective is not None
-    c = op.collective
+    c = _exchange(op)
     return c.kind, c.groups, c.bytes, c.channel
 
 
@@ -140,13 +144,13 @@ def _crossed(graph: Graph, order: Sequence[int], devices: int) -> Iterator[Deadl
         op = graph.ops[i]
         if op.is_done:
             flying.pop(op.start, None)
-        issued = [op] if op.collective is not None else list(_inside(op))
+        issued = list(issued_in(op))
         for other in flying.values():
             for new in issued:
-                if _domain(new) == _domain(other):
+                if _exchange(new).domain == _exchange(other).domain:
                     continue
-                rows = _rows(new.collective, devices), _rows(other.collective, devices)
-                if both := _shared(*rows, least=2):
+                rows = members_of(_exchange(new), devices), members_of(_exchange(other), devices)
+                if both := shared(*rows, least=2):
                     yield DeadlockError(
                         _place(new),
                         f"starts while {_named(other)} is in flight on another stream, and devices"
@@ -159,13 +163,13 @@ def _crossed(graph: Graph, order: Sequence[int], devices: int) -> Iterator[Deadl
             flying[op.id] = op
 
 
-def _domain(op: Op) -> str:
-    return op.collective.domain if op.collective is not None else ""
+def _exchange(op: Op) -> Collective:
+    assert op.collective is not None
+    return op.collective
 
 
-def _rows(exchange: Collective | None, devices: int) -> Groups:
+def members_of(exchange: Collective, devices: int) -> Groups:
     """Return who waits for whom; of a permutation, all that pairs join."""
-    assert exchange is not None
     if exchange.kind != "collective_permute":
         return exchange.groups or (tuple(range(devices)),)
     joined: list[set[int]] = []
@@ -176,7 +180,7 @@ def _rows(exchange: Collective | None, devices: int) -> Groups:
     return tuple(tuple(sorted(group)) for group in joined)
 
 
-def _shared(one: Groups, other: Groups, least: int = 1) -> tuple[int, ...]:
+def shared(one: Groups, other: Groups, least: int = 1) -> tuple[int, ...]:
     """Return devices that a group of each has, if they are at least so many."""
     for row in one:
         for members in other:

@@ -122,12 +122,7 @@ class TargetCosts:
         """
         if collective.us is not None:
             return Cost(collective.us, Source.GIVEN)
-        topology = self.target.topology
-        groups = collective.groups
-        if self.places:
-            groups = tuple(tuple(self.places[device] for device in row) for row in groups)
-        if 1 < self.program_devices == collective.group_size < topology.devices:
-            groups = ()
+        topology, groups = self.target.topology, self._groups(collective)
         size = len(groups[0]) if groups else topology.devices
         bytes = collective.busiest_bytes * fraction
         if size < 2 or bytes <= 0:
@@ -138,6 +133,19 @@ class TargetCosts:
             if table is not None and us is not None:
                 return Cost(us, table.cost_source)
         return Cost(topology.time_us(collective.kind, bytes, groups), Source.LINK)
+
+    def nodes_of(self, collective: Collective) -> int:
+        """Return how many nodes the widest group of an exchange reaches."""
+        return self.target.topology.nodes_of(self._groups(collective))
+
+    def _groups(self, collective: Collective) -> tuple[tuple[int, ...], ...]:
+        """Return groups of the target's devices; () for all of them."""
+        groups = collective.groups
+        if self.places:
+            groups = tuple(tuple(self.places[device] for device in row) for row in groups)
+        if 1 < self.program_devices == collective.group_size < self.target.topology.devices:
+            groups = ()
+        return groups
 
     def _scale(self, kind: str, matmul: bool) -> float:
         """Return what measured kernels of a kind took, over what the roofline says of them."""

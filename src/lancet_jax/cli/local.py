@@ -10,7 +10,6 @@ from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import Target
 from hlo_passes.ir.module import Module
-from hlo_passes.split_pass import SplitPass
 from lancet_jax import _jax, aot
 from lancet_jax.errors import UnsupportedError
 from lancet_jax.partition import Source, source_of
@@ -32,7 +31,7 @@ def local_source(module: AnyModule, passes: Sequence[Pass], costs: TargetCosts) 
     if not isinstance(module, Module):
         return None
     devices = module.devices
-    if devices == 1 and any(isinstance(step, SplitPass) for step in passes):
+    if devices == 1 and any(step.per_device for step in passes):
         spread = max(map(_size_of, _MESH.findall(module.text())), default=1)
         if spread > 1:
             note = (

@@ -17,6 +17,7 @@ from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
 from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.separate_tiers import SeparateTiers
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.verify import verify_reordering
 from lancet_jax.cli.files import (
@@ -144,7 +145,7 @@ def check_waits(module: AnyModule) -> None:
 
 def as_planned(module: AnyModule, plan: Plan, costs: TargetCosts) -> AnyModule:
     """Return the module that a plan was made for: the file's, or that one partitioned first."""
-    if not plan.splits or plan.module == module.fingerprint:
+    if not (plan.splits or plan.domains) or plan.module == module.fingerprint:
         return module
     source = local_source(module, (SplitRegion(),), costs)
     return source.module if source is not None else module
@@ -161,6 +162,8 @@ def follow(module: AnyModule, plan: Plan) -> AnyModule:
     step: Pass
     if plan.pins:
         step = PinOrder()
+    elif plan.domains:
+        step = SeparateTiers()
     elif plan.splits:
         step = SplitRegion()
     elif isinstance(module, ScheduledModule):
