@@ -29,9 +29,9 @@ def execute(problem: Problem, order: Sequence[int], contention: float = 0.0) -> 
     """
     start = [0.0] * problem.size
     finish = [0.0] * problem.size
-    compute = flight = 0.0
+    compute = exchange = flight = 0.0
     ends = [0.0] * problem.streams.count
-    preds, apart = problem.preds, problem.streams.apart
+    preds, apart, one = problem.preds, problem.streams.apart, problem.streams.is_one
     for op in order:
         ready = 0.0
         for before in preds[op]:  # a plain loop: this is where planning spends its time
@@ -43,15 +43,21 @@ def execute(problem: Problem, order: Sequence[int], contention: float = 0.0) -> 
             continue
         begin = max(ready, compute)
         if lane is not Lane.COMPUTE:
-            begin = max(begin, problem.free_us(op, ends), *(finish[e] for e in apart.get(op, ())))
+            if not one:
+                exchange = max(
+                    problem.free_us(op, ends), *(finish[e] for e in apart.get(op, ())), 0
+                )
+            begin = max(begin, exchange)
         if contention and lane is Lane.COMPUTE:
             us += contention * max(0.0, min(us, flight - begin))
         start[op], finish[op] = begin, begin + us
         if lane is not Lane.EXCHANGE:
             compute = finish[op]
         if lane is not Lane.COMPUTE:
-            problem.hold(op, ends, finish[op])
-            flight = max(ends)
+            exchange = flight = finish[op]
+            if not one:
+                problem.hold(op, ends, finish[op])
+                flight = max(ends)
     return Run(tuple(start), max(finish, default=0.0))
 
 

@@ -75,20 +75,13 @@ def opt(
     limit = parse_limit(memory_limit)
     saved = Plan.load(plan) if plan is not None else None
     module, graph, prices = read(file, target, costs, opaque)
-    done: list[Plan] = []
     notes = opaque_notes(graph, module.opaque)
     with working("rewriting"):
         if saved is not None:
             module, done = follow(as_planned(module, saved, prices), saved), [saved]
         else:
-            source = local_source(module, passes, prices)
-            whole, module = module, source.module if source else module
-            notes += source.notes if source else ()
-            for step in passes:
-                module, decided = run_pass(module, step, prices, limit)
-                done.append(decided)
-            if source is not None and module is source.module:
-                module = whole  # nothing was changed: not even partitioned
+            module, done, said = rewrite(module, passes, prices, limit)
+            notes += said
     if output is not None:
         write_atomically(output, module_text(module).encode())
     if output is None and not json:
@@ -117,6 +110,21 @@ def _tell(
         print(f"wrote {output}: {moved} ops moved beside exchanges{parts}")
         for note in notes:
             print(f"note: {note}")
+
+
+def rewrite(
+    module: AnyModule, passes: Sequence[Pass], costs: TargetCosts, memory_limit: int | None
+) -> tuple[AnyModule, list[Plan], tuple[str, ...]]:
+    """Run passes on a module file, partitioned first if need be; return plans and notes too.
+
+    What no pass changes is returned as it was, not even partitioned.
+    """
+    source, done = local_source(module, passes, costs), []
+    made = first = source.module if source is not None else module
+    for step in passes:
+        made, decided = run_pass(made, step, costs, memory_limit)
+        done.append(decided)
+    return (module if made is first else made), done, source.notes if source is not None else ()
 
 
 def run_pass(
