@@ -50,7 +50,8 @@ def deadlocks(
     ]
     named = [g for inside in everything for op in inside.ops if op.collective
              for g in op.collective.groups]  # fmt: skip
-    devices = max([graph.devices, *(1 + max(row) for row in named if row)])
+    spread = [len(labels) for inside in everything for labels in inside.spread]
+    devices = max([graph.devices, *spread, *(1 + max(row) for row in named if row)])
     controls = [
         (inside, op) for inside in everything for op in inside.ops
         if op.kind != "manual_computation" and op.inner and next(_inside(op), None)

@@ -89,7 +89,7 @@ class Replicas:
                 is the same for all devices.
         """
         held: dict[int, Leaves] = {v.id: (SAME,) * len(v.leaves) for v in graph.values if v.op < 0}
-        given = [(labels,) for labels in graph.spread] if given is None else given
+        given = [(self._of_all(labels),) for labels in graph.spread] if given is None else given
         held |= {i: leaves for i, leaves in enumerate(given) if i in held}
         held |= {here: around[there] for here, there in graph.captured if around}
         for op in graph.ops:
@@ -128,8 +128,24 @@ class Replicas:
         if op.collective is not None:
             labels = received(op.collective, labels, self.devices)
         elif op.by_rank and is_local:
-            labels = tuple(range(self.devices)) if self.devices > 1 else SAME
+            labels = self._nobody
         return (labels,) * made
+
+    @property
+    def _nobody(self) -> Labels:
+        """What no two devices share."""
+        return tuple(range(self.devices)) if self.devices > 1 else SAME
+
+    def _of_all(self, labels: Labels) -> Labels:
+        """Number the devices that a mesh leaves out, each for itself."""
+        rest = range(len(labels), self.devices) if labels else ()
+        return labels + tuple(self.devices + device for device in rest)
+
+    def _both(self, ours: Leaves, theirs: Leaves) -> Leaves:
+        """Meet tensor by tensor; of what does not fit together nothing is known."""
+        if len(ours) != len(theirs):
+            return (self._nobody,) * len(ours)
+        return tuple(meet(a, b) for a, b in zip(ours, theirs, strict=True))
 
     def _loop(self, graph: Graph, op: Op, held: dict[int, Leaves], is_local: bool) -> Leaves:
         """Follow a loop until no trip changes who shares what it carries."""
@@ -145,7 +161,7 @@ class Replicas:
                 decision = SAME  # XLA has counted the trips
             self._note(graph, op, decision)
             after = self.run(body, given, held, is_local)
-            found = tuple(meet(meet(a, b), decision) for a, b in zip(carried, after, strict=True))
+            found = tuple(meet(leaf, decision) for leaf in self._both(carried, after))
             if found == carried:
                 return carried
             carried = found
@@ -158,7 +174,7 @@ class Replicas:
         results = decision[:1] * made
         for place, inner in enumerate(op.inner):
             after = self.run(inner, others[place : place + 1], held, is_local)
-            results = tuple(meet(a, b) for a, b in zip(results, after, strict=True))
+            results = self._both(results, after)
         return results
 
     def _note(self, graph: Graph, op: Op, decision: Labels) -> None:
