@@ -162,10 +162,12 @@ class PartsPass(SplitPass):
             is_first = (self.k is not None or not fits) and best is None
             worth = _WORTH if best is None else _MORE
             limit = self.limit(cut_graph, context)
+            if not is_first and timeline.makespan_us >= after.makespan_us * (1 - worth):
+                continue
             if limit is not None and timeline.peak_bytes > limit:
                 needs = timeline.peak_bytes
                 refusals.append(_too_large(graph.name, candidate.name, needs, limit))
-            elif is_first or timeline.makespan_us < after.makespan_us * (1 - worth):
+            else:
                 best, after = candidate, timeline
         if candidates and best is None:
             refusals.append(Refusal(op=graph.name, reason="no cut makes the step shorter"))
