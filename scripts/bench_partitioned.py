@@ -34,7 +34,8 @@ from tests.steps import CASES, Size
 STEPS = IDIOMS | {"two_axes": CASES["two_axes"]} | MESHES
 CUTS = {"exchanges": "split-exchange{k=2},schedule-dw", "tokens": "split-region{k=2},schedule-dw"}
 _PAGE = "<!-- table -->"
-_LINE = re.compile(r"\s*/?[\w\-./]*?/((?:tests|hlo_passes|src)/\S+:\d+)")
+_PLACE = re.compile(r"/\S*?/(?:site-packages/)?((?:tests|src|flax|jax|optax)/[\w/]+\.py:\d+)")
+_WHOLE = re.compile(r"^\S+ (?P<why>stays whole: .*?) (?P<place>\S+:\d+)$")
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def made(args: argparse.Namespace) -> list[dict[str, Any]]:
                 jnp.bfloat16)  # fmt: skip
     rows: list[dict[str, Any]] = []
     for name in args.steps.split(","):
-        row: dict[str, Any] = {"step": name, "what": _first_line(STEPS[name]), "pipelines": {}}
+        row: dict[str, Any] = {"step": name, "pipelines": {}}
         for cut, pipeline in CUTS.items():
             print(f"{name} {cut} ...", file=sys.stderr, flush=True)
             row[cut] = verified(name, pipeline)
@@ -148,7 +149,9 @@ def show(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         cells = (_closeness(row[cut]) for cut in CUTS)
-        lines.append(f"| `{row['step']}` | {row['what']} | {' | '.join(cells)} |")
+        lines.append(
+            f"| `{row['step']}` | {_first_line(STEPS[row['step']])} | {' | '.join(cells)} |"
+        )
     columns = ("step", "pipeline", "step µs", "exchanges µs", "exposed µs", "exposed all-to-all µs",
                "temp MB", "cut", "capture s", "of it XLA first, back", "XLA s")  # fmt: skip
     lines += [
@@ -186,16 +189,21 @@ def _figures(found: dict[str, Any]) -> str:
 
 
 def _refusals(rows: list[dict[str, Any]]) -> list[str]:
-    """List what was left whole, once for every reason and line of a step."""
+    """List what was left whole, once for every reason in a step, with the lines that it is at."""
     lines = []
     for row in rows:
-        found: dict[str, None] = {}
+        found: dict[str, dict[str, None]] = {}
         for result in (*(row[cut] for cut in CUTS), *row["pipelines"].values()):
             for note in result.get("notes", ()):
-                if "stays whole" in note or "not partitioned" in note or "no cut" in note:
-                    found[_LINE.sub(r" (\1)", re.sub(r"^\S+/(\w+#\d+)", r"\1", note))] = None
+                said = _PLACE.sub(r"\1", note)
+                if match := _WHOLE.match(said):
+                    found.setdefault(match["why"], {})[match["place"]] = None
+                elif "not partitioned" in said or "no cut" in said:
+                    found[said.removeprefix("main ")] = {}
         if found:
-            lines += [f"- `{row['step']}`", *(f"  - {note}" for note in found)]
+            lines.append(f"- `{row['step']}`")
+        for why, places in found.items():
+            lines.append(f"  - {why}" + (f" ({', '.join(places)})" if places else ""))
     return ["What was left whole, and why:", "", *lines] if lines else []
 
 

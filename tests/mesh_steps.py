@@ -66,12 +66,12 @@ def data_experts(devices, size=Size(), abstract=False, across=False):
 
 
 def experts_across_nodes(devices, size=Size(), abstract=False):
-    """The same, each expert axis over as many nodes as it has devices."""
+    """Data and expert axes, each expert axis over as many nodes as it has devices."""
     return data_experts(devices, size, abstract, across=True)
 
 
 def experts_inside_nodes(devices, size=Size(), abstract=False):
-    """The same, each expert axis in one node."""
+    """Data and expert axes, each expert axis in one node."""
     return data_experts(devices, size, abstract)
 
 
