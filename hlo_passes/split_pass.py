@@ -154,20 +154,24 @@ class PartsPass(SplitPass):
         refusals, race = [], {}
         whole = self.limit(graph, context)
         fits = whole is None or before.peak_bytes <= whole
+        free = replace_fields(context, memory_limit=None)
         for candidate in candidates:
             cut = cut_module(context.module, candidate.splits)
             cut_graph = cut.snapshot()
-            timeline = ordered_timeline(cut_graph, context)
-            race[candidate.name] = prediction_of(timeline)
+            timeline = ordered_timeline(cut_graph, free)
             is_first = (self.k is not None or not fits) and best is None
-            worth = _WORTH if best is None else _MORE
+            enough = after.makespan_us * (1 - (_WORTH if best is None else _MORE))
             limit = self.limit(cut_graph, context)
-            if not is_first and timeline.makespan_us >= after.makespan_us * (1 - worth):
-                continue
-            if limit is not None and timeline.peak_bytes > limit:
-                needs = timeline.peak_bytes
-                refusals.append(_too_large(graph.name, candidate.name, needs, limit))
-            else:
+            wins = is_first or timeline.makespan_us < enough
+            if wins and limit is not None and timeline.peak_bytes > limit:
+                # Orders that fit are dear to make: only for what would win with any.
+                timeline = ordered_timeline(cut_graph, context)
+                wins = is_first or timeline.makespan_us < enough
+                if wins and timeline.peak_bytes > limit:
+                    needs, wins = timeline.peak_bytes, False
+                    refusals.append(_too_large(graph.name, candidate.name, needs, limit))
+            race[candidate.name] = prediction_of(timeline)
+            if wins:
                 best, after = candidate, timeline
         if candidates and best is None:
             refusals.append(Refusal(op=graph.name, reason="no cut makes the step shorter"))
