@@ -82,6 +82,9 @@ class Pass(ABC):
 
     tier: ClassVar[Tier]
 
+    per_device: ClassVar[bool] = False
+    """Whether it needs the ops of one device: a step that XLA would partition is, first."""
+
     @classmethod
     def pass_name(cls) -> str:
         """Return the name on the command line: `ScheduleDw` is `schedule-dw`."""

@@ -31,5 +31,9 @@ class PlanError(LancetError, ValueError):
     """A plan that belongs to another module, target or version, or breaks the program's order."""
 
 
+class DeadlockError(LancetError, RuntimeError):
+    """A program, or an order of it, in which devices could wait for each other for ever."""
+
+
 class VerifyError(LancetError, RuntimeError):
     """A module that a pass left illegal. Never caused by a user."""

@@ -5,12 +5,13 @@ from hlo_passes.choose_split import ChooseSplit
 from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.separate_tiers import SeparateTiers
 from hlo_passes.split_exchange import SplitExchange
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.unroll_loops import UnrollLoops
 
 PASSES: tuple[type[Pass], ...] = (
-    ScheduleDw, SplitExchange, SplitRegion, UnrollLoops, ChooseSplit, PinOrder,
+    ScheduleDw, SplitExchange, SplitRegion, UnrollLoops, ChooseSplit, SeparateTiers, PinOrder,
 )  # fmt: skip
 """Every pass that can be named."""
 

@@ -37,6 +37,7 @@ from hlo_passes.plan.list_schedule import list_order
 from hlo_passes.plan.plan import Move, Plan, Refusal
 from hlo_passes.plan.problem import Problem
 from hlo_passes.plan.simulate import Simulator, execute
+from hlo_passes.plan.streams import uncrossed
 from hlo_passes.plan.timeline import Timeline, prediction_of
 
 type Strategy = Literal["best", "greedy", "list"]
@@ -116,6 +117,10 @@ class ScheduleDw(Pass):
             ).order
         if self.strategy in ("best", "list"):
             candidates["list"] = list_order(problem, memory_limit=limit, contention=contention)
+        candidates = {
+            name: uncrossed(problem.streams, problem.preds, order) if name != "stock" else order
+            for name, order in candidates.items()
+        }
         best = _shortest(problem, candidates, limit, contention)
         return (best, None) if best == "stock" else (best, tuple(candidates[best]))
 

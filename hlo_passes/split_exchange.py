@@ -46,7 +46,7 @@ class SplitExchange(PartsPass):
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
         memory_slack: share by which that may grow over what the step needs in its own order;
-            none for any.
+            none for any. The default does not bind where `k` is given.
     """
 
     def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:

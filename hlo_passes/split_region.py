@@ -85,7 +85,7 @@ class SplitRegion(PartsPass):
             and half behind, instead of what the dynamic program chooses: the paper's figure 6.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
         memory_slack: share by which that may grow over what the step needs in its own order;
-            none for any.
+            none for any. The default does not bind where `k` is given.
     """
 
     direction: Literal["both", "forward"] = "both"

@@ -43,7 +43,7 @@ class UnrollLoops(PartsPass):
         rho: most trips at once.
         memory_limit: bytes of temporary memory that an unrolled step may need; none for no limit.
         memory_slack: share by which that may grow over what the step needs in its own order;
-            none for any.
+            none for any. The default does not bind where `k` is given.
     """
 
     tier: ClassVar[Tier] = Tier.EXACT

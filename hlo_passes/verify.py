@@ -97,21 +97,3 @@ def verify_same_exchanges(ranks: dict[str, Graph]) -> None:
                 f"{names[0]} issues {len(reference)} exchanges, {name} {len(issued)}",
                 "compile every rank from the same module and plan",
             )
-
-
-def rank_dependent_exchanges(graph: Graph) -> tuple[str, ...]:
-    """Return names of exchanges inside branches whose choice depends on the rank.
-
-    Such a program can wait for ever whatever the order; it is named, never changed.
-    """
-    found: list[str] = []
-    for inside, _ in graph.walk():
-        tainted: set[int] = set()
-        for op in inside.ops:
-            makers = [inside.values[v].op for v in op.operands]
-            if op.kind in ("partition_id", "replica_id") or tainted.intersection(makers):
-                tainted.add(op.id)
-            if op.kind in ("case", "if", "conditional") and makers[:1] and makers[0] in tainted:
-                graphs = [g for inner in op.inner for g, _ in inner.walk()]
-                found += [g.ops[e].name for g in graphs for e in g.exchanges]
-    return tuple(found)

@@ -258,7 +258,7 @@ def fsdp(devices, size=Size(), abstract=False):
 
 def transposed(devices, size=Size(), abstract=False):
     """A mesh whose devices are not in the order of their ids, cut along both axes."""
-    grid = mesh_of(devices, ep=4, data=2).devices.reshape(2, 4).T
+    grid = np.array(devices).reshape(2, -1).T
     mesh = Mesh(grid, ("ep", "data"))
     make = Maker(mesh, size, abstract)
     params = make.layers()
@@ -266,7 +266,7 @@ def transposed(devices, size=Size(), abstract=False):
     def sharded(x):
         return lax.with_sharding_constraint(x, NamedSharding(mesh, P("ep", "data")))
 
-    step = functools.partial(train, layer=lambda p, x: einsum_layer(p, x, 8, sharded))
+    step = functools.partial(train, layer=lambda p, x: einsum_layer(p, x, len(devices), sharded))
     return Case(step, (params, make.batch(P(("data", "ep")))), {"donate_argnums": 0})
 
 

@@ -50,8 +50,12 @@ def footprint_of(graph: Graph) -> Footprint:
     return Footprint(arguments, results, min(graph.donated, results))
 
 
-def parse_bytes(given: str | int) -> int:
+def parse_bytes(given: str | int, what: str = "memory limit") -> int:
     """Read a size: bytes, or a number with a unit, decimal (`70GB`) or binary (`70GiB`).
+
+    Args:
+        given: the size.
+        what: the option that it is given for.
 
     Raises:
         OptionError: if it is none, or not above 0.
@@ -59,7 +63,7 @@ def parse_bytes(given: str | int) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)", str(given).strip().lower())
     unit = match[2] if match else "?"
     if match is None or unit not in _UNITS or not float(match[1]) * _UNITS[unit] >= 1:
-        raise OptionError(f"memory limit {given!r}", "is no size",
+        raise OptionError(f"{what} {given!r}", "is no size",
                           "give bytes, or a size like 70GiB or 70GB")  # fmt: skip
     return int(float(match[1]) * _UNITS[unit])
 

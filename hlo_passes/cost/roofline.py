@@ -46,6 +46,8 @@ class TargetCosts:
         xla_exchanges: whether to take XLA's estimates of exchanges, where they ship.
         tf32: whether matrix products of f32 use TF32, as XLA does by default.
         program_devices: devices that the priced programs are for; 0 where that is not known.
+        places: which of the target's devices runs each partition of the program, as a mesh laid
+            them out; () for partition i on device i.
         contention: share by which an exchange in flight slows compute beside it.
     """
 
@@ -56,6 +58,7 @@ class TargetCosts:
     tf32: bool = True
     contention: float = 0.0
     program_devices: int = field(default=0, repr=False, compare=False)
+    places: tuple[int, ...] = ()
     _facts: dict[Op, _Facts] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +79,7 @@ class TargetCosts:
     def fingerprint(self) -> str:
         """16 hex digits over every figure that prices depend on."""
         tables = [t.to_json() if t else b"" for t in (self.measured, self._xla_table)]
-        options = (self.xla_compute, self.tf32, self.contention, self.target.name)
+        options = (self.xla_compute, self.tf32, self.contention, self.target.name, self.places)
         figures = (self.target.profile, self.target.topology.tiers)
         parts = [msgspec.json.encode(figures), *tables, repr(options).encode()]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -149,10 +152,18 @@ class TargetCosts:
             return None
         return facts.operands
 
+    def nodes_of(self, collective: Collective) -> int:
+        """Return how many nodes the widest group of an exchange reaches."""
+        return self.target.topology.nodes_of(self._groups(collective))
+
     def _groups(self, collective: Collective) -> tuple[tuple[int, ...], ...]:
-        """Return an exchange's groups; none for one of all devices of the target."""
-        is_whole = 1 < self.program_devices == collective.group_size < self.target.topology.devices
-        return () if is_whole else collective.groups
+        """Return groups of the target's devices; () for all of them."""
+        groups = collective.groups
+        if self.places:
+            groups = tuple(tuple(self.places[device] for device in row) for row in groups)
+        if 1 < self.program_devices == collective.group_size < self.target.topology.devices:
+            groups = ()
+        return groups
 
     def _scale(self, kind: str, matmul: bool) -> float:
         """Return what measured kernels of a kind took, over what the roofline says of them."""

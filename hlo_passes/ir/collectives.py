@@ -40,6 +40,8 @@ class Collective:
             for it.
         opaque: target of the custom call that hides it; "" for an exchange of XLA's own.
         us: its time in us where the user has given one; None to price it.
+        domain: the links that XLA:GPU was told it stays on, `scale_up_fabric` for those inside a
+            node; "" if it was told nothing. Every domain has a stream of its own.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Collective:
     skew: float = 1.0
     opaque: str = ""
     us: float | None = None
+    domain: str = ""
 
     @property
     def busiest_bytes(self) -> float:
@@ -87,6 +90,12 @@ SKEW = "lancet_skew"
 Without it 1.0 is taken, the balanced load that balance losses train for. What a router really does
 is not in the program: a run that logs rows a device says the busiest one's over the mean.
 """
+
+DOMAIN = "collective_communication_domain"
+"""Frontend attribute of an exchange that says its `Collective.domain`; XLA:GPU reads it."""
+
+FABRIC = "scale_up_fabric"
+"""The one domain that XLA knows: the fast links that join the devices of a node."""
 
 _MESH = re.compile(
     r"^@?mesh\w*\[(?P<axes>[^\]]*)\](?:,\s*device_ids=\((?P<ids>.*)\))?\s*\{(?P<over>[^}]*)\}$"

@@ -71,6 +71,8 @@ class Op:
         start: for the done half of a split exchange, the id of its start; else -1.
         blocking: an exchange that no compute runs beside (XLA marked it synchronous).
         why_blocking: why, in words, if it is blocking for another reason than that mark.
+        by_rank: whether its result depends on which device runs it, whatever it reads.
+        condition: what decides whether a `while` goes on.
         target: what a custom call calls, also inside an `async-start`; "" for other ops.
         side_effect: whether it must keep its place among other ops with side effects.
         overwrites: operands (value ids) whose buffer its result takes over.
@@ -102,6 +104,8 @@ class Op:
     index: int = 0
     target: str = ""
     why_blocking: str = ""
+    by_rank: bool = False
+    condition: "Graph | None" = None
 
     @property
     def is_free(self) -> bool:
@@ -128,6 +132,9 @@ class Graph:
         devices: devices that run the program; 1 where the module does not say.
         scheduled: whether program order is the order of execution.
         donated: bytes of arguments whose memory results take over.
+        spread: per argument, a number for every device, equal where devices are given the same
+            data; () for the same everywhere, which is taken where the module does not say.
+        captured: pairs of value ids, here and in the graph around this one, that are the same.
     """
 
     name: str
@@ -138,6 +145,8 @@ class Graph:
     devices: int = 1
     scheduled: bool = False
     donated: int = 0
+    spread: tuple[tuple[int, ...], ...] = ()
+    captured: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def preds(self) -> tuple[tuple[int, ...], ...]:

@@ -7,17 +7,8 @@ from functools import cache
 from itertools import pairwise
 
 from hlo_passes.ir.aliases import buffer_order, donated_bytes
-from hlo_passes.ir.collectives import (
-    FILL,
-    KINDS,
-    SKEW,
-    Collective,
-    expected_fill,
-    parse_fill,
-    parse_hlo_groups,
-    parse_skew,
-)
 from hlo_passes.ir.graph import Graph, Op, Value
+from hlo_passes.ir.hlo_exchanges import collective_of, integers, kind_of, wrapped_exchange
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
 from hlo_passes.ir.hlo_traffic import fusion_traffic, outputs_of
 from hlo_passes.ir.keys import KeyMaker
@@ -34,15 +25,9 @@ from hlo_passes.ir.work import (
 _OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _SOL_COST = re.compile(r'"exec_time_us":([\d.eE+\-]+)[^{}]*"name":"sol"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_GROUPS = re.compile(
-    r"replica_groups=(mesh\w*\[[^\]]*\](?:,\s*device_ids=\(.*?\))?\s*\{[^}]*\}"
-    r"|\{(?:\{[\d,\s]*\},?\s*)*\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)"
-)
-_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
-_FILL = re.compile(rf'\b{FILL}="([^"]*)"')
-_SKEW = re.compile(rf'\b{SKEW}="([^"]*)"')
-_DIMS = re.compile(r"dimensions=\{([\d,]*)\}")
 _ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
+_RANKED = frozenset({"partition-id", "replica-id", "rng", "infeed", "recv", "recv-done"})
+"""Opcodes whose results differ between devices that read the same."""
 _LIMIT_US = 1e7
 """XLA prints absurd costs (1.9e10 us) where its estimator does not apply."""
 _UNPRICED_US = 0.01
@@ -70,6 +55,7 @@ class _Builder:
 
     def __post_init__(self) -> None:
         self.work = cache(self._work)
+        self.is_ranked = cache(self._is_ranked)
 
     def graph(self, computation: Computation, name: str) -> Graph:
         """Build one computation's graph; values and ops share their ids."""
@@ -102,8 +88,8 @@ class _Builder:
         keys: KeyMaker,
         where: str,
     ) -> Op:
-        kind, half = _kind(ins, self.module)
-        sent = _wrapped_exchange(ins, self.module) if kind == "async_start" else None
+        kind, half = kind_of(ins, self.module)
+        sent = wrapped_exchange(ins, self.module) if kind == "async_start" else None
         kind = f"{sent.opcode.replace('-', '_')}_start" if sent else kind
         operands = tuple(ids[o] for o in ins.operands)
         types = tuple(
@@ -127,7 +113,7 @@ class _Builder:
             matmul=work.matmul and not half,
             dtype=work.dtype,
             xla_us=None if _widens(ins, work) else _xla_cost(ins),
-            collective=_collective(sent or ins, kind, types) if half != "done" else None,
+            collective=collective_of(sent or ins, kind, types) if half != "done" else None,
             start=operands[0] if half == "done" and operands else -1,
             blocking='"is_sync":true' in ins.attributes,
             side_effect=_has_side_effect(ins),
@@ -136,12 +122,27 @@ class _Builder:
             inner=self._inner(ins, kind, where) if is_loop else (),
             index=_index(ins, kind),
             target=self.module.target_of(ins),
+            by_rank=self._by_rank(ins),
+            condition=next(iter(self._inner(ins, "condition", where)), None)
+            if kind == "while"
+            else None,
         )
+
+    def _by_rank(self, ins: Instruction) -> bool:
+        """Whether a result depends on which device runs it: its own doing, or a fusion's."""
+        fused = ins.called("calls") if ins.opcode == "fusion" else ()
+        is_effect = ins.opcode == "custom-call" and _has_side_effect(ins)
+        return ins.opcode in _RANKED or is_effect or any(map(self.is_ranked, fused))
+
+    def _is_ranked(self, name: str) -> bool:
+        computation = self.module.computations.get(name)
+        return computation is not None and any(map(self._by_rank, computation.instructions))
 
     def _inner(self, ins: Instruction, kind: str, where: str) -> tuple[Graph, ...]:
         """Build the graphs that an instruction runs: a loop's body, a branch, a call."""
         names = {
             "while": ins.called("body"),
+            "condition": ins.called("condition"),
             "call": ins.called("to_apply", "calls"),
             "conditional": ins.called(
                 "branch_computations", "true_computation", "false_computation"
@@ -232,66 +233,14 @@ class _Builder:
         return tuple(sorted(found))
 
 
-def _kind(ins: Instruction, module: HloText) -> tuple[str, str]:
-    """Return StableHLO's name for the op, and "start" or "done" for half an exchange."""
-    kind = ins.opcode.replace("-", "_")
-    for half in ("start", "done"):
-        base = kind.removesuffix("_" + half)
-        if base != kind and base in KINDS:
-            return kind, half
-    if kind == "custom_call_done":
-        return kind, "done"
-    if kind in ("async_start", "async_done"):
-        wrapped = ins.called("calls", "to_apply")
-        inside = module.computations.get(wrapped[0]) if wrapped else None
-        names = {i.opcode.replace("-", "_") for i in inside.instructions} if inside else set()
-        if kind == "async_done" or names & KINDS or "ragged" in ins.attributes:
-            return kind, kind.removeprefix("async_")
-    return kind, ""
-
-
-def _wrapped_exchange(ins: Instruction, module: HloText) -> Instruction | None:
-    """Return the exchange inside an `async-start`, as dumps spell some all-to-alls."""
-    wrapped = module.computations.get(next(iter(ins.called("calls", "to_apply")), ""))
-    inside = wrapped.instructions if wrapped else []
-    return next((i for i in inside if i.opcode.replace("-", "_") in KINDS), None)
-
-
-def _collective(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> Collective | None:
-    """Read the exchange that an instruction does or starts, if it is one."""
-    base = kind.removesuffix("_start")
-    if base == "custom_call" and "ragged_all_to_all" in ins.attributes:
-        base = "ragged_all_to_all"
-    if base not in KINDS:
-        return None
-    groups = _GROUPS.search(ins.attributes)
-    pairs = _PAIRS.search(ins.attributes)
-    channel = re.search(r"channel_id=(\d+)", ins.attributes)
-    payload = operands[:1] if base == "ragged_all_to_all" else operands
-    size = sum(t.bytes for t in payload)
-    if base == "all_gather":
-        size = max([size, *(t.bytes for t in ins.leaves)])
-    if pairs:
-        rows = tuple(_ints(p) for p in re.findall(r"\{([\d,]+)\}", pairs[1]))
-    else:
-        rows = parse_hlo_groups(groups[1]) if groups else ()
-    dims = _DIMS.search(ins.attributes)
-    fill, skew = _FILL.search(ins.attributes), _SKEW.search(ins.attributes)
-    return Collective(
-        base, rows, size, int(channel[1]) if channel else -1, _ints(dims[1]) if dims else (),
-        parse_fill(fill[1] if fill else "", expected_fill(base, operands)),
-        parse_skew(skew[1] if skew else ""),
-    )  # fmt: skip
-
-
 def _flops(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> tuple[float, bool]:
     """Operations of one instruction, and whether they are those of a matrix product."""
     if kind == "dot":
-        dims = _ints(ins.attribute("lhs_contracting_dims"))
+        dims = integers(ins.attribute("lhs_contracting_dims"))
         return dot_flops(operands[0], ins.leaves[0], dims), True
     if kind == "custom_call" and "matmul" in ins.attributes:
         match = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', ins.attributes)
-        dims = _ints(match[1]) if match else (len(operands[0].shape) - 1,)
+        dims = integers(match[1]) if match else (len(operands[0].shape) - 1,)
         return dot_flops(operands[0], ins.leaves[0], dims), True
     if kind == "convolution":
         labels = ins.attribute("dim_labels").replace("->", "_").split("_")
@@ -338,14 +287,10 @@ def _xla_cost(ins: Instruction) -> float | None:
 def _index(ins: Instruction, kind: str) -> int:
     """Which parameter, or which leaf of a tuple, an instruction stands for."""
     if kind == "parameter":
-        return int(_ints(ins.attributes)[0])
+        return int(integers(ins.attributes)[0])
     return int(ins.attribute("index") or 0) if kind == "get_tuple_element" else 0
 
 
 def _trips(ins: Instruction) -> int:
     match = _TRIPS.search(ins.attributes)
     return int(match[1]) if match else 0
-
-
-def _ints(text: str) -> tuple[int, ...]:
-    return tuple(int(x) for x in re.findall(r"\d+", text))

@@ -122,7 +122,7 @@ class Module:
     @cached_property
     def body(self) -> ir.Block:
         """The block that does the work: of the one manual region if it holds every exchange."""
-        block = self._main()
+        block = self.main
         ops = [view.operation for view in block.operations]
         regions = [op for op in ops if op.name in _REGIONS]
         named = frozenset(o.target for o in self.opaque)
@@ -175,11 +175,11 @@ class Module:
     @property
     def is_local(self) -> bool:
         """Whether the block that does the work is what one device runs, not yet to be cut up."""
-        return self.devices == 1 or self.body != self._main()
+        return self.devices == 1 or self.body != self.main
 
     def _donated(self) -> int:
         """Return the bytes of the arguments of the block that does the work that are donated."""
-        main, body = self._main(), self.body
+        main, body = self.main, self.body
         given = ir.ArrayAttr(main.owner.attributes["arg_attrs"]) if (
             "arg_attrs" in main.owner.attributes
         ) else ()  # fmt: skip
@@ -197,7 +197,9 @@ class Module:
             if outside in donated
         )
 
-    def _main(self) -> ir.Block:
+    @property
+    def main(self) -> ir.Block:
+        """The block of the module's main function."""
         functions = {
             ir.StringAttr(op.operation.attributes["sym_name"]).value: op
             for op in self.ir.body.operations

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from jax.extend.mlir.dialects import chlo, sdy, stablehlo
+from jax.extend.mlir.dialects import chlo, stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.collectives import (
+    DOMAIN,
     FILL,
     KINDS,
     SKEW,
@@ -21,6 +22,7 @@ from hlo_passes.ir.collectives import (
 )
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.keys import KeyMaker
+from hlo_passes.ir.meshes import Meshes, meshes_of, spread_of
 from hlo_passes.ir.types import TensorType
 from hlo_passes.ir.work import Work, convolution_flops, dot_flops, pointwise_flops, traffic
 
@@ -38,6 +40,8 @@ type _Attributes = ir.OpAttributeMap | ir.DictAttr
 _FRONTEND = "mhlo.frontend_attributes"
 _TERMINATORS = ("return", "func.return")
 _EFFECTS = ("custom_call", "infeed", "outfeed", "send", "recv", "rng", "rng_bit_generator")
+_RANKED = frozenset({"partition_id", "replica_id", "rng", "infeed", "recv"})
+"""Kinds whose results differ between devices that read the same."""
 
 
 def graph_of(block: ir.Block, module: ir.Module, devices: int) -> Graph:
@@ -50,16 +54,17 @@ def graph_of(block: ir.Block, module: ir.Module, devices: int) -> Graph:
     """
     with module.context:
         scope = _scope_of(block.owner)
-        return _Snapshot(_meshes(module), devices).graph(block, "main", scope)
+        return _Snapshot(meshes_of(module), devices).graph(block, "main", scope, {})
 
 
 @dataclass
 class _Snapshot:
-    meshes: dict[str, tuple[tuple[tuple[str, int], ...], tuple[int, ...] | None]]
+    meshes: Meshes
     devices: int
     types: dict[ir.Type, TensorType | None] = field(default_factory=dict)
 
-    def graph(self, block: ir.Block, name: str, scope: str) -> Graph:
+    def graph(self, block: ir.Block, name: str, scope: str, around: dict[ir.Value, int]) -> Graph:
+        """Snapshot a block; `around` has the values of the graph that it is in."""
         values: list[Value] = []
         known: dict[ir.Value, int] = {}
 
@@ -82,13 +87,23 @@ class _Snapshot:
             for k, result in enumerate(op.results):
                 known[result] = results[k]
                 values.append(Value(results[k], i, self._leaves(result)))
-            ops.append(self._op(i, op, tuple(operands), tuple(results), values, keys, scope, name))
+            ops.append(
+                self._op(i, op, tuple(operands), tuple(results), values, keys, scope, name, known)
+            )
         returns = ops[-1].operands if ops and ops[-1].kind == "return" else ()
         effects = [op.id for op in ops if op.side_effect]
         ordered = [*pairwise(effects)]
         if ops:
             ordered += [(op.id, ops[-1].id) for op in ops[:-1]]
-        return Graph(name, tuple(ops), tuple(values), returns, tuple(ordered), self.devices)
+        given = len(block.arguments)
+        shared = tuple(
+            (here, around[value]) for value, here in known.items()
+            if values[here].op < 0 and here >= given and value in around
+        )  # fmt: skip
+        return Graph(
+            name, tuple(ops), tuple(values), returns, tuple(ordered), self.devices,
+            spread=spread_of(block, self.meshes), captured=shared,
+        )  # fmt: skip
 
     def _op(
         self,
@@ -100,13 +115,15 @@ class _Snapshot:
         keys: KeyMaker,
         scope: str,
         where: str,
+        known: dict[ir.Value, int],
     ) -> Op:
         kind = op.name.rpartition(".")[2]
         path, source = place_of(op.location)
         full = "/".join(filter(None, (scope, path)))
         types = tuple(t for v in operands[: len(op.operands)] for t in values[v].leaves)
         made = tuple(t for v in results for t in values[v].leaves)
-        inner = tuple(self._inner(op, kind, full, f"{where}/{kind}.{i}"))
+        inside = f"{where}/{kind}.{i}"
+        inner = tuple(self._inner(op, kind, full, inside, known))
         work = Work(0.0, 0.0) if inner else _work(op, kind, types, made)
         return Op(
             id=i,
@@ -122,18 +139,23 @@ class _Snapshot:
             matmul=work.matmul,
             dtype=work.dtype,
             collective=self._collective(op, kind, types, made),
-            side_effect=_has_side_effect(op, kind),
+            side_effect=(is_effect := _has_side_effect(op, kind)),
             trips=_trips(op) if kind == "while" else 1,
             inner=inner,
             target=_string(op, "call_target_name") if kind == "custom_call" else "",
-        )
+            by_rank=kind in _RANKED or (kind == "custom_call" and is_effect),
+            condition=self.graph(op.regions[0].blocks[0], f"{inside}/0", full, known)
+            if kind == "while" else None,
+        )  # fmt: skip
 
-    def _inner(self, op: ir.Operation, kind: str, scope: str, name: str) -> Iterator[Graph]:
+    def _inner(
+        self, op: ir.Operation, kind: str, scope: str, name: str, known: dict[ir.Value, int]
+    ) -> Iterator[Graph]:
         if kind not in _RUNS_REGIONS:
             return
         chosen = _RUNS_REGIONS[kind] or range(len(op.regions))
         for i in chosen:
-            yield self.graph(op.regions[i].blocks[0], f"{name}/{i}", scope)
+            yield self.graph(op.regions[i].blocks[0], f"{name}/{i}", scope, known)
 
     def _leaves(self, value: ir.Value) -> tuple[TensorType, ...]:
         kind = value.type
@@ -173,7 +195,9 @@ class _Snapshot:
         elif "channel_id" in facts:
             channel = ir.IntegerAttr(facts["channel_id"]).value
         skew = parse_skew(_said(op, SKEW))
-        return Collective(kind, self._groups(facts), size, channel, dims, fill, skew)
+        return Collective(
+            kind, self._groups(facts), size, channel, dims, fill, skew, domain=_said(op, DOMAIN)
+        )
 
     def _groups(self, facts: _Attributes) -> tuple[tuple[int, ...], ...]:
         """Read who takes part, as a table of ids or as mesh axes."""
@@ -215,22 +239,6 @@ def _axis(attribute: ir.Attribute) -> str:
     axis = stablehlo.AxisRefAttr(attribute)
     sub = re.search(r"\((\d+)\)(\d+)", str(axis.sub_axis_info or ""))
     return f"{axis.name}:({sub[1]}){sub[2]}" if sub else axis.name
-
-
-def _meshes(
-    module: ir.Module,
-) -> dict[str, tuple[tuple[tuple[str, int], ...], tuple[int, ...] | None]]:
-    """Read axes and device ids of every mesh in the module."""
-    found = {}
-    for view in module.body.operations:
-        op = view.operation
-        if op.name == "sdy.mesh":
-            mesh = sdy.MeshAttr(op.attributes["mesh"])
-            axes = tuple(
-                (a.name, a.size) for a in (sdy.MeshAxisAttr(attribute) for attribute in mesh.axes)
-            )
-            found[_string(op, "sym_name")] = (axes, tuple(mesh.device_ids) or None)
-    return found
 
 
 def _work(

@@ -36,17 +36,29 @@ def makespan_bound(problem: Problem) -> float:
     """Return a time in us that no legal order undercuts.
 
     The largest of: the longest path; per lane, the preemptive one-machine bound; all compute plus
-    the exchange time that no incomparable compute can cover. About O(n log n) and one max flow
+    the exchange time that no incomparable compute can cover. Where exchanges have several streams,
+    those that count them all as one are left out. About O(n log n) and one max flow
     between groups of ops that may run beside the same exchanges.
     """
     blocked = sum(problem.us[op] for op in problem.blocking)
-    talk = sum(problem.us[op] for op in problem.exchanges)
-    return max(
-        max(problem.tail_us, default=0.0),
-        one_machine_bound(problem, (Lane.COMPUTE, Lane.BOTH)),
-        one_machine_bound(problem, (Lane.EXCHANGE, Lane.BOTH)),
-        problem.compute_us + blocked + max(0.0, talk - hideable_us(problem)),
-    )
+    alone = max(max(problem.tail_us, default=0.0),
+                one_machine_bound(problem, (Lane.COMPUTE, Lane.BOTH)))  # fmt: skip
+    if problem.streams.is_one:
+        talk = sum(problem.us[op] for op in problem.exchanges)
+        return max(
+            alone,
+            one_machine_bound(problem, (Lane.EXCHANGE, Lane.BOTH)),
+            problem.compute_us + blocked + max(0.0, talk - hideable_us(problem)),
+        )
+    return max(alone, problem.compute_us + blocked, _one_stream_bound(problem))
+
+
+def _one_stream_bound(problem: Problem) -> float:
+    """Return the bound by the busiest of several streams: what runs beside it hides nothing."""
+    hideable, talk = hideable_us(problem), [0.0] * problem.streams.count
+    for op in problem.exchanges:
+        talk[problem.streams.of.get(op, 0)] += problem.us[op]
+    return problem.compute_us + max(0.0, max(talk) - hideable)
 
 
 def exchange_bounds(problem: Problem) -> dict[int, float]:

@@ -82,7 +82,8 @@ class _Dispatch:
         self.issuer = Issuer(problem)
         self.ledger, self.rest = Ledger(problem.buffers), Rest(problem.buffers)
         self.finish = [0.0] * problem.size
-        self.compute = self.exchange = 0.0
+        self.compute = 0.0
+        self.ends = [0.0] * problem.streams.count
         self.first = self.seen = self.entered = 0
         self.ready: list[tuple[float, int]] = []
         self.kept: list[tuple[float, int]] = []
@@ -138,8 +139,8 @@ class _Dispatch:
         """Move what waits no longer from `waiting` to `ready` or `kept`."""
         while self.waiting and self.waiting[0][0] <= self.compute:
             _, op = self.waiting.pop(0)
-            if self.lane_of[op] is Lane.BOTH and self.exchange > self.compute:
-                self._wait_until(self.exchange, op)
+            if self.lane_of[op] is Lane.BOTH and self._free(op) > self.compute:
+                self._wait_until(self._free(op), op)
             elif self.policy.save and self.facts.wanted[op] & self.budget.pending:
                 insort(self.kept, (-self.priority[op], op))
             else:
@@ -172,7 +173,7 @@ class _Dispatch:
         horizon = self.compute + self.us[op] if op is not None else math.inf
         if op is None and self.waiting:
             horizon = self.waiting[0][0]
-        if max(self.compute, self.exchange) >= horizon:
+        if max(self.compute, min(self.ends)) >= horizon:
             return None
         holds_both = op is not None and self.lane_of[op] is Lane.BOTH
         bar = self.priority[op] if op is not None and holds_both else -math.inf
@@ -183,6 +184,8 @@ class _Dispatch:
             for _, exchange in queue[:_LOOK]:
                 if self.priority[exchange] <= bar:
                     break
+                if self._free(exchange) >= horizon:
+                    continue
                 if (goes or self._in_gap(exchange)) and self._fits(exchange):
                     return exchange
         return None
@@ -193,9 +196,10 @@ class _Dispatch:
         if ahead is None:
             return True
         us = self.us[exchange]
-        begin = max(self.compute, self.exchange, self._ready_us(exchange))
+        begin = max(self.compute, self._free(exchange), self._ready_us(exchange))
         waits_for_lane = self.facts.windows.before[ahead] & self.budget.flying
-        base = max(self.compute, self.exchange) if waits_for_lane else self.compute
+        free = self._free(exchange)
+        base = max(self.compute, free) if waits_for_lane else self.compute
         return begin + us * (1 - self.policy.sum_delay) <= base + self.budget.work_before(ahead)
 
     def _forced(self) -> int | None:
@@ -247,12 +251,17 @@ class _Dispatch:
         lane, us = self.lane_of[op], self.us[op]
         begin = max(self._ready_us(op), self.compute)
         if lane is not Lane.COMPUTE:
-            begin = max(begin, self.exchange)
+            begin = max(begin, self._free(op))
         self.finish[op] = begin + us
         if lane is not Lane.EXCHANGE:
             self.compute = begin + us
         if lane is not Lane.COMPUTE:
-            self.exchange = begin + us
+            self.problem.hold(op, self.ends, begin + us)
+
+    def _free(self, op: int) -> float:
+        """Return when the stream of an exchange is free, and all that it must not cross is done."""
+        apart = self.problem.streams.apart.get(op, ())
+        return max(self.problem.free_us(op, self.ends), *(self.finish[e] for e in apart), 0.0)
 
     def _unqueue(self, op: int) -> None:
         """Take an op out of the queue that it is in."""

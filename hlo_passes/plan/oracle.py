@@ -66,6 +66,12 @@ def optimal_makespan(
     return Optimum(length, best, proven)
 
 
+def _share_a_stream(problem: Problem, one: int, other: int) -> bool:
+    streams = problem.streams
+    mine, theirs = streams.of.get(one, 0), streams.of.get(other, 0)
+    return mine == theirs or min(mine, theirs) < 0 or other in streams.apart.get(one, ())
+
+
 class _Program:
     """Variables: a start time per op, then the makespan, then a binary per disjunction."""
 
@@ -85,7 +91,8 @@ class _Program:
                 op for op in range(problem.size) if problem.lane[op] in lanes and self._counts(op)
             ]
             for i, j in combinations(ops, 2):
-                ordered = before[j] >> i & 1 or not (problem.us[i] or problem.us[j])
+                both = lanes[0] is Lane.EXCHANGE and not _share_a_stream(problem, i, j)
+                ordered = both or before[j] >> i & 1 or not (problem.us[i] or problem.us[j])
                 if not ordered and (i, j) not in self.pairs:
                     self._one_after_the_other(i, j)
         self.size = self.makespan + 1 + len(self.pairs)

@@ -113,6 +113,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             one. A computation that keeps its order is absent.
         pins: what barriers tie, where the order is not enforced after XLA's scheduler.
         splits: what is cut into parts.
+        domains: per block, the exchanges inside a node that get a stream of their own.
         race: what other pipelines were predicted to give, by name.
         moves: the ops that moved beside an exchange, with reasons.
         refusals: what was left alone, with reasons.
@@ -128,6 +129,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     orders: dict[str, tuple[int, ...]] = {}
     pins: tuple[Pin, ...] = ()
     splits: tuple[Split, ...] = ()
+    domains: dict[str, tuple[int, ...]] = {}
     race: dict[str, Prediction] = {}
     moves: tuple[Move, ...] = ()
     refusals: tuple[Refusal, ...] = ()
@@ -138,7 +140,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def changes(self) -> bool:
         """Whether anything is to be changed."""
-        return bool(self.orders or self.pins or self.splits)
+        return bool(self.orders or self.pins or self.splits or self.domains)
 
     def to_json(self) -> bytes:
         """Return the plan as JSON with sorted keys: equal plans have equal bytes."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from hlo_passes.analysis.liveness import Buffers, buffers_of
 from hlo_passes.cost.model import CostModel, Source
 from hlo_passes.ir.graph import Graph, Op, successors
+from hlo_passes.plan.streams import ONE, Streams, streams_of
 
 
 class Lane(IntEnum):
@@ -25,7 +26,8 @@ class Problem:
 
     An order is executed as a GPU does it: the host issues ops in that order; compute ops run one
     after another; an exchange runs on its own lane, not before anything issued earlier on the
-    compute lane has finished, one exchange at a time, in order of issue. An op starts when its
+    compute lane has finished, one exchange of a stream at a time, in order of issue (there is one
+    stream, as a rule; see `Streams`). An op starts when its
     predecessors have finished. The done half of an exchange is a compute op of no length: it
     makes the compute lane wait.
 
@@ -38,6 +40,7 @@ class Problem:
         sources: per op, where `us` comes from.
         blocking: exchanges on both lanes: nothing runs beside them whatever the order.
         room: bytes of temporary memory that there are; None for no limit.
+        streams: of the exchanges.
     """
 
     lane: tuple[Lane, ...]
@@ -48,6 +51,7 @@ class Problem:
     sources: tuple[str, ...]
     blocking: frozenset[int] = frozenset()
     room: int | None = None
+    streams: Streams = ONE
 
     @property
     def size(self) -> int:
@@ -89,6 +93,17 @@ class Problem:
             if lane in (Lane.COMPUTE, Lane.BOTH) and op not in self.blocking
         )
 
+    def free_us(self, op: int, ends: Sequence[float]) -> float:
+        """Return when the stream of an exchange is free, given when each stream is."""
+        own = self.streams.of.get(op, 0)
+        return ends[own] if own >= 0 else max(ends)
+
+    def hold(self, op: int, ends: list[float], until: float) -> None:
+        """Enter that an exchange holds its stream, or all of them, until then."""
+        own = self.streams.of.get(op, 0)
+        for stream in range(len(ends)) if own < 0 else (own,):
+            ends[stream] = until
+
     def is_order(self, order: Sequence[int]) -> bool:
         """Whether `order` names every op once and keeps every precedence."""
         if sorted(order) != list(range(self.size)):
@@ -119,6 +134,7 @@ def problem_of(graph: Graph, costs: CostModel, loops: dict[int, float] | None = 
         buffers=buffers_of(graph),
         sources=tuple(sources),
         blocking=frozenset(op.id for op in graph.ops if op.collective and op.blocking),
+        streams=streams_of(graph),
     )
 
 

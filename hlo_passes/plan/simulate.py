@@ -30,7 +30,8 @@ def execute(problem: Problem, order: Sequence[int], contention: float = 0.0) -> 
     start = [0.0] * problem.size
     finish = [0.0] * problem.size
     compute = exchange = flight = 0.0
-    preds = problem.preds
+    ends = [0.0] * problem.streams.count
+    preds, apart, one = problem.preds, problem.streams.apart, problem.streams.is_one
     for op in order:
         ready = 0.0
         for before in preds[op]:  # a plain loop: this is where planning spends its time
@@ -42,6 +43,10 @@ def execute(problem: Problem, order: Sequence[int], contention: float = 0.0) -> 
             continue
         begin = max(ready, compute)
         if lane is not Lane.COMPUTE:
+            if not one:
+                exchange = max(
+                    problem.free_us(op, ends), *(finish[e] for e in apart.get(op, ())), 0
+                )
             begin = max(begin, exchange)
         if contention and lane is Lane.COMPUTE:
             us += contention * max(0.0, min(us, flight - begin))
@@ -50,6 +55,9 @@ def execute(problem: Problem, order: Sequence[int], contention: float = 0.0) -> 
             compute = finish[op]
         if lane is not Lane.COMPUTE:
             exchange = flight = finish[op]
+            if not one:
+                problem.hold(op, ends, finish[op])
+                flight = max(ends)
     return Run(tuple(start), max(finish, default=0.0))
 
 
@@ -166,6 +174,7 @@ def _windows(graph: Graph, problem: Problem, run: Run) -> list[Window]:
     )
     starts = [begin for begin, _, _ in busy]
     windows = []
+    exposed = {} if problem.streams.is_one else _shared_out(graph, problem, run, busy)
     for exchange in graph.exchanges:
         op = graph.ops[exchange]
         begin, us = run.start_us[exchange], problem.us[exchange]
@@ -175,11 +184,38 @@ def _windows(graph: Graph, problem: Problem, run: Run) -> list[Window]:
         windows.append(
             Window(
                 exchange, op.key, op.name, op.collective.kind, op.collective.bytes, begin, us,
-                max(0.0, us - hidden), problem.sources[exchange],
+                exposed.get(exchange, max(0.0, us - hidden)), problem.sources[exchange],
                 fillers=tuple(graph.ops[f].key for _, f in sorted(beside, reverse=True)),
             )
         )  # fmt: skip
     return windows
+
+
+def _shared_out(
+    graph: Graph, problem: Problem, run: Run, busy: list[tuple[float, float, int]]
+) -> dict[int, float]:
+    """Return what every exchange exposes, where several streams expose the same time.
+
+    Time is counted once: for an all-to-all, then for the exchange that began first.
+    """
+
+    def rank(exchange: int) -> tuple[bool, float, int]:
+        collective = graph.ops[exchange].collective
+        return not (collective and collective.is_all_to_all), run.start_us[exchange], exchange
+
+    taken = [(begin, end) for begin, end, _ in busy]
+    exposed = {}
+    for exchange in sorted(graph.exchanges, key=rank):
+        begin = run.start_us[exchange]
+        end = begin + problem.us[exchange]
+        at, left = begin, 0.0
+        for first, last in sorted(taken):
+            if last > at and first < end:
+                left += max(0.0, first - at)
+                at = max(at, last)
+        exposed[exchange] = left + max(0.0, end - at)
+        taken.append((begin, end))
+    return exposed
 
 
 def _beside(

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.extend.xla as jex
+import numpy as np
 from jax._src import compiler, distributed, xla_bridge
 from jaxlib import _jax as jaxlib_client
 from jaxlib.mlir import ir
@@ -203,6 +204,47 @@ def _partition(
     return next(v for number, _, v, *_ in fields(data) if number == 1 and isinstance(v, bytes))
 
 
+def partition_module(
+    module: ir.Module, devices: Sequence[Any], given: Sequence[bool], made: Sequence[bool]
+) -> bytes:
+    """Have XLA partition a module that no jit lowered, and return the HloModuleProto.
+
+    Args:
+        module: the module; it is copied.
+        devices: who runs it, in the order of its partitions.
+        given, made: which arguments and results it spreads itself; XLA chooses for the others.
+
+    Raises:
+        UnsupportedError: if XLA does not get that far.
+    """
+    backend = xla_bridge.get_device_backend(devices[0])
+    options = compiler.get_compile_options(
+        num_replicas=1, num_partitions=len(devices),
+        device_assignment=np.array(devices, dtype=object).reshape(1, -1), backend=backend,
+    )  # fmt: skip
+    build = options.executable_build_options
+    build.allow_spmd_sharding_propagation_to_parameters = [not is_spread for is_spread in given]
+    build.allow_spmd_sharding_propagation_to_output = [not is_spread for is_spread in made]
+    return _partition(backend, module, options, (), jaxlib_client.DeviceList(tuple(devices)))
+
+
+def cpu_devices(count: int) -> tuple[Any, ...]:
+    """Return virtual CPU devices of this process, as many as asked for.
+
+    Raises:
+        UnsupportedError: if JAX runs already, with fewer.
+    """
+    if not xla_bridge.backends_are_initialized():
+        jax.config.update("jax_num_cpu_devices", count)
+    found = jax.local_devices(backend="cpu")
+    if len(found) < count:
+        raise UnsupportedError(
+            "jax", f"{count} devices are needed to partition it, and this process has {len(found)}",
+            f"set JAX_NUM_CPU_DEVICES={count}, or pip install 'lancet-jax[demo]' for GPU targets",
+        )  # fmt: skip
+    return tuple(found[:count])
+
+
 _names = iter(range(10**9))
 
 
@@ -298,6 +340,16 @@ def final_hlo(compiled: jax.stages.Compiled) -> str:
 def hlo_of(executable: Any) -> str:
     """Return the HLO of an executable as XLA's client knows it."""
     return "\n\n".join(module.to_string() for module in executable.hlo_modules())
+
+
+def memory_of(executable: Any) -> tuple[int, int] | None:
+    """Return bytes of temporaries, and of all that a device holds; None where XLA does not say."""
+    try:
+        stats = executable.get_compiled_memory_stats()
+    except Exception:  # a backend that has no such figures raises its own
+        return None
+    held = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return stats.temp_size_in_bytes, stats.temp_size_in_bytes + held
 
 
 # ---------------------------------------------------------------------------- other processes

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.base import Context, Pass, Pipeline
 from hlo_passes.choose_split import describe_race
 from hlo_passes.cost.roofline import TargetCosts
@@ -29,6 +30,7 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax import _cuda, _jax
 from lancet_jax.agree import Decision, Peers, SharedPlans
+from lancet_jax.cut_memory import CutMemory
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
 from lancet_jax.outcome import Outcome
 from lancet_jax.partition import source_of
@@ -40,6 +42,9 @@ type PlanOn = Literal["every", "first"]
 
 DISABLE = "LANCET_JAX_DISABLE"
 """Environment variable that turns `lancet_jax.jit` into plain `jax.jit`; read at every call."""
+
+_CONTROL = ("stablehlo.case", "stablehlo.if", "stablehlo.while")
+"""Ops that devices can decide differently; XLA's schedule does not say what they were given."""
 
 
 def is_disabled() -> bool:
@@ -90,7 +95,10 @@ class StepRewriter:
         table = CostTable.load(self.table) if self.table is not None else None
         if table is not None:
             table.check_device(target)
-        return TargetCosts(target, table, xla_compute=is_same, program_devices=len(devices))
+        return TargetCosts(
+            target, table, xla_compute=is_same, program_devices=len(devices),
+            places=_places(devices),
+        )  # fmt: skip
 
     def checks(self, devices: Sequence[Any]) -> bool:
         """Whether a step that is cut for `devices` has to compete with the uncut one."""
@@ -170,6 +178,7 @@ class StepRewriter:
         first = shared.made(self._topic(module))
         prices = first.prices if first else f"{costs.name} {costs.fingerprint}"
         plans: tuple[Plan, ...] = ()
+        memory: CutMemory | None = None
         now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
         if now:
             ragged = devices[0].platform == "gpu"
@@ -184,6 +193,8 @@ class StepRewriter:
             outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
             outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
             options |= split_options(devices, bool(outcome.cuts))
+            if outcome.cuts:
+                memory = CutMemory.of(source.module.snapshot(), now)
             if schedule is None:
                 outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
                 outcome.notes.append("the order is pinned by barriers in StableHLO")
@@ -192,18 +203,26 @@ class StepRewriter:
         else:
             clone = _jax.clone(module)
         shared.leave(self._topic(module), Decision(plans, prices))
-        outcome.salt = self.salt(prices, clone)
+        text = clone.operation.get_asm(enable_debug_info=False)
+        if not now and any(kind in text for kind in _CONTROL):
+            step = Module.copy_of(module, opaque=self.opaque)
+            verify_no_deadlock(step.snapshot(), is_local=step.is_local)
+        outcome.salt = self.salt(prices, text)
         _jax.mark(clone, outcome.salt)
+
+        def finish(executable: Any) -> None:
+            if edit is not None:
+                edit.on_finished(executable)
+            if memory is not None:
+                outcome.notes += memory.notes(executable, self.memory_limit)
+            self._complain(outcome)
+
+        edit = None
         if schedule is None:
-            return _jax.Prepared(clone, options)
+            return _jax.Prepared(clone, options, on_finished=finish)
         edit = ScheduleEdit(
             schedule, len(devices), costs, outcome, shared, self.opaque, self.memory_limit
         )
-
-        def finish(executable: Any) -> None:
-            edit.on_finished(executable)
-            self._complain(outcome)
-
         options |= cost_options(devices)
         prepared = _jax.Prepared(clone, options, edit.on_scheduled, finish)
         rivals = self._rivals(request, outcome, costs, shared.peers)
@@ -230,7 +249,7 @@ class StepRewriter:
         others = tuple(p for p in passes if not isinstance(p, ScheduleDw))
         return others, schedules[-1] if schedules else None
 
-    def salt(self, prices: str, module: ir.Module) -> str:
+    def salt(self, prices: str, program: str) -> str:
         """Return 16 hex digits over everything that the rewritten program depends on."""
         parts = [
             version("lancet-jax"),
@@ -238,7 +257,7 @@ class StepRewriter:
             self.passes.spec,
             prices,
             repr((self.opaque, self.memory_limit)),
-            module.operation.get_asm(enable_debug_info=False),
+            program,
         ]
         return sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -267,6 +286,17 @@ def resolve_target(target: str | None, devices: Sequence[Any]) -> Target:
     if target is not None:
         return parse_target(target)
     return target_of_devices(devices[0].device_kind, len(devices), _devices_per_node(devices))
+
+
+def _places(devices: Sequence[Any]) -> tuple[int, ...]:
+    """Return the place of every partition's device among all, by their ids; () if it is its own.
+
+    Groups of exchanges name partitions, and a mesh says in which order devices run those.
+    """
+    by_id = sorted(range(len(devices)), key=lambda partition: devices[partition].id)
+    place = {partition: i for i, partition in enumerate(by_id)}
+    places = tuple(place[partition] for partition in range(len(devices)))
+    return () if places == tuple(range(len(devices))) else places
 
 
 def _devices_per_node(devices: Sequence[Any]) -> int | None:
@@ -302,6 +332,7 @@ def run_on_stablehlo(
 
     Raises:
         PlanError: if a plan was made for another module.
+        DeadlockError: if an exchange of the step could be waited for for ever.
     """
     plans: list[Plan] = []
     for step in passes:
@@ -309,6 +340,7 @@ def run_on_stablehlo(
             plans.append(made[len(plans)])
         else:
             graph = module.snapshot()
+            verify_no_deadlock(graph, is_local=module.is_local)
             context = Context(
                 costs=costs.for_graph(graph),
                 fingerprint=module.fingerprint,
@@ -318,9 +350,11 @@ def run_on_stablehlo(
                 checked=checked,
             )
             plans.append(step.plan(graph, context))
-        rewritten = step.apply(module, plans[-1]).module
-        assert isinstance(rewritten, Module)
-        module = rewritten
+        result = step.apply(module, plans[-1])
+        assert isinstance(result.module, Module)
+        module = result.module
+        if result.changed:
+            verify_no_deadlock(module.snapshot(), is_local=module.is_local)
     return module, tuple(plans)
 
 

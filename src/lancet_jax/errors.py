@@ -1,5 +1,6 @@
 """Errors that users meet, all of one shape: *where: what; try: remedy*."""
 
+from hlo_passes.errors import DeadlockError as DeadlockError
 from hlo_passes.errors import InputError as InputError
 from hlo_passes.errors import LancetError as LancetError
 from hlo_passes.errors import OptionError as OptionError

@@ -18,7 +18,6 @@ from hlo_passes.base import Pass
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.module import Module
 from hlo_passes.rewrite.manual_region import partitioned
-from hlo_passes.split_pass import SplitPass
 from lancet_jax import _jax
 from lancet_jax.errors import LancetError
 
@@ -51,7 +50,7 @@ def source_of(
         devices: how many it is for.
         partition: has XLA partition the step, and returns the HloModuleProto.
     """
-    if devices == 1 or not any(isinstance(step, SplitPass) for step in passes):
+    if devices == 1 or not any(step.per_device for step in passes):
         return Source(module)
     with module.ir.context:
         if is_one_region(module):
@@ -64,7 +63,7 @@ def source_of(
             return Source(module, notes=("not partitioned first: it has no all-to-all to cut",))
         local = partitioned(module, proto)
     except LancetError as error:
-        return Source(module, notes=(f"not partitioned first: {error.what}",))
+        return Source(module, notes=(f"not partitioned first: {error.what}; {error.remedy}",))
     by_us = time.perf_counter() - started - by_xla
     note = (
         f"partitioned first: {_count(local)} all-to-alls to cut"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.analysis.footprint import describe_room, footprint_of
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
@@ -15,11 +16,7 @@ from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled
 from hlo_passes.schedule_dw import ScheduleDw
-from hlo_passes.verify import (
-    rank_dependent_exchanges,
-    verify_exchange_pairs,
-    verify_reordering,
-)
+from hlo_passes.verify import verify_exchange_pairs, verify_reordering
 from lancet_jax import _jax
 from lancet_jax.agree import Decision, SharedPlans, exchange_order
 from lancet_jax.outcome import Outcome, recall, remember
@@ -112,15 +109,12 @@ class ScheduleEdit:
         stock_bytes = plan.before.peak_bytes if plan.before else 0
         room = context.room(graph)
         verify_reordering(graph, plan.orders, self.schedule.limit(stock_bytes, room))
+        verify_no_deadlock(graph, plan.orders)
         if self.memory_limit is not None:
             planned = plan.after.peak_bytes if plan.after else 0
             held = footprint_of(graph)
             note = describe_room(held, self.memory_limit, stock_bytes, planned)
             self.outcome.notes.append(note)
-        for name in rank_dependent_exchanges(graph):
-            self.outcome.notes.append(
-                f"{name} runs on some ranks only: it can wait for ever, in any order"
-            )
         self.outcome.plan, self.outcome.graph, self.outcome.costs = plan, graph, self.costs
         result = step.apply(module, plan)
         assert isinstance(result.module, ScheduledModule)

@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lancet_jax
+from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
+from hlo_passes.errors import DeadlockError, InputError
 from hlo_passes.ir.collectives import parse_hlo_groups
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.simulate import simulate
@@ -41,9 +43,15 @@ def planners(graph, costs):
 # ------------------------------------------------------------------ random schedules
 
 
+INSIDE = 'backend_config={"communication_domain":"COLLECTIVE_COMMUNICATION_DOMAIN_SCALE_UP_FABRIC"}'
+
+
 @st.composite
-def schedules(draw):
-    """Draw a legal schedule: parameters, compute ops that read what is there, exchanges."""
+def schedules(draw, domains=False):
+    """Draw a legal schedule: parameters, compute ops that read what is there, exchanges.
+
+    With `domains`, what stays inside a group of four has a stream of its own.
+    """
     rows = ["  %v0 = f32[4096]{0} parameter(0)", "  %v1 = f32[4096]{0} parameter(1)"]
     there, flights = ["v0", "v1"], []
     for i in range(draw(st.integers(1, 40))):
@@ -60,7 +68,8 @@ def schedules(draw):
             rows.append(f"  %v{i + 2} = f32[4096]{{0}} bitcast(%{source})")
         elif action == "sync":
             rows.append(
-                f"  %v{i + 2} = f32[4096]{{0}} all-reduce(%{source}), replica_groups=[1,8]<=[8], "
+                f"  %v{i + 2} = f32[4096]{{0}} all-reduce(%{source}), replica_groups="
+                f"{'[4,2]<=[2,4]T(1,0)' if domains else '[1,8]<=[8]'}, "
                 'to_apply=%add, backend_config={"is_sync":true}'
             )
         elif action == "start":
@@ -68,6 +77,10 @@ def schedules(draw):
             groups = "replica_groups={{0,1,2,3},{4,5,6,7}}"
             if kind == "collective-permute":
                 groups = "source_target_pairs={{0,1},{1,0}}"
+            if domains and draw(st.booleans()):
+                kind, groups = "all-reduce", "replica_groups=[4,2]<=[2,4]T(1,0)"
+            elif domains:
+                groups += f", {INSIDE}"
             rows.append(
                 f"  %s{i} = ((f32[4096]{{0}}), f32[4096]{{0}}) {kind}-start(%{source}), {groups}"
             )
@@ -91,6 +104,30 @@ def test_they_agree_on_random_schedules(text, in_a_node):
     found = judge(text, costs)
     for name, theirs in planners(ScheduledModule(text).snapshot(), costs).items():
         assert getattr(found, name) == pytest.approx(theirs, rel=1e-9, abs=1e-6), name
+
+
+@given(schedules(domains=True), st.booleans())
+@settings(deadline=None, max_examples=150)
+def test_they_agree_on_exchanges_that_have_streams_of_their_own(text, in_a_node):
+    costs = TargetCosts(parse_target("h100:1x8" if in_a_node else "v100:4x2"))
+    found = judge(text, costs)
+    graph = ScheduledModule(text).snapshot()
+    verify_no_deadlock(graph)
+    for name, theirs in planners(graph, costs).items():
+        assert getattr(found, name) == pytest.approx(theirs, rel=1e-9, abs=1e-6), name
+
+
+def test_both_refuse_two_streams_that_share_two_devices():
+    text = scheduled(f"""  %x = f32[8]{{0}} parameter(0)
+  %a = (f32[8]{{0}}, f32[8]{{0}}) all-to-all-start(%x), replica_groups=[2,4]<=[8], {INSIDE}
+  %b = (f32[8]{{0}}, f32[8]{{0}}) all-reduce-start(%x), replica_groups=[1,8]<=[8], to_apply=%add
+  %a.d = f32[8]{{0}} all-to-all-done(%a)
+  %b.d = f32[8]{{0}} all-reduce-done(%b)
+  ROOT %r = (f32[8], f32[8]) tuple(%a.d, %b.d)""")
+    with pytest.raises(InputError, match="starts while a is in flight on another stream"):
+        judge(text, costs_of("h100:1x8", False))
+    with pytest.raises(DeadlockError, match="starts while a is in flight on another stream"):
+        verify_no_deadlock(ScheduledModule(text).snapshot())
 
 
 @given(

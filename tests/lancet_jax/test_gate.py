@@ -105,7 +105,7 @@ def test_a_passed_check_leaves_no_results(step, tmp_path, capsys):
         ([], "no limit to check"),
         (["--max-exposed", "15"], "no number with one of"),
         (["--max-exposed", "70GiB"], "no number with one of"),
-        (["--max-memory", "15%"], "no number with one of"),
+        (["--max-memory", "15%"], "--max-memory '15%': is no size"),
         (["--max-memory", "-1GiB"], ""),
         (["--max-exposed", "1%", "--junit", "no/such/folder/x.xml"], "No such file"),
     ],

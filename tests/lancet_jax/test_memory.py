@@ -9,7 +9,10 @@ import pytest
 import lancet_jax
 from hlo_passes.analysis.footprint import footprint_of
 from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.pipelines import parse_pipeline
+from hlo_passes.split_pass import MARGIN
 from lancet_jax.cli import app
+from lancet_jax.cut_memory import CutMemory
 from lancet_jax.errors import OptionError
 from tests.hlo_passes.analysis.test_footprint import greedy_step
 from tests.steps import CASES
@@ -97,7 +100,9 @@ def test_no_cut_without_room():
                           memory_limit=1, **case.jit_kwargs)  # fmt: skip
     plan = step.lower(*case.args).plan
     assert not plan.splits
-    assert any("needs" in refusal.reason for refusal in plan.refusals)
+    (said,) = {refusal.reason for refusal in plan.refusals if "needs" in refusal.reason}
+    assert said.startswith("k=2 needs ")
+    assert "a larger memory_limit" in said
 
 
 def test_a_margin_for_cuts():
@@ -108,11 +113,38 @@ def test_a_margin_for_cuts():
         step = lancet_jax.jit(case.step, target="h100:1x8", pipeline=pipeline, **case.jit_kwargs)
         return step.lower(*case.args).plan
 
-    free, bound = planned("choose-split"), planned("choose-split{memory-slack=0.1}")
+    free, bound = planned("choose-split{memory-slack=none}"), planned("choose-split")
     stock = free.race["off"].peak_bytes
-    assert free.after.peak_bytes > 1.1 * stock
-    assert bound.after.peak_bytes <= 1.1 * stock
+    assert free.after.peak_bytes > (1 + MARGIN) * stock
+    assert bound.after.peak_bytes <= (1 + MARGIN) * stock
     assert bound.race["off"].peak_bytes == stock
+
+
+@pytest.mark.parametrize(("spec", "margin"), [
+    ("split-region", MARGIN), ("choose-split", MARGIN), ("split-region{k=2}", None),
+    ("split-exchange{k=2,memory-slack=0.3}", 0.3), ("split-region{memory-slack=none}", None),
+])  # fmt: skip
+def test_the_margin_is_off_where_parts_are_asked_for(spec, margin):
+    (step,) = parse_pipeline(spec).passes
+    assert step.margin == margin
+    assert parse_pipeline(step.spec).passes == (step,)
+
+
+def test_what_xla_makes_of_a_cut_step_is_held_against_the_margin():
+    case = CASES["scatter"](jax.devices())
+    step = lancet_jax.jit(case.step, target="h100:1x8", pipeline="split-exchange{k=2}",
+                          **case.jit_kwargs)  # fmt: skip
+    compiled = step.lower(*case.args).compile()
+    needed = compiled.memory_analysis().temp_size_in_bytes
+    (said,) = [n for n in compiled.outcome.notes if n.startswith("memory of the cut step")]
+    assert f"{needed / 1e6:,.1f} MB of temporaries as compiled" in said
+    executable = compiled.runtime_executable()
+    (said,) = CutMemory(needed, 0.1).notes(executable, None)
+    assert "margin" not in said
+    _, said = CutMemory(needed, 0.1).notes(executable, 1000)
+    assert "more than the limit of 0.0 MB" in said
+    (said, *_) = CutMemory(needed * 10 // 12, 0.1).notes(executable, None)
+    assert "+20%, more than the margin of +10%" in said
 
 
 def test_a_bad_limit_is_an_error_at_once():

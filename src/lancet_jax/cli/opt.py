@@ -1,8 +1,10 @@
 """`lancet-jax opt`: rewrite a module file, by passes or by a saved plan."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.analysis.footprint import parse_limit
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
@@ -15,6 +17,7 @@ from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
 from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.separate_tiers import SeparateTiers
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.verify import verify_reordering
 from lancet_jax.cli.files import (
@@ -28,6 +31,7 @@ from lancet_jax.cli.files import (
     read,
     working,
 )
+from lancet_jax.cli.local import local_source
 
 
 def opt(
@@ -71,20 +75,21 @@ def opt(
     limit = parse_limit(memory_limit)
     saved = Plan.load(plan) if plan is not None else None
     module, graph, prices = read(file, target, costs, opaque)
-    done: list[Plan] = []
+    notes = opaque_notes(graph, module.opaque)
     with working("rewriting"):
         if saved is not None:
-            module, done = follow(module, saved), [saved]
+            module, done = follow(as_planned(module, saved, prices), saved), [saved]
         else:
-            for step in passes:
-                module, decided = run_pass(module, step, prices, limit)
-                done.append(decided)
+            module, done, said = rewrite(module, passes, prices, limit)
+            notes += said
     if output is not None:
         write_atomically(output, module_text(module).encode())
     if output is None and not json:
         print(module_text(module))
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
     else:
-        _tell(module, done, output, opaque_notes(graph, module.opaque), json)
+        _tell(module, done, output, notes, json)
 
 
 def _tell(
@@ -97,6 +102,7 @@ def _tell(
             "output": str(output) if output else None,
             "plans": [p.hash for p in done],
             "changed": any(p.changes for p in done),
+            "notes": list(notes),
         })  # fmt: skip
     else:
         moved = sum(len(p.moves) for p in done)
@@ -104,6 +110,21 @@ def _tell(
         print(f"wrote {output}: {moved} ops moved beside exchanges{parts}")
         for note in notes:
             print(f"note: {note}")
+
+
+def rewrite(
+    module: AnyModule, passes: Sequence[Pass], costs: TargetCosts, memory_limit: int | None
+) -> tuple[AnyModule, list[Plan], tuple[str, ...]]:
+    """Run passes on a module file, partitioned first if need be; return plans and notes too.
+
+    What no pass changes is returned as it was, not even partitioned.
+    """
+    source, done = local_source(module, passes, costs), []
+    made = first = source.module if source is not None else module
+    for step in passes:
+        made, decided = run_pass(made, step, costs, memory_limit)
+        done.append(decided)
+    return (module if made is first else made), done, source.notes if source is not None else ()
 
 
 def run_pass(
@@ -115,7 +136,27 @@ def run_pass(
     context = context_of(module, costs.for_graph(graph), memory_limit)
     decided = chosen.plan(graph, context)
     verify_reordering(graph, decided.orders)
-    return chosen.apply(module, decided).module, decided
+    made = chosen.apply(module, decided).module
+    check_waits(made)
+    return made, decided
+
+
+def check_waits(module: AnyModule) -> None:
+    """Check that no exchange of a module can be waited for for ever.
+
+    Raises:
+        DeadlockError: if one can.
+    """
+    is_local = not isinstance(module, Module) or module.is_local
+    verify_no_deadlock(module.snapshot(), is_local=is_local)
+
+
+def as_planned(module: AnyModule, plan: Plan, costs: TargetCosts) -> AnyModule:
+    """Return the module that a plan was made for: the file's, or that one partitioned first."""
+    if not (plan.splits or plan.domains) or plan.module == module.fingerprint:
+        return module
+    source = local_source(module, (SplitRegion(),), costs)
+    return source.module if source is not None else module
 
 
 def follow(module: AnyModule, plan: Plan) -> AnyModule:
@@ -129,13 +170,17 @@ def follow(module: AnyModule, plan: Plan) -> AnyModule:
     step: Pass
     if plan.pins:
         step = PinOrder()
+    elif plan.domains:
+        step = SeparateTiers()
     elif plan.splits:
         step = SplitRegion()
     elif isinstance(module, ScheduledModule):
         step = ReorderScheduled(ScheduleDw())
     else:
         step = ScheduleDw()
-    return step.apply(module, plan).module
+    made = step.apply(module, plan).module
+    check_waits(made)
+    return made
 
 
 def module_text(module: AnyModule) -> str:

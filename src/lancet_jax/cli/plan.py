@@ -1,10 +1,11 @@
 """`lancet-jax plan`: decide how to hide the exchanges of a module file, and save the decision."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from hlo_passes.analysis.footprint import describe_room, footprint_of, parse_limit
-from hlo_passes.base import AnyModule
+from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph
@@ -29,6 +30,7 @@ from lancet_jax.cli.files import (
     stdout,
     working,
 )
+from lancet_jax.cli.local import local_source
 from lancet_jax.report.pareto import show_pareto
 from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report
@@ -72,14 +74,18 @@ def plan(
     json
         Print the report as JSON.
     """
-    parse_pipeline(pipeline)
+    passes = parse_pipeline(pipeline).passes
     limit = parse_limit(memory_limit)
     module, graph, prices = read(file, target, costs, opaque)
     with working("planning"):
+        module, notes = partitioned_first(module, passes, prices)
+        graph = module.snapshot() if notes else graph
+        prices = prices.for_graph(graph)
         decided = decide(module, graph, prices, pipeline, limit)
     if output is not None:
         decided.save(output)
     report = report_of(module, graph, prices, decided, limit)
+    report = replace(report, notes=(*report.notes, *notes))
     with working("ordering under limits of memory"):
         points = report.pareto() if pareto else None
     if json:
@@ -91,6 +97,14 @@ def plan(
         show_pareto(points, stdout())
     if output is not None:
         print(f"wrote {output}")
+
+
+def partitioned_first(
+    module: AnyModule, passes: Sequence[Pass], costs: TargetCosts
+) -> tuple[AnyModule, tuple[str, ...]]:
+    """Return a module as passes need it, and what was done about that."""
+    source = local_source(module, passes, costs)
+    return (module, ()) if source is None else (source.module, source.notes)
 
 
 def report_of(

@@ -1,9 +1,11 @@
-"""What the host queues on the two streams as it walks through a schedule, line by line.
+"""What the host queues on the streams as it walks through a schedule, line by line.
 
 An exchange's start raises a flag on the compute stream, for what it sends must be there, and the
 exchange stream waits for it; the done makes the compute stream wait for the exchange. Loops are
-queued trip by trip. What may not be is refused: a line that reads what is not made yet, or what an
-exchange in flight has not delivered.
+queued trip by trip. An exchange that XLA was told stays on the links inside a node has a stream of
+its own. What may not be is refused: a line that reads what is not made yet, or what an exchange in
+flight has not delivered, and an exchange that starts while one on the other stream is in flight and
+two devices are in both: they could wait for each other for ever.
 """
 
 from collections import Counter
@@ -14,6 +16,9 @@ from hlo_passes.errors import InputError
 from lancet_jax.judge.listing import Block, Line, Listing
 from lancet_jax.judge.prices import Prices, exchange_kind
 from lancet_jax.judge.streams import Await, Command, Kernel, Kind, Raise
+
+_INSIDE = "COLLECTIVE_COMMUNICATION_DOMAIN_SCALE_UP_FABRIC"
+"""How XLA says that an exchange stays on the fast links inside a node."""
 
 _MOST_TRIPS = 64
 """Trips that are queued one by one; of a longer loop each of these stands for several."""
@@ -42,7 +47,7 @@ class Host:
         decide_us: us that the device idles while the host learns how a loop goes on.
         load: of the busiest device.
         overlaps: whether exchanges run beside compute; if not, each is waited for at once.
-        compute, exchange: the two queues.
+        compute, exchange, fabric: the queues; `fabric` is that of the links inside a node.
         sources: lines of the text by where their price is from.
     """
 
@@ -53,9 +58,11 @@ class Host:
     overlaps: bool = True
     compute: list[Command] = field(default_factory=list)
     exchange: list[Command] = field(default_factory=list)
+    fabric: list[Command] = field(default_factory=list)
     sources: Counter[str] = field(default_factory=Counter)
     _flags: count = field(default_factory=count)
     _memo: dict[str, tuple[float, Kind]] = field(default_factory=dict)
+    _flying: dict[int, Line] = field(default_factory=dict)
 
     def queue(self) -> None:
         """Queue the whole step.
@@ -98,6 +105,7 @@ class Host:
             self._branch(line, weight)
         elif line.opcode.endswith("-done"):
             if (flag := flights.pop(line.reads[0], None)) is not None:
+                self._flying.pop(flag, None)
                 self.compute.append(Await(flag))
         else:
             self._work(line, block, weight, flights)
@@ -110,13 +118,43 @@ class Host:
                 self.compute.append(Kernel(kind, us * weight))
             return
         ready, done = next(self._flags), next(self._flags)
+        self._check_streams(line)
         self.compute.append(Raise(ready))
-        self.exchange += [Await(ready), Kernel(kind, us * weight), Raise(done)]
+        queue = self.fabric if self._is_inside(line) else self.exchange
+        queue += [Await(ready), Kernel(kind, us * weight), Raise(done)]
         if line.opcode.endswith("-start"):
             flights[line.name] = done
+            self._flying[done] = line
         waits = not line.opcode.endswith("-start") or '"is_sync":true' in line.text
         if waits or not self.overlaps:
             self.compute.append(Await(done))
+
+    def _exchange_of(self, line: Line) -> Line:
+        """Return the exchange itself, where an `async-start` wraps it."""
+        if line.opcode != "async-start":
+            return line
+        inner = self.listing.block(line.names("calls")[0], line)
+        return next((each for each in inner.lines if exchange_kind(each)), line)
+
+    def _is_inside(self, line: Line) -> bool:
+        return _INSIDE in line.text or _INSIDE in self._exchange_of(line).text
+
+    def _check_streams(self, line: Line) -> None:
+        """Raise if an exchange crosses one in flight on the other stream."""
+        for other in self._flying.values():
+            if self._is_inside(line) == self._is_inside(other):
+                continue
+            ours, theirs = (self._members(each) for each in (line, other))
+            if any(len(a & b) > 1 for a in ours for b in theirs):
+                raise self._illegal(line, f"starts while {other.name} is in flight on another "
+                                    "stream, and two devices are in both")  # fmt: skip
+
+    def _members(self, line: Line) -> list[set[int]]:
+        exchange = self._exchange_of(line)
+        rows = self.prices.groups(exchange) or (tuple(range(self.listing.devices)),)
+        if "collective-permute" in exchange.opcode:
+            return [{device for row in rows for device in row}]
+        return list(map(set, rows))
 
     def _priced(self, line: Line, block: Block) -> tuple[float, Kind]:
         """Price a line once, however often it runs."""
@@ -162,7 +200,7 @@ class Host:
     def _serial_us(self, block: Block) -> float:
         inner = Host(self.listing, self.prices, self.decide_us, self.load)
         inner._block(block, 1.0)
-        queued = [*inner.compute, *inner.exchange]
+        queued = [*inner.compute, *inner.exchange, *inner.fabric]
         return sum(command.us for command in queued if isinstance(command, Kernel))
 
     def _decide(self, weight: float) -> None:

@@ -75,7 +75,7 @@ class Prices:
             share = min(1.0, room / bytes) if bytes else 1.0
         skew = re.search(r'lancet_skew="([\d.eE+-]+)"', line.text)
         collective = Collective(
-            kind.replace("-", "_"), self._groups(line), round(bytes),
+            kind.replace("-", "_"), self.groups(line), round(bytes),
             fill=share * fill if kind == "ragged-all-to-all" else share,
             skew=float(skew[1]) if skew else 1.0,
         )  # fmt: skip
@@ -92,7 +92,7 @@ class Prices:
         memory = profile.hbm_bytes_per_s * profile.hbm_share(line.opcode.replace("-", "_"))
         return max(effort.flops / rate, effort.bytes / memory) * 1e6 + profile.launch_us
 
-    def _groups(self, line: Line) -> tuple[tuple[int, ...], ...]:
+    def groups(self, line: Line) -> tuple[tuple[int, ...], ...]:
         """Read who talks to whom.
 
         Raises:

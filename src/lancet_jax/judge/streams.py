@@ -1,4 +1,4 @@
-"""Two streams of a GPU, driven by events: each runs what was queued, and waits where told to.
+"""Streams of a GPU, driven by events: each runs what was queued, and waits where told to.
 
 As CUDA has it: a stream is a queue; a kernel starts when the one before it has ended; a stream may
 raise a flag, and another may wait for it. Nothing else orders anything. Time goes from event to
@@ -72,27 +72,31 @@ class Replay:
     Attributes:
         contention: share by which an exchange in flight slows compute beside it.
         now: time in us.
-        times: us by who was busy, (compute stream, exchange stream).
+        times: us by who was busy: compute stream, exchange stream, and the stream of exchanges
+            that XLA was told stay on the links inside a node.
     """
 
     contention: float = 0.0
     now: float = 0.0
-    times: dict[tuple[Kind | None, Kind | None], float] = field(
-        default_factory=lambda: defaultdict(float)
-    )
+    times: dict[tuple[Kind | None, ...], float] = field(default_factory=lambda: defaultdict(float))
     _events: list[tuple[float, int, int, int]] = field(default_factory=list)
     _up: set[int] = field(default_factory=set)
     _waiting: dict[int, list[int]] = field(default_factory=dict)
     _ticket: count = field(default_factory=count)
 
-    def run(self, compute: Iterable[Command], exchange: Iterable[Command]) -> None:
-        """Work both queues off.
+    def run(
+        self,
+        compute: Iterable[Command],
+        exchange: Iterable[Command],
+        fabric: Iterable[Command] = (),
+    ) -> None:
+        """Work all queues off.
 
         Raises:
-            RuntimeError: if both wait for flags that nobody will raise.
+            RuntimeError: if they wait for flags that nobody will raise.
         """
-        self._streams = [_Stream(deque(compute)), _Stream(deque(exchange))]
-        for index in (0, 1):
+        self._streams = [_Stream(deque(queue)) for queue in (compute, exchange, fabric)]
+        for index in range(len(self._streams)):
             self._advance(index)
         while self._events:
             at, _, index, edition = heapq.heappop(self._events)
@@ -108,16 +112,16 @@ class Replay:
     def _pass(self, at: float) -> None:
         """Let time go by, and book who was busy."""
         gone = at - self.now
-        compute, exchange = self._streams
-        self.times[compute.kind, exchange.kind] += gone
+        self.times[tuple(stream.kind for stream in self._streams)] += gone
         for index, stream in enumerate(self._streams):
             if stream.kind is not None:
                 stream.left_us -= gone * self._speed(index)
         self.now = at
 
     def _speed(self, index: int) -> float:
-        compute, exchange = self._streams
-        slow = index == 0 and exchange.kind is not None and compute.kind is Kind.COMPUTE
+        compute, *exchanges = self._streams
+        talks = any(stream.kind is not None for stream in exchanges)
+        slow = index == 0 and talks and compute.kind is Kind.COMPUTE
         return 1 / (1 + self.contention) if slow else 1.0
 
     def _advance(self, index: int) -> None:
@@ -133,7 +137,7 @@ class Replay:
                 self._raise(command.flag)
             elif isinstance(command, Kernel) and command.us > 0:
                 stream.kind, stream.left_us = command.kind, command.us
-        for each in (0, 1):
+        for each in range(len(self._streams)):
             self._foretell(each)
 
     def _raise(self, flag: int) -> None:

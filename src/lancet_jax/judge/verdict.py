@@ -22,8 +22,10 @@ class Verdict:
         exposed_us: an exchange with no compute beside it.
         exposed_all_to_all_us: the part of `exposed_us` that all-to-alls cause.
         idle_us: neither: the host decides how to go on.
-        compute_us, exchange_us: busy time of the two streams.
+        compute_us, exchange_us: busy time of the compute stream, and of those that exchange.
         sources: lines by where their price is from: `xla`, `roofline`, `link`, `measured`.
+        fabric_us: the part of `exchange_us` on the stream of the links inside a node, which runs
+            beside the other; 0 unless XLA was told of exchanges that stay there.
     """
 
     step_us: float
@@ -35,11 +37,12 @@ class Verdict:
     compute_us: float
     exchange_us: float
     sources: dict[str, int]
+    fabric_us: float = 0.0
 
     @property
     def bound_us(self) -> float:
-        """What no schedule of this program beats: the longer of compute and exchange."""
-        return max(self.compute_us, self.exchange_us)
+        """What no schedule of this program beats: the longest of compute and exchanges."""
+        return max(self.compute_us, self.exchange_us - self.fabric_us, self.fabric_us)
 
 
 def judge(
@@ -50,7 +53,7 @@ def judge(
     overlaps: bool = True,
     path: str = "<module>",
 ) -> Verdict:
-    """Replay a scheduled module on a compute stream and an exchange stream.
+    """Replay a scheduled module on a compute stream and the streams of its exchanges.
 
     Args:
         text: HLO as XLA left it: `compiled.as_text()`.
@@ -66,18 +69,22 @@ def judge(
     host = Host(listing, Prices(listing, costs), costs.decide_us, load or Load(), overlaps)
     host.queue()
     replay = Replay(costs.contention)
-    replay.run(host.compute, host.exchange)
+    replay.run(host.compute, host.exchange, host.fabric)
     return _verdict(replay, dict(host.sources))
 
 
 def _verdict(replay: Replay, sources: dict[str, int]) -> Verdict:
-    def total(computes: bool, *exchanges: Kind | None) -> float:
+    def total(computes: bool, *exchanges: Kind) -> float:
         return sum(
-            us for (compute, exchange), us in replay.times.items()
-            if (compute is Kind.COMPUTE) is computes and exchange in exchanges
+            us for (compute, *others), us in replay.times.items()
+            if (compute is Kind.COMPUTE) is computes
+            and (any(kind in exchanges for kind in others) if exchanges else not any(others))
         )  # fmt: skip
 
-    both, alone = total(True, *_EXCHANGES), total(True, None)
+    def busy(stream: int) -> float:
+        return sum(us for kinds, us in replay.times.items() if kinds[stream] is not None)
+
+    both, alone = total(True, *_EXCHANGES), total(True)
     exposed = total(False, *_EXCHANGES)
     return Verdict(
         step_us=replay.now,
@@ -85,8 +92,9 @@ def _verdict(replay: Replay, sources: dict[str, int]) -> Verdict:
         overlapped_us=both,
         exposed_us=exposed,
         exposed_all_to_all_us=total(False, Kind.ALL_TO_ALL),
-        idle_us=total(False, None),
+        idle_us=total(False),
         compute_us=both + alone,
-        exchange_us=both + exposed,
+        exchange_us=busy(1) + busy(2),
         sources=sources,
+        fabric_us=busy(2),
     )

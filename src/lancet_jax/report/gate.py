@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hlo_passes.analysis.footprint import footprint_of, parse_bytes
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.problem import Problem
@@ -15,7 +16,6 @@ _BLAMED = 10
 """How many ops are named per limit that is broken."""
 
 _TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}
-_SIZES = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LIMIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%]+)")
 
 
@@ -70,7 +70,7 @@ def judge_exposed(found: Inspection, limit: str) -> Verdict:
         OptionError: if the limit is neither.
     """
     t = found.timeline
-    number, unit = _split("max-exposed", limit, [*_TIMES, "%"], "15% of the step, or 2ms")
+    number, unit = _share_or_time(limit)
     most = number / 100 * t.makespan_us if unit == "%" else number * _TIMES[unit]
     share = t.exposed_us / t.makespan_us if t.makespan_us else 0.0
     ok = t.exposed_us <= most
@@ -104,16 +104,13 @@ def judge_memory(graph: Graph, problem: Problem, limit: str) -> Verdict:
     Args:
         graph: the step.
         problem: the same, reduced.
-        limit: a size, as `70GiB` or `80GB`.
+        limit: a size, as `70GiB` or in bytes.
 
     Raises:
         OptionError: if the limit is none.
     """
-    number, unit = _split("max-memory", limit, list(_SIZES), "70GiB")
-    most = number * _SIZES[unit]
-    arguments = sum(
-        v.bytes for v in graph.values if v.op < 0 or graph.ops[v.op].kind == "parameter"
-    )
+    most = parse_bytes(limit, "--max-memory")
+    arguments = footprint_of(graph).arguments
     order = range(problem.size)
     peak = problem.buffers.peak(order)
     ok = arguments + peak <= most
@@ -124,17 +121,18 @@ def judge_memory(graph: Graph, problem: Problem, limit: str) -> Verdict:
         for size, maker in problem.buffers.at_peak(order)[:_BLAMED]
         for op in [graph.ops[maker]]
     ]  # fmt: skip
-    return Verdict("memory", ok, message, float(arguments + peak), most, tuple(held))
+    return Verdict("memory", ok, message, float(arguments + peak), float(most), tuple(held))
 
 
 def _gib(size: float) -> str:
     return f"{size / 2**30:,.2f} GiB" if size >= 2**28 else f"{size / 2**20:,.2f} MiB"
 
 
-def _split(option: str, text: str, units: list[str], example: str) -> tuple[float, str]:
+def _share_or_time(text: str) -> tuple[float, str]:
     """Read a number and its unit."""
     match = _LIMIT.fullmatch(text.strip())
+    units = [*_TIMES, "%"]
     if match is None or match[2] not in units:
-        raise OptionError(f"--{option} {text}", f"is no number with one of {', '.join(units)}",
-                          f"say {example}")  # fmt: skip
+        raise OptionError(f"--max-exposed {text}", f"is no number with one of {', '.join(units)}",
+                          "say 15% of the step, or 2ms")  # fmt: skip
     return float(match[1]), match[2]

@@ -8,6 +8,7 @@ from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import PASSES, PRESETS, parse_pipeline
 from hlo_passes.schedule_dw import ScheduleDw
+from hlo_passes.separate_tiers import SeparateTiers
 from hlo_passes.split_exchange import SplitExchange
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.unroll_loops import UnrollLoops
@@ -53,6 +54,7 @@ def test_every_pass_states_what_it_may_do_to_numbers():
         SplitExchange: Tier.REASSOCIATES,
         SplitRegion: Tier.REASSOCIATES,
         UnrollLoops: Tier.EXACT,
+        SeparateTiers: Tier.EXACT,
         PinOrder: Tier.REASSOCIATES,
     }
 

@@ -4,7 +4,6 @@ from hlo_passes.errors import VerifyError
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.verify import (
     exchange_order,
-    rank_dependent_exchanges,
     verify_exchange_pairs,
     verify_reordering,
     verify_same_exchanges,
@@ -67,21 +66,3 @@ def test_ranks_that_disagree_are_named():
     ):
         verify_same_exchanges({"rank 0": first, "rank 1": second})
     assert exchange_order(first) == exchange_order(second)[::-1]
-
-
-def test_a_branch_on_the_rank_is_found():
-    branch = """%yes (p: f32[8]) -> f32[8] {
-  %p = f32[8]{0} parameter(0)
-  ROOT %talk = f32[8]{0} all-reduce(%p), channel_id=1, replica_groups={{0,1}}
-}
-%no (q: f32[8]) -> f32[8] {
-  ROOT %q = f32[8]{0} parameter(0)
-}"""
-    entry = """  %x = f32[8]{0} parameter(0)
-  %me = u32[] partition-id()
-  %flag = s32[] convert(%me)
-  ROOT %r = f32[8]{0} conditional(%flag, %x, %x), branch_computations={%yes, %no}"""
-    graph = ScheduledModule(scheduled(entry, branch)).snapshot()
-    assert rank_dependent_exchanges(graph) == ("talk",)
-    fixed = scheduled(entry.replace("partition-id()", "constant(0)"), branch)
-    assert rank_dependent_exchanges(ScheduledModule(fixed).snapshot()) == ()

@@ -1,0 +1,52 @@
+"""Holds what XLA made of a cut step against the memory that cuts may cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hlo_passes.analysis.liveness import buffers_of
+from hlo_passes.base import Pass
+from hlo_passes.ir.graph import Graph
+from hlo_passes.split_pass import SplitPass
+from lancet_jax import _jax
+
+
+@dataclass(frozen=True)
+class CutMemory:
+    """Temporary memory of a step before it is cut.
+
+    Attributes:
+        uncut_bytes: what it needs in its own order, estimated before XLA fuses.
+        slack: share by which a cut may need more; None for any.
+    """
+
+    uncut_bytes: int
+    slack: float | None
+
+    @staticmethod
+    def of(graph: Graph, passes: Sequence[Pass]) -> "CutMemory":
+        """Measure a step that `passes` have cut."""
+        slack = next((p.margin for p in passes if isinstance(p, SplitPass)), None)
+        return CutMemory(buffers_of(graph).peak(range(len(graph.ops))), slack)
+
+    def notes(self, executable: Any, limit: int | None) -> list[str]:
+        """Say what the compiled step needs, and whether that breaks a limit or the margin."""
+        stats = _jax.memory_of(executable)
+        if stats is None or not self.uncut_bytes:
+            return []
+        temporary, whole = stats
+        grown = temporary / self.uncut_bytes - 1
+        said = (
+            f"memory of the cut step: {temporary / 1e6:,.1f} MB of temporaries as compiled;"
+            f" uncut it was estimated, before fusion, at {self.uncut_bytes / 1e6:,.1f} MB"
+        )
+        if self.slack is not None and grown > self.slack:
+            said += (f": {grown:+.0%}, more than the margin of {self.slack:+.0%}; pipeline='dw'"
+                     " does not cut it")  # fmt: skip
+        notes = [said]
+        if limit is not None and whole > limit:
+            notes.append(
+                f"memory of the cut step: {whole / 1e6:,.1f} MB in all as compiled, more than the"
+                f" limit of {limit / 1e6:,.1f} MB; pipeline='dw' does not cut it"
+            )
+        return notes
