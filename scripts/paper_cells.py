@@ -5,6 +5,7 @@ A cell is one program: model, gate, cluster, pipeline. It is compiled for its ow
 and at a skewed one.
 """
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,9 @@ BUSIEST = 2.0
 
 CONTENTION = 0.2
 """What-if: the share by which an exchange in flight slows compute beside it; an assumption."""
+
+_FOLDER = re.compile(r"(?<= )/\S+/(?=src/)")
+"""Where the sources lie on the machine that computes a cell."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
         "batch": BATCHES[cell.model, cell.device],
         "dtype": DTYPES[cell.device],
         "parts": parts,
-        "notes": compiled.outcome.notes,
+        "notes": [_FOLDER.sub("", note) for note in compiled.outcome.notes],
         **_verdicts(
             compiled.as_text(), TargetCosts(gpus.costs), ragged, is_stock=cell.pipeline == "off"
         ),
