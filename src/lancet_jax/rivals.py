@@ -76,7 +76,7 @@ class Rivals:
         Raises:
             PeerError: if another process keeps the other one.
         """
-        if self.outcome.error is not None or self.outcome.plan is None:
+        if self.outcome.error is not None:
             return cut
         prepared = self.whole.prepare(self.request)
         if prepared is None:
