@@ -17,6 +17,7 @@ from hlo_passes.cost.table import CostTable, ExchangeTimes
 from lancet_jax import _jax
 from lancet_jax.calibrate import Probe
 from lancet_jax.calibrate.measure import rising
+from lancet_jax.step_module import copied
 from scripts.bench_wallclock import Sample, row_of
 from scripts.shaped_link import busy_seconds
 from scripts.small_steps import Shape, distance, make_step
@@ -135,7 +136,7 @@ class WithoutExchanges:
 
     def prepare(self, request: _jax.Request) -> _jax.Prepared | None:
         """Return the module without its exchanges."""
-        clone = _jax.clone(request.module)
+        clone = copied(request.module)
         found: list[ir.Operation] = []
 
         def visit(op: ir.Operation) -> ir.WalkResult:

@@ -11,13 +11,11 @@ module that jit caches is copied before it is touched.
 
 import copy
 import functools
-import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,13 +28,9 @@ from jaxlib.mlir import ir
 
 from hlo_passes.ir.wire import fields
 from lancet_jax.errors import UnsupportedError
+from lancet_jax.step_module import copied, mark
 
 logger = logging.getLogger("lancet_jax")
-
-SALT = "lancet_salt"
-"""Module attribute that marks a step as ours: part of the disk cache's key, and visible in HLO."""
-
-_FRONTEND = "mhlo.frontend_attributes"
 
 
 @dataclass(frozen=True)
@@ -173,7 +167,7 @@ def _partition(
         raise UnsupportedError("lancet_jax.jit", f"XLA does not stop on {backend.platform}",
                                "use CUDA or CPU devices")  # fmt: skip
     salt = f"lancet-partition-{next(_names)}"
-    copy_of_it = clone(module)
+    copy_of_it = copied(module)
     mark(copy_of_it, salt)
 
     def stop(proto: bytes) -> None:
@@ -266,34 +260,6 @@ def _calling(
         jex.clear_hlo_module_transformation(name, stage=stage, platforms=platform)
 
 
-def clone(module: ir.Module) -> ir.Module:
-    """Copy a module within its context."""
-    buffer = io.BytesIO()
-    module.operation.write_bytecode(buffer)
-    with module.context:
-        return ir.Module.parse(buffer.getvalue())
-
-
-def fingerprint(module: ir.Module) -> str:
-    """Return 16 hex digits over a module without locations."""
-    return sha256(module.operation.get_asm(enable_debug_info=False).encode()).hexdigest()[:16]
-
-
-def mark(module: ir.Module, salt: str) -> None:
-    """Write `salt` on a module of our own, beside frontend attributes that it has already.
-
-    XLA's post-scheduler stage is invisible to the persistent cache: without the mark, a hit would
-    hand a rewritten executable to a plain jit, or a plain one to us.
-    """
-    with module.context:
-        attributes = module.operation.attributes
-        items = {}
-        if _FRONTEND in attributes:
-            items = {named.name: named.attr for named in ir.DictAttr(attributes[_FRONTEND])}
-        items[SALT] = ir.StringAttr.get(salt)
-        attributes[_FRONTEND] = ir.DictAttr.get(items)
-
-
 # ---------------------------------------------------------------------------- lowered and compiled
 
 
@@ -326,7 +292,7 @@ def uncached(lowered: jax.stages.Lowered) -> jax.stages.Lowered:
     """
     lowering = copy.copy(lowered._lowering)
     lowering._executable = None
-    lowering._hlo = clone(lowering._hlo)
+    lowering._hlo = copied(lowering._hlo)
     fresh = copy.copy(lowered)
     fresh._lowering = lowering
     return fresh

@@ -28,7 +28,7 @@ from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
-from lancet_jax import _cuda, _jax
+from lancet_jax import _jax
 from lancet_jax.agree import Decision, Peers, SharedPlans
 from lancet_jax.cut_memory import CutMemory
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
@@ -36,6 +36,8 @@ from lancet_jax.outcome import Outcome
 from lancet_jax.partition import source_of
 from lancet_jax.rivals import Rivals, uncut
 from lancet_jax.schedule_edit import ScheduleEdit
+from lancet_jax.step_module import copied, fingerprint, mark
+from lancet_jax.xla_options import compile_only_options, cost_options, split_options
 
 type OnUnsupported = Literal["warn", "raise", "ignore"]
 type PlanOn = Literal["every", "first"]
@@ -145,12 +147,12 @@ class StepRewriter:
             "plan_on": self.plan_on,
             "opaque": repr(self.opaque),
             "memory limit": repr(self.memory_limit),
-            "module": _jax.fingerprint(module),
+            "module": fingerprint(module),
         }
 
     def _topic(self, module: ir.Module) -> str:
         """Return where the first process leaves its plans for a module."""
-        return f"plans/{self.passes.spec}/{self.target}/{_jax.fingerprint(module)}"
+        return f"plans/{self.passes.spec}/{self.target}/{fingerprint(module)}"
 
     def _prepare(
         self, request: _jax.Request, outcome: Outcome, shared: SharedPlans
@@ -177,38 +179,19 @@ class StepRewriter:
         costs = self.costs(devices)
         first = shared.made(self._topic(module))
         prices = first.prices if first else f"{costs.name} {costs.fingerprint}"
-        plans: tuple[Plan, ...] = ()
-        memory: CutMemory | None = None
         now, schedule = self._split(_jax.has_post_scheduler(devices[0].platform))
+        memory: CutMemory | None = None
         if now:
-            ragged = devices[0].platform == "gpu"
-            step = Module.copy_of(module, opaque=self.opaque)
-            source = source_of(step, now, len(devices), request.partition)
-            outcome.partition_seconds = source.seconds
-            made = first.plans if first else None
-            ours, plans = run_on_stablehlo(
-                source.module, now, costs, ragged=ragged, made=made,
-                memory_limit=self.memory_limit, checked=self.checks(devices),
-            )  # fmt: skip
-            outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
-            outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
+            clone, memory = self._edited(request, now, costs, first, outcome)
             options |= split_options(devices, bool(outcome.cuts))
-            if outcome.cuts:
-                memory = CutMemory.of(source.module.snapshot(), now)
-            if schedule is None:
-                outcome.plan, outcome.pins = plans[0], sum(len(p.pins) for p in plans)
-                outcome.notes.append("the order is pinned by barriers in StableHLO")
-            is_kept = source.is_partitioned and ours is source.module
-            clone = _jax.clone(module) if is_kept else ours.ir
         else:
-            clone = _jax.clone(module)
-        shared.leave(self._topic(module), Decision(plans, prices))
-        text = clone.operation.get_asm(enable_debug_info=False)
-        if not now and any(kind in text for kind in _CONTROL):
-            step = Module.copy_of(module, opaque=self.opaque)
-            verify_no_deadlock(step.snapshot(), is_local=step.is_local)
-        outcome.salt = self.salt(prices, text)
-        _jax.mark(clone, outcome.salt)
+            clone = self._checked(module)
+        if schedule is None:
+            outcome.plan, outcome.pins = outcome.made[0], sum(len(p.pins) for p in outcome.made)
+            outcome.notes.append("the order is pinned by barriers in StableHLO")
+        shared.leave(self._topic(module), Decision(outcome.made, prices))
+        outcome.salt = self.salt(prices, clone)
+        mark(clone, outcome.salt)
 
         def finish(executable: Any) -> None:
             if edit is not None:
@@ -227,6 +210,43 @@ class StepRewriter:
         prepared = _jax.Prepared(clone, options, edit.on_scheduled, finish)
         rivals = self._rivals(request, outcome, costs, shared.peers)
         return prepared if rivals is None else replace(prepared, keep=rivals.keep_shorter)
+
+    def _edited(
+        self,
+        request: _jax.Request,
+        passes: Sequence[Pass],
+        costs: TargetCosts,
+        first: Decision | None,
+        outcome: Outcome,
+    ) -> tuple[ir.Module, CutMemory | None]:
+        """Return what passes make of a step, and what a cut one has to be held against."""
+        devices = request.devices
+        step = Module.copy_of(request.module, opaque=self.opaque)
+        source = source_of(step, passes, len(devices), request.partition)
+        outcome.partition_seconds = source.seconds
+        ours, plans = run_on_stablehlo(
+            source.module, passes, costs,
+            ragged=devices[0].platform == "gpu", made=first.plans if first else None,
+            memory_limit=self.memory_limit, checked=self.checks(devices),
+        )  # fmt: skip
+        outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
+        outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
+        is_kept = source.is_partitioned and ours is source.module
+        memory = CutMemory.of(source.module.snapshot(), passes) if outcome.cuts else None
+        return (copied(request.module) if is_kept else ours.ir), memory
+
+    def _checked(self, module: ir.Module) -> ir.Module:
+        """Return a copy of a step that is only to be ordered.
+
+        Raises:
+            DeadlockError: if an exchange of it could be waited for for ever.
+        """
+        clone = copied(module)
+        text = clone.operation.get_asm(enable_debug_info=False)
+        if any(kind in text for kind in _CONTROL):
+            step = Module.copy_of(module, opaque=self.opaque)
+            verify_no_deadlock(step.snapshot(), is_local=step.is_local)
+        return clone
 
     def _rivals(
         self, request: _jax.Request, outcome: Outcome, costs: TargetCosts, peers: Peers | None
@@ -249,7 +269,7 @@ class StepRewriter:
         others = tuple(p for p in passes if not isinstance(p, ScheduleDw))
         return others, schedules[-1] if schedules else None
 
-    def salt(self, prices: str, program: str) -> str:
+    def salt(self, prices: str, module: ir.Module) -> str:
         """Return 16 hex digits over everything that the rewritten program depends on."""
         parts = [
             version("lancet-jax"),
@@ -257,7 +277,7 @@ class StepRewriter:
             self.passes.spec,
             prices,
             repr((self.opaque, self.memory_limit)),
-            program,
+            module.operation.get_asm(enable_debug_info=False),
         ]
         return sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -369,43 +389,3 @@ def _notes_of(plan: Plan) -> Iterator[str]:
     if not plan.orders and not plan.pins:
         for refusal in plan.refusals:
             yield f"{refusal.op} {refusal.reason} {refusal.source}".strip()
-
-
-def split_options(devices: Sequence[Any], is_split: bool) -> dict[str, Any]:
-    """XLA options that keep XLA:GPU from undoing a split.
-
-    Its dot-merger would put the products of several parts that share a weight into one, which then
-    waits for all exchanges. Its multi-output fusion puts ops of several parts that read the same
-    value into one kernel, which ties the parts together. And a module with ragged exchanges is
-    scheduled with no lookahead unless asked to.
-    """
-    if devices[0].platform != "gpu" or not is_split:
-        return {}
-    return {
-        "xla_disable_hlo_passes": "multi_output_fusion",
-        "xla_gpu_dot_merger_threshold_mb": 0,
-        "xla_gpu_enable_latency_hiding_scheduler": True,
-    }
-
-
-def compile_only_options(devices: Sequence[Any]) -> dict[str, Any]:
-    """XLA options without which nothing compiles, or toy kernels are chosen, without a GPU.
-
-    XLA prints its costs there whatever the pipeline, so that all are priced alike.
-    """
-    if devices[0].platform != "gpu" or not _jax.is_compile_only(devices[0]):
-        return {}
-    options: dict[str, Any] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
-    if (directory := _cuda.ptxas_directory()) is not None:
-        options["xla_gpu_cuda_data_dir"] = str(directory)
-    return options | cost_options(devices)
-
-
-def cost_options(devices: Sequence[Any]) -> dict[str, Any]:
-    """XLA options that make it print its own costs, on the devices that it has costs for."""
-    capability = getattr(devices[0], "compute_capability", "")
-    kind = devices[0].device_kind
-    modern = any(name in kind for name in ("H100", "H200", "B200", "GB200", "B300"))
-    if devices[0].platform == "gpu" and (modern or str(capability) >= "9"):
-        return {"xla_gpu_collect_cost_model_stats": True}
-    return {}

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from lancet_jax import _cuda, _jax, aot
-from lancet_jax.driver import compile_only_options
 from lancet_jax.errors import LancetError
+from lancet_jax.step_module import copied, mark
+from lancet_jax.xla_options import compile_only_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Probe:
     def prepare(self, request: _jax.Request) -> _jax.Prepared:
         """Pass a marked copy on."""
         self.calls.append("prepare")
-        clone = _jax.clone(request.module)
-        _jax.mark(clone, self.name)
+        clone = copied(request.module)
+        mark(clone, self.name)
 
         def on_scheduled(proto: bytes) -> None:
             if self.name.encode() in proto:

@@ -14,7 +14,8 @@ from hlo_passes.errors import VerifyError
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.verify import verify_reordering
 from lancet_jax import _jax
-from lancet_jax.driver import compile_only_options
+from lancet_jax.step_module import copied, mark
+from lancet_jax.xla_options import compile_only_options
 from tests.steps import CASES, Size
 
 SIZE = Size(batch=64, seq=256, model=512, hidden=2048, dtype=jnp.bfloat16)
@@ -27,8 +28,8 @@ class Reckless(_jax.Rewriter):
         self.seen = []
 
     def prepare(self, request):
-        clone = _jax.clone(request.module)
-        _jax.mark(clone, "reckless")
+        clone = copied(request.module)
+        mark(clone, "reckless")
         return _jax.Prepared(clone, compile_only_options(request.devices), self.reorder)
 
     def reorder(self, proto):

@@ -15,6 +15,7 @@ from jaxlib import _hlo
 from jaxlib.mlir import ir
 
 from lancet_jax import _jax
+from lancet_jax.step_module import copied, mark
 
 
 def test_the_compile_function_is_where_it_was():
@@ -87,8 +88,8 @@ def test_the_post_scheduler_stage_hands_out_a_schedule(seen):
 def test_module_attributes_reach_the_post_scheduler_stage(seen):
     class Marker(_jax.Rewriter):
         def prepare(self, request):
-            clone = _jax.clone(request.module)
-            _jax.mark(clone, "contract-salt")
+            clone = copied(request.module)
+            mark(clone, "contract-salt")
             return _jax.Prepared(clone, {})
 
     with _jax.rewriting(Marker()):
@@ -112,7 +113,7 @@ def test_mlirs_own_inliner_does_nothing():
     from jaxlib.mlir.passmanager import PassManager
 
     outer = jax.jit(lambda x: jax.jit(jnp.sinc)(x) + 1)
-    module = _jax.clone(outer.lower(jnp.ones(3)).compiler_ir())
+    module = copied(outer.lower(jnp.ones(3)).compiler_ir())
     assert "call @" in str(module)
     with module.context:
         PassManager.parse("builtin.module(inline)").run(module.operation)

@@ -12,6 +12,7 @@ from hlo_passes.ir.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from lancet_jax import _jax
 from lancet_jax.partition import Source, source_of
+from lancet_jax.step_module import mark
 from tests.auto_steps import IDIOMS, NUTS
 from tests.lancet_jax.test_split import distance
 from tests.steps import CASES
@@ -39,7 +40,7 @@ class Converted:
         passes = parse_pipeline(CUT).passes
         source = source_of(Module.copy_of(request.module), passes, len(devices), request.partition)
         self.sources.append(source)
-        _jax.mark(source.module.ir, "converted")
+        mark(source.module.ir, "converted")
         return _jax.Prepared(source.module.ir, {})
 
 

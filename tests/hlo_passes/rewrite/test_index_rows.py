@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from hlo_passes.ir.module import Module
 from hlo_passes.rewrite.indexed import index_module
 from lancet_jax import _jax
+from lancet_jax.step_module import mark
 from tests.one_hot_steps import MASKS
 
 TOKENS, EXPERTS, SLOTS, WIDTH, DEVICES = 24, 4, 4, 8, 2
@@ -60,7 +61,7 @@ class Rewriter:
             regions = {graph.name: range(len(graph.ops)) for graph, _ in copy.snapshot().walk()}
             self.found = index_module(copy, regions)
         self.found.module.verify()
-        _jax.mark(self.found.module.ir, "rows")
+        mark(self.found.module.ir, "rows")
         return _jax.Prepared(self.found.module.ir, {})
 
 

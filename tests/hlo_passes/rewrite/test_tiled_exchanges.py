@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from hlo_passes.ir.module import Module
 from hlo_passes.rewrite.tiled_exchanges import tile_exchanges
 from lancet_jax import _jax
+from lancet_jax.step_module import mark
 
 FILE = Path(__file__).parent / "files" / "tiled.mlir"
 
@@ -57,7 +58,7 @@ def test_the_numbers_are_those_of_the_partitioners_form(shape, dims):
             with copy.ir.context:
                 Tiled.count += tile_exchanges(copy.ir)
             copy.verify()
-            _jax.mark(copy.ir, "tiled")
+            mark(copy.ir, "tiled")
             return _jax.Prepared(copy.ir, {})
 
     expected = jax.jit(step)(x)
