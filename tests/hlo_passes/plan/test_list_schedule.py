@@ -199,7 +199,7 @@ def test_a_pass_costs_about_as_much_per_op_on_large_steps(make):
 
 @pytest.mark.slow
 @given(st.builds(backward_like, st.randoms(use_true_random=False), st.integers(1, 12)))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_backward_passes_of_many_shapes(problem):
     order = list_order(problem, memory_limit=problem.buffers.peak(range(problem.size)))
     assert problem.is_order(order)
