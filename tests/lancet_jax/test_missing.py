@@ -49,7 +49,7 @@ def test_a_broken_seam_is_a_finding_not_a_crash(monkeypatch):
     def broken(*args, **kwargs):
         raise AttributeError("gone")
 
-    monkeypatch.setattr(_jax, "clone", broken)
+    monkeypatch.setattr(_jax, "rewriting", broken)
     findings = {f.name: f for f in seams.examine()}
     assert findings["post-scheduler stage: cpu"].ok is False
     assert "gone" in findings["post-scheduler stage: cpu"].detail
