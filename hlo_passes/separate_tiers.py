@@ -107,7 +107,8 @@ def _inside(graph: Graph, context: Context) -> Iterator[int]:
             assert op.collective is not None
             if op.collective.kind == "ragged_all_to_all":
                 continue  # a custom call, on which XLA refuses the mark
-            if not op.collective.domain and context.costs.nodes_of(op.collective) == 1:
+            _, nodes = context.costs.reach(op.collective)
+            if not op.collective.domain and nodes == 1:
                 yield op.id
 
 

@@ -124,7 +124,6 @@ class TargetCosts:
         """
         if collective.us is not None:
             return Cost(collective.us, Source.GIVEN)
-        topology, groups = self.target.topology, self._groups(collective)
         size, nodes = self.reach(collective)
         bytes = collective.busiest_bytes * fraction
         if size < 2 or bytes <= 0:
@@ -133,7 +132,8 @@ class TargetCosts:
             us = table.exchange_us(collective.kind, size, nodes, bytes) if table else None
             if table is not None and us is not None:
                 return Cost(us, table.cost_source)
-        return Cost(topology.time_us(collective.kind, bytes, groups), Source.LINK)
+        us = self.target.topology.time_us(collective.kind, bytes, self._groups(collective))
+        return Cost(us, Source.LINK)
 
     def reach(self, collective: Collective) -> tuple[int, int]:
         """Return how many devices take part in an exchange, and on how many nodes they are."""
@@ -151,10 +151,6 @@ class TargetCosts:
         if facts is None or op.kind == "fusion" or (op.kind == "custom_call" and not op.matmul):
             return None
         return facts.operands
-
-    def nodes_of(self, collective: Collective) -> int:
-        """Return how many nodes the widest group of an exchange reaches."""
-        return self.target.topology.nodes_of(self._groups(collective))
 
     def _groups(self, collective: Collective) -> tuple[tuple[int, ...], ...]:
         """Return groups of the target's devices; () for all of them."""

@@ -17,7 +17,6 @@ from hlo_passes.base import Pass, Pipeline
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.plan import Prediction
 from hlo_passes.plan.simulate import simulate
 from hlo_passes.plan.timeline import prediction_of
 from hlo_passes.schedule_dw import ScheduleDw
@@ -89,9 +88,9 @@ class Rivals:
         ours, theirs = self.outcome, self.whole.outcomes[-1]
         if theirs.error is not None:
             return cut
-        a, b = self._predict(cut), self._predict(whole)
-        is_kept = (self._fits(cut, a), -a.step_us) > (self._fits(whole, b), -b.step_us)
-        said = f"on XLA's schedules: cut {a.step_us:,.0f} us, uncut {b.step_us:,.0f} us"
+        (cut_fits, cut_us), (whole_fits, whole_us) = self._predict(cut), self._predict(whole)
+        is_kept = (cut_fits, -cut_us) > (whole_fits, -whole_us)
+        said = f"on XLA's schedules: cut {cut_us:,.0f} us, uncut {whole_us:,.0f} us"
         if self.peers is not None:
             self.peers.agree(f"kept/{ours.salt}", {"kept": "cut" if is_kept else "uncut"})
         if is_kept:
@@ -104,19 +103,14 @@ class Rivals:
         self.outcomes[:] = [theirs if o is ours else o for o in self.outcomes]
         return whole
 
-    def _predict(self, executable: Any) -> Prediction:
-        graph = self._graph(executable)
-        return prediction_of(simulate(graph, self.costs.for_graph(graph)))
-
-    def _fits(self, executable: Any, found: Prediction) -> bool:
-        if self.memory_limit is None:
-            return True
-        held = footprint_of(self._graph(executable))
-        return found.peak_bytes <= held.room(self.memory_limit)
-
-    def _graph(self, executable: Any) -> Any:
+    def _predict(self, executable: Any) -> tuple[bool, float]:
+        """Return whether a program fits into memory, and the us that its step takes."""
         text, devices = _jax.hlo_of(executable), len(self.request.devices)
-        return ScheduledModule(text, devices=devices, opaque=self.opaque).snapshot()
+        graph = ScheduledModule(text, devices=devices, opaque=self.opaque).snapshot()
+        found = prediction_of(simulate(graph, self.costs.for_graph(graph)))
+        limit = self.memory_limit
+        fits = limit is None or found.peak_bytes <= footprint_of(graph).room(limit)
+        return fits, found.step_us
 
 
 def uncut(passes: Sequence[Pass]) -> Pipeline | None:

@@ -85,19 +85,17 @@ def without_waiting(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, flo
 
 
 def _ops(graph: Graph, timeline: Timeline, costs: TargetCosts) -> Iterator[OpTime]:
-    found: dict[tuple[str, tuple[str, ...], str], list[float]] = defaultdict(list)
-    named: dict[tuple[str, tuple[str, ...], str], Op] = {}
+    found: dict[tuple[str, tuple[str, ...], str], list[tuple[Op, float]]] = defaultdict(list)
     for slot in timeline.slots:
         op = graph.ops[slot.op]
         types = costs.types_of(op)
         if slot.lane == "compute" and types is not None and not op.inner:
-            found[op.kind, types, op.dtype].append(slot.us)
-            named[op.kind, types, op.dtype] = op
-    for key, times in sorted(found.items()):
-        kind, types, dtype = key
+            found[op.kind, types, op.dtype].append((op, slot.us))
+    for (kind, types, dtype), runs in sorted(found.items(), key=lambda item: item[0]):
+        times = [us for _, us in runs]
         middle = median(times)
         spread = (max(times) - min(times)) / middle if middle else 0.0
         yield OpTime(
             kind=kind, operands=types, dtype=dtype, us=middle, spread=spread,
-            matmul=named[key].matmul,
+            matmul=runs[-1][0].matmul,
         )  # fmt: skip
