@@ -37,6 +37,11 @@ _MORE = 1e-2
 """Another way to cut has to beat the one before, with fewer parts, by this share: XLA will fuse the
 program, and order it within the memory that there is, and then closer predictions are a lottery."""
 
+_FAR = 5e-2
+_LOST = 2
+"""So many cuts in a row, each longer than the one before with fewer parts, and all by this share
+longer than the best: then still more parts are not tried."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -189,6 +194,9 @@ class PartsPass(SplitPass):
             race[candidate.name] = prediction_of(timeline)
             if wins:
                 best, after = candidate, timeline
+            settled = fits or best is not None
+            if settled and _is_over([run.step_us for run in race.values()], after.makespan_us):
+                break
         if candidates and best is None:
             refusals.append(Refusal(op=graph.name, reason="no cut makes the step shorter"))
         return Plan(
@@ -206,6 +214,12 @@ class PartsPass(SplitPass):
 def worth_of(context: Context) -> float:
     """Return the share by which a cut step has to be predicted shorter than the uncut one."""
     return -_CLOSE if context.checked else _WORTH
+
+
+def _is_over(steps_us: Sequence[float], best_us: float) -> bool:
+    """Whether more parts make a step longer and longer, far from the best of all."""
+    last = steps_us[-_LOST:]
+    return len(last) == _LOST and last == sorted(last) and last[0] > best_us * (1 + _FAR)
 
 
 def _too_large(op: str, cut: str, needs: int, limit: int) -> Refusal:

@@ -8,6 +8,8 @@ paper's (section 5.3: stages, then parts), and whatever is ready first.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import inf
 
 from hlo_passes.analysis.cuts import Cut, OpSplit, Sum
 from hlo_passes.analysis.moe_sites import Site
@@ -243,18 +245,52 @@ def _greedy(nodes: Sequence[_Node]) -> float:
     for i, node in enumerate(nodes):
         for pred in node.preds:
             users[pred].append(i)
-    ready: list[tuple[float, int]] = [(0.0, i) for i, count in enumerate(waits) if count == 0]
+    lanes = _Lane(), _Lane()
+    for i, count in enumerate(waits):
+        if count == 0:
+            lanes[nodes[i].talks].add(0.0, nodes[i].part, i)
     end = [0.0] * len(nodes)
-    free = [0.0, 0.0]
-    while ready:
-        since, i = min(
-            ready, key=lambda r: (max(r[0], free[nodes[r[1]].talks]), nodes[r[1]].part, r[1])
-        )
-        ready.remove((since, i))
-        talks = nodes[i].talks
-        end[i] = free[talks] = max(since, free[talks]) + nodes[i].us
+    for _ in nodes:
+        lane = min(lanes, key=_Lane.first)
+        start, _, i = lane.take()
+        end[i] = lane.free = start + nodes[i].us
         for user in users[i]:
             waits[user] -= 1
             if waits[user] == 0:
-                ready.append((max(end[p] for p in nodes[user].preds), user))
+                node = nodes[user]
+                lanes[node.talks].add(max(end[p] for p in node.preds), node.part, user)
     return max(end, default=0.0)
+
+
+@dataclass
+class _Lane:
+    """A lane and what is ready for it.
+
+    Attributes:
+        free: when it is free, in us.
+    """
+
+    free: float = 0.0
+    _waits: list[tuple[int, int]] = field(default_factory=list)
+    _comes: list[tuple[float, int, int]] = field(default_factory=list)
+
+    def add(self, since: float, part: int, node: int) -> None:
+        """Enter a node that may start at a time."""
+        heappush(self._comes, (since, part, node))
+
+    def first(self) -> tuple[float, int, int]:
+        """Return when the next node starts, its part and its number; never if there is none."""
+        while self._comes and self._comes[0][0] <= self.free:
+            heappush(self._waits, heappop(self._comes)[1:])
+        if self._waits:
+            return (self.free, *self._waits[0])
+        return self._comes[0] if self._comes else (inf, 0, 0)
+
+    def take(self) -> tuple[float, int, int]:
+        """Return what `first` does, and take it away."""
+        found = self.first()
+        if self._waits:
+            heappop(self._waits)
+        else:
+            heappop(self._comes)
+        return found

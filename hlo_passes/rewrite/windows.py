@@ -34,6 +34,8 @@ class _Window:
         packed: per row, which of the packed rows it is; their number where there is none.
         source, expert, place: per row, where it belongs in the whole buffer.
         real: per row, whether there is one.
+        slot: per packed row, which row of the window it is; beyond them if it is not in it.
+        held: per packed row, whether the window has it.
     """
 
     rows: int
@@ -42,6 +44,8 @@ class _Window:
     expert: ir.Value
     place: ir.Value
     real: ir.Value
+    slot: ir.Value
+    held: ir.Value
 
 
 @dataclass
@@ -108,10 +112,10 @@ class Windows:
         def step(trip: ir.Value, carried: Sequence[ir.Value]) -> Sequence[ir.Value]:
             window = self._window(address, asked, expert, rank, trip, rows)
             made = self._compute(window, arrival.rows, imports)
-            answer = build.scatter_rows(
-                carried[0], self._flat(made[self.answer], width), window.packed, "set",
-                distinct=True,
-            )  # fmt: skip
+            answered = build.gather_rows(self._flat(made[self.answer], width), window.slot)
+            bits = build.type_like(window.held.type, shape_of(answered))
+            held = build.broadcast(window.held, bits, [0])
+            answer = build.select(held, answered, carried[0])
             return [answer, *self._export(window, made, carried[1:])]
 
         answer, *exports = build.repeat(trips, [empty, *exports], step)
@@ -149,6 +153,8 @@ class Windows:
             expert=build.binary("divide", inside, capacity),
             place=build.binary("remainder", inside, capacity),
             real=real,
+            slot=slot,
+            held=is_here,
         )
 
     def _compute(

@@ -30,6 +30,7 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax import _jax
 from lancet_jax.agree import Decision, Peers, SharedPlans
+from lancet_jax.collector import no_collection
 from lancet_jax.cut_memory import CutMemory
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
 from lancet_jax.outcome import Outcome
@@ -124,7 +125,8 @@ class StepRewriter:
             peers.agree("question", self._question(module))
         prepared, started = None, time.perf_counter()
         try:
-            prepared = self._prepare(request, outcome, shared)
+            with no_collection():
+                prepared = self._prepare(request, outcome, shared)
         except PeerError:
             raise
         except Exception as error:

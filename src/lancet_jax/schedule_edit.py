@@ -1,9 +1,6 @@
 """Plans and edits the schedule that XLA made for one step, from inside its compile."""
 
-import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +16,7 @@ from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.verify import verify_exchange_pairs, verify_reordering
 from lancet_jax import _jax
 from lancet_jax.agree import Decision, SharedPlans, exchange_order
+from lancet_jax.collector import no_collection
 from lancet_jax.outcome import Outcome, recall, remember
 
 
@@ -53,7 +51,7 @@ class ScheduleEdit:
             return None
         started = time.perf_counter()
         try:
-            with _no_collection():
+            with no_collection():
                 changed = self._reorder(proto)
         except Exception as error:
             self.outcome.error = error
@@ -119,17 +117,3 @@ class ScheduleEdit:
         result = step.apply(module, plan)
         assert isinstance(result.module, ScheduledModule)
         return result.module.proto if result.changed else None
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Hold the garbage collector back: planning makes many objects, hardly a cycle among them, and
-    every collection would walk through all that JAX keeps besides.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

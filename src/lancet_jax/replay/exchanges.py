@@ -1,7 +1,9 @@
 """What exchanges mean, on arrays of one process and a link to the others."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,9 @@ from lancet_jax.replay.link import Link
 from lancet_jax.replay.score import Exchange
 
 type Arrays = Sequence[np.ndarray]
+
+_ALIGNED = 64
+"""Bytes at a multiple of which XLA:CPU wants an array to begin."""
 
 
 def exchange(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
@@ -24,39 +29,39 @@ def _all_to_all(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     (array,) = arrays
     blocks = np.split(array, link.size, axis=what.split)
     came = _swap(link, {peer: blocks[peer] for peer in _others(link)})
-    blocks = [
-        blocks[peer] if peer == link.rank else _as(came[peer], blocks[peer])
-        for peer in range(link.size)
-    ]
-    return [np.concatenate(blocks, axis=what.concat)]
+    shape = list(blocks[0].shape)
+    shape[what.concat] *= link.size
+    made = empty(shape, array.dtype)
+    for peer, place in enumerate(np.split(made, link.size, axis=what.concat)):
+        place[...] = blocks[peer] if peer == link.rank else _as(came[peer], blocks[peer])
+    return [made]
 
 
 def _all_reduce(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Every process adds up a share of the elements, in order of rank, and hands it out."""
     shares = [_equal_shares(array, link.size) for array in arrays]
     came = _swap(link, {p: _join([share[p] for share in shares]) for p in _others(link)})
-    totals = []
-    for i, share in enumerate(shares):
-        total = np.zeros_like(share[0])
+    made = [empty(share.shape, share.dtype) for share in shares]
+    totals = [whole[link.rank] for whole in made]
+    for i, (share, total) in enumerate(zip(shares, totals, strict=True)):
         for peer in range(link.size):
-            own = share[link.rank]
-            total += own if peer == link.rank else _piece(came[peer], shares, i)
-        totals.append(total)
+            other = share[peer] if peer == link.rank else _piece(came[peer], shares, i)
+            np.add(total if peer else np.zeros((), total.dtype), other, out=total)
     back = _swap(link, dict.fromkeys(_others(link), _join(totals)))
-    results = []
-    for i, array in enumerate(arrays):
-        pieces = [
-            totals[i] if peer == link.rank else _piece(back[peer], shares, i)
-            for peer in range(link.size)
-        ]
-        results.append(np.concatenate(pieces)[: array.size].reshape(array.shape))
-    return results
+    for i, whole in enumerate(made):
+        for peer in _others(link):
+            whole[peer] = _piece(back[peer], shares, i)
+    return [
+        whole.reshape(-1)[: array.size].reshape(array.shape)
+        for whole, array in zip(made, arrays, strict=True)
+    ]
 
 
 def _equal_shares(array: np.ndarray, count: int) -> np.ndarray:
     """Return an array's elements in equal rows, `[count, n]`, the last ones padded with zeros."""
     flat = array.reshape(-1)
-    return np.pad(flat, (0, -flat.size % count)).reshape(count, -1)
+    missing = -flat.size % count
+    return (np.pad(flat, (0, missing)) if missing else flat).reshape(count, -1)
 
 
 def _piece(data: bytearray, shares: Arrays, i: int) -> np.ndarray:
@@ -68,7 +73,8 @@ def _piece(data: bytearray, shares: Arrays, i: int) -> np.ndarray:
 def _ragged(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Only filled rows are sent, each to the place where its receiver wants it."""
     source, target, starts, counts, places, _ = arrays
-    made = target.copy()
+    made = empty(target.shape, target.dtype)
+    made[...] = target
     rows = {
         peer: source[int(starts[peer]) : int(starts[peer]) + int(counts[peer])]
         for peer in range(link.size)
@@ -85,6 +91,14 @@ def _ragged(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
             block = block.reshape(count, *source.shape[1:])
         made[place : place + len(block)] = block
     return [made]
+
+
+def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return memory of an array, as aligned as XLA needs it to take it over without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + _ALIGNED, np.uint8)
+    start = -raw.ctypes.data % _ALIGNED
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def _others(link: Link) -> list[int]:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,11 +56,15 @@ class Player:
         link: the way to the other processes.
         cores: CPU cores for the thread that exchanges, as a device has engines of its own that
             copy; those of the process if none are named.
+        urgent: let that thread come before compute on a core they share: a device's copies do not
+            wait for a time slice either. Needs rights to real-time scheduling (Linux); without
+            them all stays as it is.
     """
 
     score: Score
     link: Link
     cores: Collection[int] = ()
+    urgent: bool = False
 
     @cached_property
     def programs(self) -> list[Any]:
@@ -74,7 +79,7 @@ class Player:
         exchanging: dict[int, float] = {}
         waiting: dict[int, float] = {}
         begin, cpu = time.perf_counter(), time.process_time()
-        with ThreadPoolExecutor(1, initializer=self._take_cores) as stream:
+        with ThreadPoolExecutor(1, initializer=self._take_place) as stream:
             for step in self.score.steps:
                 if isinstance(step, Segment):
                     since = time.perf_counter()
@@ -100,13 +105,18 @@ class Player:
 
     def _exchange(self, what: Exchange, arrays: list[np.ndarray]) -> tuple[list[Any], float]:
         since = time.perf_counter()
-        made = [jax.device_put(result) for result in exchange(what, arrays, self.link)]
+        made = [
+            jax.device_put(result, may_alias=True) for result in exchange(what, arrays, self.link)
+        ]
         return jax.block_until_ready(made), time.perf_counter() - since
 
-    def _take_cores(self) -> None:
-        """Move this thread to the cores that are meant for it."""
+    def _take_place(self) -> None:
+        """Move this thread to the cores that are meant for it, and before others there."""
         if self.cores:
             os.sched_setaffinity(0, self.cores)
+        if self.urgent:
+            with suppress(PermissionError):
+                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 def _in_order(found: Mapping[int, float]) -> tuple[float, ...]:

@@ -39,3 +39,12 @@ def test_closeness(monkeypatch, checked, cut_us, is_cut):
     assert len(steps) == 2
     assert bool(plan.splits) is is_cut
     assert plan.after.step_us == (cut_us if is_cut else 100.0)
+
+
+@pytest.mark.parametrize(
+    ("steps_us", "is_over"),
+    [([120, 130], True), ([120], False), ([130, 120], False), ([104, 120], False),
+     ([90, 120, 130], True)],
+)  # fmt: skip
+def test_more_parts_are_not_tried_once_they_only_make_a_step_longer(steps_us, is_over):
+    assert split_pass._is_over(steps_us, min(100, *steps_us)) == is_over

@@ -1,6 +1,8 @@
 """What a cut range is predicted to take, by hand."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hlo_passes.analysis.cuts import Cut, OpSplit
 from hlo_passes.analysis.moe_sites import Rows, Site
@@ -10,7 +12,7 @@ from hlo_passes.cost.model import Cost, Source
 from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.types import TensorType
-from hlo_passes.plan.pipeline import Prices, Unrolled
+from hlo_passes.plan.pipeline import Prices, Unrolled, _greedy, _Node
 
 ROWS = Rows((8,), (0,), (1,), 2, 1)
 ALONG = OpSplit((Cut(0),), (Cut(0),))
@@ -104,3 +106,38 @@ def test_a_sum_waits_for_the_part_before_it():
     carried = OpSplit((Cut(0),), (Cut(0),), carries=True)
     graph = chain("dot_general")
     assert length(graph, {0: carried}, k=4) == 100
+
+
+@st.composite
+def _nodes(draw):
+    """Nodes that wait for earlier ones."""
+    count = draw(st.integers(1, 14))
+    return [
+        _Node(
+            float(draw(st.integers(0, 3))),
+            draw(st.booleans()),
+            draw(st.lists(st.integers(0, i - 1), max_size=3)) if i else [],
+            0,
+            draw(st.integers(-1, 2)),
+        )
+        for i in range(count)
+    ]
+
+
+def _ran_greedily(nodes):
+    """Return the end of the last node, by looking at every node that is ready each time."""
+    end, free = {}, [0.0, 0.0]
+    while len(end) < len(nodes):
+        ready = [
+            (max([free[node.talks], *(end[p] for p in node.preds)]), node.part, i)
+            for i, node in enumerate(nodes)
+            if i not in end and all(p in end for p in node.preds)
+        ]
+        start, _, i = min(ready)
+        end[i] = free[nodes[i].talks] = start + nodes[i].us
+    return max(end.values())
+
+
+@given(_nodes())
+def test_whatever_is_ready_first_runs_first(nodes):
+    assert _greedy(nodes) == _ran_greedily(nodes)
