@@ -122,8 +122,11 @@ def work(args: Any) -> None:
     names = args.pipelines.split(";")
     modules = {name: small_steps.planned(module, name, profile) for name in names}
     link = replayed.link_of(args)
-    players = {name: Player(score_of(m), link) for name, m in modules.items()}
-    alone = {name: Player(p.score, Echo(args.rank, args.ranks)) for name, p in players.items()}
+    players = {name: Player(score_of(m), link, urgent=True) for name, m in modules.items()}
+    alone = {
+        name: Player(p.score, Echo(args.rank, args.ranks), urgent=True)
+        for name, p in players.items()
+    }
     for name in names:
         alone[name].programs = players[name].programs
     sent = {name: heard(player, inputs) for name, player in players.items()}

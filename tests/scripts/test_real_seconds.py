@@ -15,7 +15,7 @@ STEP = {"mbit": 300.0, "share": 0.45, "foreign_cores": 0.0, "quartiles": [1.0, 1
 
 def run_of(**rows):
     made = [STEP | {"pipeline": name} | row for name, row in rows.items()]
-    return {"ranks": 2, "pairs": True, "link": "paced", "rounds": 3, "shape": "layers=1",
+    return {"kind": "replay", "ranks": 2, "pairs": True, "link": "paced", "rounds": 3, "shape": "layers=1",
             "machine": "16 cores x86-64", "jax": "1", "jaxlib": "1", "numpy": "1",
             "date": "2026-11-28", "commit": "abc", "rows": made}  # fmt: skip
 
@@ -40,3 +40,13 @@ def test_the_page_says_what_was_reached_on_a_quiet_machine(tmp_path, foreign):
     assert (reached in words) == (foreign == 0.0)
     assert ("wall times mean nothing" in words) == (foreign == 1.0)
     assert ("| `full` | - | 800 | 1.25 |" in text) == (foreign == 0.0)
+    assert ("| 40% | 1.67 | - | - | - | 1.25 (50%) |" in text) == (foreign == 0.0)
+
+
+def test_a_jit_of_the_whole_step_has_a_table_of_its_own(tmp_path):
+    data, page = tmp_path / "runs.json", tmp_path / "page.md"
+    row = {"step_s": 1.0, "speed_up": 1.0, "moves": 3, "hidden": None}
+    run = run_of(off=row | {"moves": 0}, dw=row) | {"kind": "native jit"}
+    data.write_text(json.dumps({"runs": [run]}))
+    real_seconds_page.write(str(data), str(page))
+    assert "| `dw` | 3 | 1000 | 1.00 | 1.00 to 1.00 | 500 | 0e+00 |" in page.read_text()
