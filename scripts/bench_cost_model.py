@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.measured_pieces import center
+from scripts.origin import origin
 from scripts.shaped_link import Job, add_rank_options, prefix
 
 SHAPES = (
@@ -66,7 +67,7 @@ def main() -> None:
         found = job.run()
         show(found)
         rows += found
-    data = {"date": f"{date.today()}", "rounds": args.rounds, "paced": paced,
+    data: dict[str, Any] = {**origin(), "rounds": args.rounds, "paced": paced,
             "seconds": time.time() - started, "rows": rows, "errors": errors_of(rows)}  # fmt: skip
     for kind, error in data["errors"].items():
         print(f"{kind:10} mean error {error['mean']:.1%}, worst {error['worst']:.1%}")

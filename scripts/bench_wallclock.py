@@ -21,19 +21,16 @@ same round, with its quartiles and its 95 % interval by bootstrap. The step with
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from scripts.origin import origin
 from scripts.shaped_link import Job, add_rank_options, prefix
 
 PIPELINES = ("off", "dw", "exchange", "lancet", "full")
@@ -93,12 +90,9 @@ def _keep(path: Path, args: Any, paced: bool, rows: Sequence[dict[str, Any]]) ->
         "kind": "native jit" if args.native else "replay",
         "ranks": args.ranks, "rounds": args.rounds, "shape": args.shape,
         "link": "paced" if paced else "token bucket", "pairs": args.pairs,
-        "date": f"{date.today()}", "commit": args.commit,
-        "note": args.note,
-        "jax": version("jax"), "jaxlib": version("jaxlib"), "numpy": version("numpy"),
-        "machine": f"{os.cpu_count()} cores {platform.machine()}".replace("_", "-"),
-        "rows": rows,
+        "note": args.note, **origin(), "rows": rows,
     }  # fmt: skip
+    run["commit"] = args.commit or run["commit"]
     data["runs"].append(run)
     path.write_text(json.dumps(data, indent=1) + "\n")
 
@@ -148,7 +142,7 @@ def _arguments() -> Any:
     parser.add_argument("--prepared", metavar="FOLDER", help="play the plans in this folder")
     parser.add_argument("--pairs", action="store_true",
                         help="two cores a rank: one of them for its exchanges")  # fmt: skip
-    parser.add_argument("--commit", default="", help="of this project, to be told in the file")
+    parser.add_argument("--commit", default="", help="where there is no repository to ask")
     parser.add_argument("--note", default="", help="what a reader of the file has to know")
     parser.add_argument("--rows", help="write what is measured so far to this file")
     parser.add_argument("--render", nargs=2, metavar=("JSON", "PAGE"), help="write the page")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hlo_passes.files import write_atomically
+from scripts.origin import describe
 
 _COLOURS = {"profile": "#c9c3e6", "kernels": "#2b6ea6", "segments": "#d9480f"}
 _INK = "#57606a"
@@ -52,11 +53,14 @@ def _page(data: dict[str, Any], figure: str) -> str:
     load = [row["foreign_cores"] for row in rows]
     foreign, least, most = statistics.median(load), min(load), max(load)
     link = "paced by sleeping" if data["paced"] else "held to its rate by a token bucket"
+    where = f"{data['machine']}, {describe(data)}"
     return f"""# The cost model against reality
 
 {len(rows)} configurations of small MoE train steps, replayed by two CPU processes over a loopback
-{link}, {data["rounds"]} rounds each, on {data["date"]}. Every number of the column
-*measured* was read off a clock; all others were predicted. Nothing here ran on a GPU.
+{link}, {data["rounds"]} rounds each. Every number of the column *measured* was
+read off a clock; all others were predicted. Nothing here ran on a GPU.
+
+{where}.
 
 | prediction | mean error | worst |
 |---|---|---|
@@ -75,8 +79,9 @@ What each prediction rests on:
 - *segments*: two streams of the very step's segments, timed in the same rounds without a link. The
   easiest to be right about: it tests the simulation, not the pricing of kernels.
 
-The *kernels* prediction is off by {_signed(rows)} on average, with its sign. One likely cause, not
-established: alone, a kernel finds its operands in the cache and no neighbour beside it.
+The *kernels* prediction is off by {_signed(rows)} on average,
+with its sign. Likely causes, not established: alone, a kernel finds its operands in the cache, and
+takes less; but it is not fused with its neighbours either, as it is in a segment, and takes more.
 
 **The machine was {_busy(foreign)}.** Other jobs held {foreign:.2f} of its two cores in the median
 configuration ({least:.2f} to {most:.2f}). Pieces and steps were measured in the same rounds, so

@@ -7,12 +7,10 @@ kept. Nothing here is measured.
 """
 
 import json
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from lancet_jax.judge import Verdict, judge
 from lancet_jax.judge.listing import read_listing
 from lancet_jax.judge.prices import Prices, exchange_kind
 from lancet_jax.stages import Compiled
+from scripts import origin
 from scripts.emulated_exchanges import emulate
 from scripts.gpu_steps import GpuStep, model_step
 
@@ -119,7 +118,7 @@ def prepare(
     step = size.step()
     stock, _ = step.compile("off", GPUS, _OPTIONS)
     programs: list[dict[str, Any]] = []
-    commit = _commit()  # of the sources that run, whatever is committed meanwhile
+    commit = origin.commit()  # of the sources that run, whatever is committed meanwhile
     for share in shares:
         links = links_of(stock.as_text(), share)
         table = folder / f"links-{share}.json"
@@ -204,13 +203,8 @@ def _save(folder: Path, size: Size, programs: list[dict[str, Any]], commit: str)
         "compiled": {
             "date": datetime.now(UTC).date().isoformat(),
             "commit": commit,
-            "versions": {name: version(name) for name in names},
+            "versions": origin.versions(*names),
         },
         "programs": programs,
     }
     (folder / "programs.json").write_text(json.dumps(about, indent=1))
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip()

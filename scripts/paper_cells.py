@@ -6,12 +6,10 @@ and at a skewed one.
 """
 
 import re
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from math import ceil
 from typing import Any
 
@@ -20,6 +18,7 @@ from hlo_passes.cost.roofline import TargetCosts
 from lancet_jax.judge import Load, Verdict, judge
 from lancet_jax.stages import Compiled
 from scripts.gpu_steps import model_step
+from scripts.origin import commit, versions
 
 PIPELINES = {
     "off": "off",
@@ -168,8 +167,8 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
         "compile_s": seconds,
         "seconds": time.perf_counter() - started,
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "jax-cuda12-pjrt")},
+        "commit": commit(),
+        "versions": versions("jax", "jaxlib", "jax-cuda12-pjrt"),
     }
 
 
@@ -212,13 +211,3 @@ def skewed_load(parts: int, busiest: float = BUSIEST) -> Load:
         before, after = part / parts, (part + 1) / parts
         most.append(max(min(h * after, 1.0) - min(h * before, 1.0) for h in heat))
     return Load(fill=sum(most), trips=ceil(max(most) * parts - 1e-9))
-
-
-def _commit() -> str:
-    """Return the commit that the sources are at, with a + if they were changed since."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "src", "hlo_passes", "scripts")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")

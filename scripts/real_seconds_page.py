@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.origin import describe
+
 _KINDS = {"all_to_all": "all-to-all", "ragged_all_to_all": "all-to-all", "all_reduce": "sums"}
 
 _COLUMNS = (
@@ -236,10 +238,7 @@ def _cpu_table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
 
 def _origin(run: Any) -> str:
     """Say what was run, and when."""
-    return (
-        f"jax {run['jax']}, jaxlib {run['jaxlib']}, numpy {run['numpy']}; {run['date']}, commit "
-        f"{run['commit'] or 'unknown'}; {run['rounds']} rounds; step `{run['shape']}`."
-    )
+    return f"{describe(run)}; {run['rounds']} rounds; step `{run['shape']}`."
 
 
 def _native_table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
