@@ -177,6 +177,14 @@ def test_commands_use_what_calibrate_wrote(file, tmp_path, capsys):
     assert run(["plan", str(file), "--costs", str(costs), "-o", str(plan)]) == 0
     assert json.loads(plan.read_bytes())["target"] == "cpu:1x8"
     assert run(["opt", str(file), "--costs", str(costs), "-o", str(tmp_path / "out.mlir")]) == 0
+    priced = [str(file), "--costs", str(costs)]
+    assert run(["view", *priced, "--plan", str(plan), "-o", str(tmp_path / "page.svg")]) == 0
+    capsys.readouterr()
+    assert run(["diff", str(file), *priced, "--json"]) == 0
+    twice = json.loads(capsys.readouterr().out)
+    assert twice["target"] == "cpu:1x8"
+    assert twice["totals"]["step us"] == [facts["step_us"]] * 2
+    assert run(["check", *priced, "--max-exposed", "100%"]) == 0
 
 
 @pytest.mark.parametrize(

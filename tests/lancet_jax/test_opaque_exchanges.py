@@ -80,7 +80,7 @@ def run(capsys, *words):
 
 
 def test_files(dump, tmp_path, capsys):
-    """`inspect`, `plan` and `opt` take the same option."""
+    """All commands on a step take the same option."""
     named = ("--opaque", "go+wait=200")
     code, out = run(capsys, "inspect", dump, *named, "--json")
     (found,) = json.loads(out.out)["exchanges"]
@@ -93,6 +93,10 @@ def test_files(dump, tmp_path, capsys):
     moved = tmp_path / "moved.hlo"
     assert run(capsys, "opt", dump, *named, "--plan", plan, "-o", moved)[0] == 0
     assert moved.read_text() != PAIR
+    assert run(capsys, "check", dump, *named, "--max-exposed", "199us")[0] == 1
+    assert run(capsys, "check", moved, *named, "--max-exposed", "199us")[0] == 0
+    assert "200" in run(capsys, "diff", dump, moved, *named)[1].out
+    assert run(capsys, "view", dump, *named, "-o", tmp_path / "step.svg")[0] == 0
     code, out = run(capsys, "opt", dump, "--plan", plan, "-o", moved)
     assert code == 2
     assert "made for module" in out.err

@@ -30,7 +30,7 @@ def make_app() -> App:
     app = App(
         name="lancet-jax",
         help="Hides Mixture-of-Experts all-to-alls behind the whole JAX training step.",
-        help_format="plaintext",
+        help_format="markdown",
     )
     for command in (
         inspect, view, diff, check, whatif, calibrate, plan, opt, passes, demo, doctor,

@@ -24,7 +24,8 @@ from hlo_passes.ir.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from lancet_jax.calibrate import Measuring, kernels_of, probes_of, table_of_capture
 from lancet_jax.capture import find_capture, read_capture
-from lancet_jax.cli.files import Json, context_of, prices_of, print_json, working
+from lancet_jax.cli.files import context_of, prices_of, print_json, working
+from lancet_jax.cli.options import Json
 from lancet_jax.errors import OptionError
 
 

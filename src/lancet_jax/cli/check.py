@@ -5,7 +5,8 @@ from pathlib import Path
 
 from hlo_passes.errors import OptionError
 from hlo_passes.files import write_atomically
-from lancet_jax.cli.files import Json, Target, open_source, print_json, stdout, working
+from lancet_jax.cli.files import open_source, print_json, stdout, working
+from lancet_jax.cli.options import Costs, Json, Opaque, Target
 from lancet_jax.report.ci import junit as as_junit
 from lancet_jax.report.ci import sarif as as_sarif
 from lancet_jax.report.gate import Verdict, judge_exposed, judge_memory
@@ -19,6 +20,8 @@ def check(
     max_exposed: str | None = None,
     max_memory: str | None = None,
     target: Target = None,
+    costs: Costs = None,
+    opaque: Opaque = (),
     junit: Path | None = None,
     sarif: Path | None = None,
     json: Json = False,
@@ -34,8 +37,6 @@ def check(
         2ms.
     max_memory
         Most memory of a device, arguments and temporaries, as 70GiB; estimated.
-    target
-        What to price for, as h100:1x8; by default as many H100 as the module has devices.
     junit
         Where to write the verdicts as JUnit XML.
     sarif
@@ -46,7 +47,7 @@ def check(
     if max_exposed is None and max_memory is None:
         raise OptionError("lancet-jax check", "there is no limit to check",
                           "give --max-exposed 15%, --max-memory 70GiB, or both")  # fmt: skip
-    source = open_source(file, target)
+    source = open_source(file, target, costs, opaque)
     verdicts: list[Verdict] = []
     with working("checking"):
         if max_exposed is not None:

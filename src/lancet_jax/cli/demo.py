@@ -14,7 +14,8 @@ from rich.console import Console
 
 from hlo_passes.files import write_atomically
 from lancet_jax import aot
-from lancet_jax.cli.files import Json, print_json, stdout, working
+from lancet_jax.cli.files import print_json, stdout, working
+from lancet_jax.cli.options import Json
 from lancet_jax.equivalence import Verification, verify
 from lancet_jax.errors import LancetWarning, UnsupportedError
 from lancet_jax.jit import jit

@@ -2,12 +2,21 @@
 
 from pathlib import Path
 
-from lancet_jax.cli.files import Json, Source, Target, open_source, print_json, stdout, working
+from lancet_jax.cli.files import Source, open_source, print_json, stdout, working
+from lancet_jax.cli.options import Costs, Json, Opaque, Target
 from lancet_jax.report.diff import Diff, show_diff
 from lancet_jax.report.inspection import Inspection, inspection_of
 
 
-def diff(first: Path, second: Path, *, target: Target = None, json: Json = False) -> None:
+def diff(
+    first: Path,
+    second: Path,
+    *,
+    target: Target = None,
+    costs: Costs = None,
+    opaque: Opaque = (),
+    json: Json = False,
+) -> None:
     """Compare two modules: ops, order, bytes, and exposed time by layer.
 
     Ops are matched by what they compute, not by name or place, so two schedules of one module
@@ -19,13 +28,11 @@ def diff(first: Path, second: Path, *, target: Target = None, json: Json = False
         Anything that `inspect` reads.
     second
         The same, later or otherwise made.
-    target
-        What to price both for, as h100:1x8; by default as many H100 as the second has devices.
     json
         Print JSON instead of tables.
     """
-    b = open_source(second, target)
-    a = open_source(first, target or b.costs.name)
+    b = open_source(second, target, costs, opaque)
+    a = open_source(first, target or b.costs.name, costs, opaque)
     with working("comparing"):
         found = Diff.of(_inspected(a), a.graph, _inspected(b), b.graph)
     if json:

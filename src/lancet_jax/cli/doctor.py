@@ -3,7 +3,8 @@
 from rich import box
 from rich.table import Table
 
-from lancet_jax.cli.files import Json, print_json, stdout, working
+from lancet_jax.cli.files import print_json, stdout, working
+from lancet_jax.cli.options import Json
 from lancet_jax.seams import Finding, examine
 
 

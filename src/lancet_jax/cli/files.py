@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -26,21 +25,6 @@ from hlo_passes.ir.opaque import opaque_notes, parse_opaque
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.capture import find_capture, read_capture
-
-type Json = Annotated[bool, Parameter(negative="")]
-"""The flag that every command has."""
-
-type Target = Annotated[str | None, Parameter(name=["--target", "-t"])]
-"""The option that most commands have: what to price or plan for."""
-
-type Pipeline = Annotated[str, Parameter(name=["--pipeline", "-p"])]
-"""The passes of `plan` and `opt`; `lancet-jax passes` lists them."""
-
-type Output = Annotated[Path | None, Parameter(name=["--output", "-o"])]
-"""Where a command writes, whole or not at all."""
-
-type Opaque = Annotated[tuple[str, ...], Parameter(name="--opaque", negative="")]
-"""Custom calls that are exchanges: TARGET=US or START+DONE=US, once for each."""
 
 _CAPABILITY = re.compile(r"\.sm_(\d+\.\d+)[a-z]?_gpu_")
 

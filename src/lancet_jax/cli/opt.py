@@ -20,18 +20,9 @@ from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.separate_tiers import SeparateTiers
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.verify import verify_reordering
-from lancet_jax.cli.files import (
-    Json,
-    Opaque,
-    Output,
-    Pipeline,
-    Target,
-    context_of,
-    print_json,
-    read,
-    working,
-)
+from lancet_jax.cli.files import context_of, print_json, read, working
 from lancet_jax.cli.local import local_source
+from lancet_jax.cli.options import Costs, Json, MemoryLimit, Opaque, Output, Pipeline, Target
 
 
 def opt(
@@ -39,9 +30,9 @@ def opt(
     *,
     output: Output = None,
     target: Target = None,
-    costs: Path | None = None,
+    costs: Costs = None,
     opaque: Opaque = (),
-    memory_limit: str | None = None,
+    memory_limit: MemoryLimit = None,
     pipeline: Pipeline = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
@@ -54,15 +45,6 @@ def opt(
         Anything that `inspect` reads.
     output
         Where to write the module, as text.
-    target
-        What to plan for, as h100:1x8; by default as many H100 as the module has devices.
-    costs
-        Times measured by `lancet-jax calibrate`; their devices are then the default target.
-    opaque
-        A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
-        another waits; without =US it is priced by its bytes. May be given several times.
-    memory_limit
-        What one device has for arguments, results and temporaries, as 70GiB or in bytes.
     pipeline
         A preset (off, dw, exchange, lancet, full, best) or passes, as
         schedule-dw,split-region{k=4}; see `lancet-jax passes`.

@@ -7,7 +7,8 @@ from rich.console import Console
 from hlo_passes.describe import PassHelp, describe
 from hlo_passes.errors import OptionError
 from hlo_passes.pipelines import DEFAULT, PASSES, PRESETS
-from lancet_jax.cli.files import Json, print_json, stdout
+from lancet_jax.cli.files import print_json, stdout
+from lancet_jax.cli.options import Json
 
 _TIERS = {"exact": "bit-identical results",
           "reassociates": "routing identical, values within a stated bound"}  # fmt: skip

@@ -18,19 +18,9 @@ from hlo_passes.plan.timeline import Timeline
 from hlo_passes.reorder_scheduled import at_post_scheduler
 from hlo_passes.rewrite.region import cut_module
 from hlo_passes.split_pass import ordered_timeline
-from lancet_jax.cli.files import (
-    Json,
-    Opaque,
-    Output,
-    Pipeline,
-    Target,
-    context_of,
-    print_json,
-    read,
-    stdout,
-    working,
-)
+from lancet_jax.cli.files import context_of, print_json, read, stdout, working
 from lancet_jax.cli.local import local_source
+from lancet_jax.cli.options import Costs, Json, MemoryLimit, Opaque, Output, Pipeline, Target
 from lancet_jax.report.pareto import show_pareto
 from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report
@@ -42,9 +32,9 @@ def plan(
     *,
     output: Output = None,
     target: Target = None,
-    costs: Path | None = None,
+    costs: Costs = None,
     opaque: Opaque = (),
-    memory_limit: str | None = None,
+    memory_limit: MemoryLimit = None,
     pareto: Json = False,
     pipeline: Pipeline = DEFAULT,
     json: Json = False,
@@ -57,15 +47,6 @@ def plan(
         Anything that `inspect` reads.
     output
         Where to write the plan, as JSON.
-    target
-        What to plan for, as h100:1x8; by default as many H100 as the module has devices.
-    costs
-        Times measured by `lancet-jax calibrate`; their devices are then the default target.
-    opaque
-        A custom call that is an exchange, as TARGET=US, or START+DONE=US if one call starts it and
-        another waits; without =US it is priced by its bytes. May be given several times.
-    memory_limit
-        What one device has for arguments, results and temporaries, as 70GiB or in bytes.
     pareto
         Show also what step time costs in memory: the orders and cuts worth having.
     pipeline

@@ -13,8 +13,9 @@ from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.split_pass import ordered
-from lancet_jax.cli.files import Json, context_of, print_json, read, working
+from lancet_jax.cli.files import context_of, print_json, read, working
 from lancet_jax.cli.opt import follow, run_pass
+from lancet_jax.cli.options import Costs, Json, Opaque, Pipeline, Target
 from lancet_jax.report.export import check_names, export
 from lancet_jax.report.report import Report, pieces_of
 
@@ -23,8 +24,10 @@ def view(
     file: Path,
     *,
     output: Annotated[tuple[Path, ...], Parameter(name=["--output", "-o"])],
-    target: str | None = None,
-    pipeline: Annotated[str, Parameter(name=["--pipeline", "-p"])] = DEFAULT,
+    target: Target = None,
+    costs: Costs = None,
+    opaque: Opaque = (),
+    pipeline: Pipeline = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -33,13 +36,11 @@ def view(
     Parameters
     ----------
     file
-        StableHLO text or bytecode, HLO text (scheduled or not) or .hlo.pb.
+        Anything that `inspect` reads.
     output
         What to write; may be given several times. The ending says what it is: .html a page of its
         own, .svg, .png or .pdf a figure, .perfetto.json a trace for ui.perfetto.dev, .me.json a
         graph for Model Explorer with node data beside it, .dot a graph for Graphviz.
-    target
-        What to price for, as h100:1x8; by default as many H100 as the module has devices.
     pipeline
         A preset (off, dw, exchange, lancet, full, best) or passes; off draws the step as it is.
     plan
@@ -50,12 +51,12 @@ def view(
     check_names(output)
     parse_pipeline(pipeline)
     saved = Plan.load(plan) if plan is not None else None
-    module, graph, costs = read(file, target)
+    module, graph, prices = read(file, target, costs, opaque)
     with working("planning"):
         if saved is not None:
-            report = of_saved(module, graph, costs, saved)
+            report = of_saved(module, graph, prices, saved)
         else:
-            report = of_pipeline(module, graph, costs, pipeline)
+            report = of_pipeline(module, graph, prices, pipeline)
     with working("drawing"):
         written = {name: data for path in output for name, data in export(report, path).items()}
     for name, data in written.items():

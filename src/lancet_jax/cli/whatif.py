@@ -7,7 +7,8 @@ from cyclopts import Parameter
 
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import OptionError
-from lancet_jax.cli.files import Json, open_source, print_json, stdout, working
+from lancet_jax.cli.files import open_source, print_json, stdout, working
+from lancet_jax.cli.options import Json
 from lancet_jax.report.whatif import show_what_if, what_if
 
 
