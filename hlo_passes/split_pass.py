@@ -119,7 +119,7 @@ class SplitPass(Pass):
         if not plan.splits:
             return PassResult(module, False)
         assert isinstance(module, Module)
-        return PassResult(cut_module(module, plan.splits), True)
+        return PassResult(module.take(plan.splits) or cut_module(module, plan.splits), True)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class PartsPass(SplitPass):
     ) -> Plan:
         """Return the plan for the candidate that makes the shortest step."""
         assert context.module is not None
-        best, after = None, before
+        best, made, after = None, None, before
         refusals, race = [], {}
         whole = self.limit(graph, context)
         fits = whole is None or before.peak_bytes <= whole
@@ -193,10 +193,12 @@ class PartsPass(SplitPass):
                     refusals.append(_too_large(graph.name, candidate.name, needs, limit))
             race[candidate.name] = prediction_of(timeline)
             if wins:
-                best, after = candidate, timeline
+                best, made, after = candidate, cut, timeline
             settled = fits or best is not None
             if settled and _is_over([run.step_us for run in race.values()], after.makespan_us):
                 break
+        if best is not None and made is not None:
+            context.module.keep(best.splits, made)
         if candidates and best is None:
             refusals.append(Refusal(op=graph.name, reason="no cut makes the step shorter"))
         return Plan(

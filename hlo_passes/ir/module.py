@@ -7,7 +7,7 @@ jit keeps the module that it lowered in a cache; editing that one changes what t
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -56,6 +56,7 @@ class Module:
     ir: ir.Module
     path: str = "<module>"
     opaque: tuple[OpaqueExchange, ...] = ()
+    _kept: dict[object, "Module"] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def copy_of(
@@ -171,6 +172,14 @@ class Module:
             reorder_block(clone.body, order)
         clone.verify()
         return clone
+
+    def keep(self, plan: object, made: "Module") -> None:
+        """Keep what a plan makes of this module, for whoever follows that plan."""
+        self._kept[plan] = made
+
+    def take(self, plan: object) -> "Module | None":
+        """Return what was kept for an equal plan; it is the caller's from now on."""
+        return self._kept.pop(plan, None)
 
     @property
     def is_local(self) -> bool:

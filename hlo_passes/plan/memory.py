@@ -85,7 +85,8 @@ class Rest:
         after = before.copy()
         for start, stop, size in changes:
             after[max(start - first, 0) : max(stop - first, 0)] += size
-        return bool(after.max() <= max(limit, before.max()))
+        most = after.max()
+        return bool(most <= limit or most <= before.max())
 
     def issue(self, ops: Iterable[int]) -> None:
         """Enter `ops`, in order of issue."""

@@ -48,3 +48,13 @@ def test_closeness(monkeypatch, checked, cut_us, is_cut):
 )  # fmt: skip
 def test_more_parts_are_not_tried_once_they_only_make_a_step_longer(steps_us, is_over):
     assert split_pass._is_over(steps_us, min(100, *steps_us)) == is_over
+
+
+def test_the_cut_that_was_tried_is_the_one_that_is_made():
+    module, costs = Module.parse(STEP.read_text()), TargetCosts(parse_target("h100:1x8"))
+    context = Context(costs=costs, fingerprint=module.fingerprint, module=module)
+    step = SplitExchange(k=2)
+    plan = step.plan(module.snapshot(), context)
+    tried, again = (step.apply(module, plan).module for _ in range(2))
+    assert tried is not again
+    assert tried.text() == again.text() != module.text()
