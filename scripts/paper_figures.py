@@ -69,15 +69,17 @@ def _speed_up(pyplot: Any, table: Table) -> Any:
         figsize=(max(8.4, 1.0 + 2.4 * len(shown)), 5.6), layout="constrained",
     )  # fmt: skip
     for row, device in enumerate(CLUSTERS):
+        highest = 1.1
         for column, (model, gate) in enumerate(shown):
             axis = axes[row][column]
-            _speed_up_bars(axis, table, model, gate, device)
+            highest = max(highest, _speed_up_bars(axis, table, model, gate, device))
             if row == 0:
                 axis.set_title(f"{MODELS[model]}, {GATES[gate]}")
             if column == 0:
                 axis.set_ylabel(f"{_cluster(device)}\nspeed-up over no overlap")
             if row == len(CLUSTERS) - 1:
                 axis.set_xlabel("GPUs")
+        axes[row][0].set_ylim(1, 1 + (highest - 1) * 1.05)
     names = [name for name in ROWS if name != "none"]
     _legend(figure, pyplot, [(ROWS[n], _COLOURS[n]) for n in names],
             lines=[("bound: longer of compute and exchange, uncut", "black", "-"),
@@ -85,9 +87,10 @@ def _speed_up(pyplot: Any, table: Table) -> Any:
     return figure
 
 
-def _speed_up_bars(axis: Any, table: Table, model: str, gate: str, device: str) -> None:
+def _speed_up_bars(axis: Any, table: Table, model: str, gate: str, device: str) -> float:
+    """Draw one panel, and return its highest value."""
     names = [name for name in ROWS if name != "none"]
-    wide = 0.8 / len(names)
+    wide, highest = 0.8 / len(names), 1.0
     for place, size in enumerate(SIZES):
         stock = table.verdict(model, gate, device, size, "off")
         for i, name in enumerate(names):
@@ -95,6 +98,7 @@ def _speed_up_bars(axis: Any, table: Table, model: str, gate: str, device: str) 
             if value is not None:
                 at = place - 0.4 + (i + 0.5) * wide
                 axis.bar(at, value - 1, wide * 0.92, bottom=1, color=_COLOURS[name])
+                highest = max(highest, value)
             elif stock is not None:
                 axis.text(place - 0.4 + (i + 0.5) * wide, 1.005, "not run", rotation=90,
                           ha="center", va="bottom", fontsize=4.5)  # fmt: skip
@@ -105,13 +109,14 @@ def _speed_up_bars(axis: Any, table: Table, model: str, gate: str, device: str) 
         assert serial is not None
         bound = serial["step_us"] / max(stock["compute_us"], stock["exchange_us"])
         axis.plot([place - 0.42, place + 0.42], [bound, bound], color="black", linewidth=1)
+        highest = max(highest, bound)
     for published in SPEED_UPS:
         if (published.device, published.gate) == (device, gate):
             axis.axhline(published.highest, color="#b35900", linestyle=":", linewidth=1)
     axis.set_xticks(range(len(SIZES)), [str(_GPUS[size]) for size in SIZES])
     axis.set_xlim(-0.55, len(SIZES) - 0.45)
-    axis.set_ylim(1, max(1.1, axis.get_ylim()[1]))
     axis.tick_params(length=0)
+    return highest
 
 
 def _parts(pyplot: Any, table: Table) -> Any:
