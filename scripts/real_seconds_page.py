@@ -15,6 +15,10 @@ _COLUMNS = (
     "exchanges ms", "waits ms: all-to-all, sums", "CPU ms", "predicted ms", "error",
 )  # fmt: skip
 
+_NATIVE_COLUMNS = (
+    "program", "ops moved", "step ms", "times `off`", "quartiles", "CPU ms", "error",
+)  # fmt: skip
+
 _FASTER, _HIDDEN = 1.5, 0.75
 """Targets."""
 
@@ -68,13 +72,11 @@ def write(data: str, page: str) -> None:
         data: file of runs.
         page: file to write.
     """
-    found = json.loads(Path(data).read_text())
-    runs = found["runs"]
+    runs = json.loads(Path(data).read_text())["runs"]
     played = [run for run in runs if run["kind"] == "replay"]
     lines = [_HEAD, *_verdict(played), *_by_speed(played), *_losses(played)]
     for run in runs:
-        for rate in dict.fromkeys(row["mbit"] for row in run["rows"]):
-            rows = [row for row in run["rows"] if row["mbit"] == rate]
+        for rows in _speeds(run):
             lines += _tables(run)(run, rows)
     Path(page).write_text("\n".join(lines) + "\n")
 
@@ -87,12 +89,7 @@ def _verdict(runs: Sequence[Any]) -> Iterator[str]:
         by hand, of a step without gradient sums, reached 1.39 to 1.52 and 67% to 73% on another
         machine."""
     yield _filled(told) + "\n"
-    for run in filter(_is_quiet, runs):
-        rows = [row for row in run["rows"] if row.get("share") == 0.45]
-        cut = [row for row in rows if row["pipeline"] not in ("off", "ideal")]
-        if not cut:
-            continue
-        best = max(cut, key=lambda row: row["speed_up"])
+    for run, rows, best in _at_the_target(runs):
         yield _bullet(f"""
             {_where(run)}: `{best["pipeline"]}` {best["speed_up"]:.2f} times
             ({_range(best["quartiles"])}), {best["hidden"]:.0%} hidden;
@@ -101,9 +98,10 @@ def _verdict(runs: Sequence[Any]) -> Iterator[str]:
 
 def _reached(row: Any) -> str:
     """Say whether the targets are met."""
-    met = [what for what, is_met in (("speed", row["speed_up"] >= _FASTER),
-                                     ("share", row["hidden"] >= _HIDDEN)) if is_met]  # fmt: skip
-    return {2: "Both reached.", 0: "Both missed."}.get(len(met), f"Only the {''.join(met)}.")
+    is_fast, is_hidden = row["speed_up"] >= _FASTER, row["hidden"] >= _HIDDEN
+    if is_fast == is_hidden:
+        return "Both reached." if is_fast else "Both missed."
+    return "Only the speed." if is_fast else "Only the share."
 
 
 def _by_speed(runs: Sequence[Any]) -> Iterator[str]:
@@ -116,8 +114,7 @@ Times `off`, measured; in brackets how much of what can be hidden is.
 | where | exchanges of `off` | bound | `dw` | `exchange` | `lancet` | `full` |
 |---|---|---|---|---|---|---|"""
     for run in filter(_is_quiet, runs):
-        for rate in dict.fromkeys(row["mbit"] for row in run["rows"]):
-            rows = [row for row in run["rows"] if row["mbit"] == rate]
+        for rows in _speeds(run):
             named = _by_name(rows)
             stock = named["off"]
             cells = [_where(run), f"{stock['exchange_s'] / stock['step_s']:.0%}",
@@ -125,21 +122,16 @@ Times `off`, measured; in brackets how much of what can be hidden is.
             for name in ("dw", "exchange", "lancet", "full"):
                 row = named.get(name)
                 cells.append(f"{row['speed_up']:.2f} ({row['hidden']:.0%})" if row else "-")
-            yield f"| {' | '.join(cells)} |"
+            yield _line(cells)
 
 
 def _losses(runs: Sequence[Any]) -> Iterator[str]:
     """Say where the best program's time goes, beside the stock step's."""
     yield "\n## What bounds it\n"
-    for run in filter(_is_quiet, runs):
-        rows = [row for row in run["rows"] if row.get("share") == 0.45]
+    for run, rows, best in _at_the_target(runs):
         if _cores(run) < run["ranks"]:
             continue
-        named = _by_name(rows)
-        cut = [row for row in rows if row["pipeline"] not in ("off", "ideal")]
-        if not cut:
-            continue
-        stock, best = named["off"], max(cut, key=lambda row: row["speed_up"])
+        stock = _by_name(rows)["off"]
         waits, more = sum(best["waits_s"].values()), best["compute_s"] - stock["compute_s"]
         before = stock["compute_s"] + waits
         yield _bullet(f"""
@@ -149,6 +141,21 @@ def _losses(runs: Sequence[Any]) -> Iterator[str]:
   {_ms(more)} ms more, the same waits would make it {stock["step_s"] / before:.2f} times as fast
   (arithmetic, not measured). The planner expected {_ms(best["predicted_compute_s"])} ms of compute
   instead of {_ms(stock["predicted_compute_s"])}, and a step of {_ms(best["predicted_s"])} ms.""")
+
+
+def _at_the_target(runs: Sequence[Any]) -> Iterator[tuple[Any, list[Any], Any]]:
+    """Yield (run, rows, best row) of quiet machines where exchanges are to take 45 %."""
+    for run in filter(_is_quiet, runs):
+        rows = [row for row in run["rows"] if row.get("share") == 0.45]
+        cut = [row for row in rows if row["pipeline"] not in ("off", "ideal")]
+        if cut:
+            yield run, rows, max(cut, key=lambda row: row["speed_up"])
+
+
+def _speeds(run: Any) -> Iterator[list[Any]]:
+    """Yield a run's rows, one speed of the link after another."""
+    for rate in dict.fromkeys(row["mbit"] for row in run["rows"]):
+        yield [row for row in run["rows"] if row["mbit"] == rate]
 
 
 def _bullet(text: str) -> str:
@@ -205,35 +212,46 @@ def _table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
     stock = named["off"]
     share = stock["exchange_s"] / stock["step_s"]
     foreign = max(row["foreign_cores"] for row in rows)
-    yield f"\n## {_where(run)}, {stock['mbit']:.0f} Mbit/s\n"
     told = f"""
         Exchanges are {share:.0%} of the stock step (measured); bound {_bound(rows):.2f}.
-        {run["machine"]}, quiet (others used {foreign:.2f} cores at most). {_origin(run)}"""
-    yield _filled(told) + "\n"
-    if run.get("note"):
-        yield _filled(run["note"]) + "\n"
-    yield f"| {' | '.join(_COLUMNS)} |"
-    yield "|" + "---|" * len(_COLUMNS)
+        {run["machine"]}, quiet (others used {foreign:.2f} cores at most)."""
+    yield from _headed(run, f"{_where(run)}, {stock['mbit']:.0f} Mbit/s", told)
+    yield from _titled(_COLUMNS)
     for row in rows:
         yield _row(row)
+
+
+def _headed(run: Any, title: str, told: str) -> Iterator[str]:
+    """Yield what stands above a table: what was run, where, and what a reader has to know."""
+    yield f"\n## {title}\n"
+    yield _filled(f"{told} {_origin(run)}") + "\n"
+    if run.get("note"):
+        yield _filled(run["note"]) + "\n"
+
+
+def _titled(columns: Sequence[str]) -> Iterator[str]:
+    """Yield the head of a table."""
+    yield _line(columns)
+    yield "|" + "---|" * len(columns)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cpu_table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
     """Yield what a clock of CPU time is good for on a busy machine."""
     foreign = max(row["foreign_cores"] for row in rows)
-    yield f"\n## {_where(run)}, busy machine: CPU time alone\n"
     told = f"""
         {run["machine"]}, of which others used {foreign:.1f}: wall times mean nothing there, CPU
-        times (measured, all threads of one rank) a little. {_origin(run)}"""
-    yield _filled(told) + "\n"
-    if run.get("note"):
-        yield _filled(run["note"]) + "\n"
-    yield "| program | CPU ms | lowest and highest | error |"
-    yield "|---|---|---|---|"
+        times (measured, all threads of one rank) a little."""
+    yield from _headed(run, f"{_where(run)}, busy machine: CPU time alone", told)
+    yield from _titled(("program", "CPU ms", "lowest and highest", "error"))
     for row in rows:
         low, high = map(_ms, row["cpu_low_high_s"])
-        cells = f"`{row['pipeline']}`", _ms(row["cpu_s"]), f"{low} to {high}", f"{row['error']:.0e}"
-        yield f"| {' | '.join(cells)} |"
+        yield _line(
+            (f"`{row['pipeline']}`", _ms(row["cpu_s"]), f"{low} to {high}", f"{row['error']:.0e}")
+        )
 
 
 def _origin(run: Any) -> str:
@@ -243,22 +261,18 @@ def _origin(run: Any) -> str:
 
 def _native_table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
     """Yield what one jit of the whole step makes of the same plans."""
-    yield f"\n## One jit of the whole step, {run['ranks']} ranks, {rows[0]['mbit']:.0f} Mbit/s\n"
     told = f"""
         `lancet_jax.jit` itself, over gloo, on XLA:CPU, which runs ops by dataflow whatever their
-        order. {run["machine"]}, quiet. {_origin(run)}"""
-    yield _filled(told) + "\n"
-    if run.get("note"):
-        yield _filled(run["note"]) + "\n"
-    yield "| program | ops moved | step ms | times `off` | quartiles | CPU ms | error |"
-    yield "|---|---|---|---|---|---|---|"
+        order. {run["machine"]}, quiet."""
+    title = f"One jit of the whole step, {run['ranks']} ranks, {rows[0]['mbit']:.0f} Mbit/s"
+    yield from _headed(run, title, told)
+    yield from _titled(_NATIVE_COLUMNS)
     for row in rows:
-        cells = [
+        yield _line([
             f"`{row['pipeline']}`", f"{row['moves'] or '-'}", _ms(row["step_s"]),
             f"{row['speed_up']:.2f}", _range(row["quartiles"]), _ms(row["cpu_s"]),
             f"{row['error']:.0e}",
-        ]  # fmt: skip
-        yield f"| {' | '.join(cells)} |"
+        ])  # fmt: skip
 
 
 def _row(row: Any) -> str:
@@ -268,12 +282,11 @@ def _row(row: Any) -> str:
     parts = ",".join(map(str, row.get("parts", []))) or "-"
     hidden = "-" if row["pipeline"] in ("off", "ideal") else f"{row['hidden']:.0%}"
     said = _ms(row["predicted_s"]) if "predicted_s" in row else "-"
-    cells = [
+    return _line([
         f"`{row['pipeline']}`", parts, _ms(row["step_s"]), f"{row['speed_up']:.2f}",
         _range(row["quartiles"]), hidden, _ms(row["compute_s"]), _ms(row["exchange_s"]),
         ", ".join(map(_ms, waits.values())), _ms(row["cpu_s"]), said, f"{row['error']:.0e}",
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+    ])  # fmt: skip
 
 
 def _ms(seconds: float) -> str:

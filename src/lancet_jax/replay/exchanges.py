@@ -31,7 +31,7 @@ def _all_to_all(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     came = _swap(link, {peer: blocks[peer] for peer in _others(link)})
     shape = list(blocks[0].shape)
     shape[what.concat] *= link.size
-    made = empty(shape, array.dtype)
+    made = _empty(shape, array.dtype)
     for peer, place in enumerate(np.split(made, link.size, axis=what.concat)):
         place[...] = blocks[peer] if peer == link.rank else _as(came[peer], blocks[peer])
     return [made]
@@ -41,7 +41,7 @@ def _all_reduce(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Every process adds up a share of the elements, in order of rank, and hands it out."""
     shares = [_equal_shares(array, link.size) for array in arrays]
     came = _swap(link, {p: _join([share[p] for share in shares]) for p in _others(link)})
-    made = [empty(share.shape, share.dtype) for share in shares]
+    made = [_empty(share.shape, share.dtype) for share in shares]
     totals = [whole[link.rank] for whole in made]
     for i, (share, total) in enumerate(zip(shares, totals, strict=True)):
         for peer in range(link.size):
@@ -73,7 +73,7 @@ def _piece(data: bytearray, shares: Arrays, i: int) -> np.ndarray:
 def _ragged(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Only filled rows are sent, each to the place where its receiver wants it."""
     source, target, starts, counts, places, _ = arrays
-    made = empty(target.shape, target.dtype)
+    made = _empty(target.shape, target.dtype)
     made[...] = target
     rows = {
         peer: source[int(starts[peer]) : int(starts[peer]) + int(counts[peer])]
@@ -93,7 +93,7 @@ def _ragged(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     return [made]
 
 
-def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+def _empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
     """Return memory of an array, as aligned as XLA needs it to take it over without a copy."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + _ALIGNED, np.uint8)
