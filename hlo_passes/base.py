@@ -46,6 +46,8 @@ class Context:
         ragged: whether the backend can send rows of different number to every peer.
         memory_limit: bytes of one device that the step may need in all: arguments, results and
             temporaries; None for no limit.
+        uncut_bytes: temporaries that XLA's schedule of the same step needs if it is not cut; 0 if
+            that is not known, or it is not cut.
         checked: whether a cut step is held against the uncut one once XLA has compiled both, so
             that a cut which is predicted to be about as good may be tried.
     """
@@ -55,6 +57,7 @@ class Context:
     module: Module | None = None
     ragged: bool = False
     memory_limit: int | None = None
+    uncut_bytes: int = 0
     checked: bool = False
 
     def room(self, graph: Graph) -> int | None:

@@ -66,6 +66,8 @@ class ReorderScheduled(Pass):
             simulator = Simulator(computation, context.costs, orders)
             problem = simulator.problem
             stock_bytes = problem.buffers.peak(range(problem.size))
+            if computation is graph:
+                problem = replace_fields(problem, uncut_bytes=context.uncut_bytes)
             if spare is not None:
                 room = stock_bytes + (spare if computation is graph else max(spare, 0))
                 problem = replace_fields(problem, room=room)

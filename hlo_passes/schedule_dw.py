@@ -3,7 +3,8 @@
 Contract
     Changes the order of ops and nothing else. Every op stays after what it reads, control
     dependencies, side effects and donated buffers included; temporary memory stays within a
-    stated share of what the old order needs. If no order is shorter, the old one stays.
+    stated share of what the old order needs, or within what the step needs if it is not cut. If
+    no order is shorter, the old one stays.
 
 Before and after
     dX2, dW2, a2a, dX1, dW1, sum(dW1), ...   ->   dX2, a2a [ dW2 ], dX1, ...
@@ -54,8 +55,8 @@ class ScheduleDw(Pass):
         strategy: `greedy` (the paper's), `list` (whole step), or `best` of both by simulation.
         two_x_guard: greedy only: stop rather than overfill a window by more than half.
         last_chance: greedy only: a filler is placed at its last window even if that is full.
-        memory_slack: temporary memory may grow by this share of what the old order needs, if the
-            context's limit allows.
+        memory_slack: temporary memory may grow by this share of what the old order needs, and up
+            to what the step needs if it is not cut, if the context's limit allows.
     """
 
     tier: ClassVar[Tier] = Tier.EXACT
@@ -68,7 +69,9 @@ class ScheduleDw(Pass):
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's own ops; loops inside it keep theirs."""
         simulator = Simulator(graph, context.costs)
-        problem = replace_fields(simulator.problem, room=context.room(graph))
+        problem = replace_fields(
+            simulator.problem, room=context.room(graph), uncut_bytes=context.uncut_bytes
+        )
         strategy, order = self.choose(problem, context.costs.contention)
         plan = plan_of(graph, simulator.timeline(), simulator.timeline(order))
         return replace(
@@ -91,14 +94,15 @@ class ScheduleDw(Pass):
             return PassResult(module, False)
         return PassResult(module.reordered(plan.orders), True)
 
-    def limit(self, stock_bytes: int, room: int | None = None) -> int:
+    def limit(self, stock_bytes: int, room: int | None = None, uncut_bytes: int = 0) -> int:
         """Return the temporary memory that a new order may need, in bytes.
 
         Args:
             stock_bytes: what the old order needs.
             room: what there is; None for as much as one likes.
+            uncut_bytes: what the step needs if it is not cut.
         """
-        margin = int(stock_bytes * (1 + self.memory_slack))
+        margin = max(int(stock_bytes * (1 + self.memory_slack)), uncut_bytes)
         return margin if room is None else min(margin, room)
 
     def choose(self, problem: Problem, contention: float) -> tuple[str, tuple[int, ...] | None]:
@@ -109,7 +113,7 @@ class ScheduleDw(Pass):
         if not problem.exchanges:
             return "stock", None
         stock = tuple(range(problem.size))
-        limit = self.limit(problem.buffers.peak(stock), problem.room)
+        limit = self.limit(problem.buffers.peak(stock), problem.room, problem.uncut_bytes)
         candidates = {"stock": stock}
         if self.strategy in ("best", "greedy"):
             candidates["greedy"] = greedy_order(

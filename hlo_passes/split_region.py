@@ -31,9 +31,9 @@ Steps
        were halves alone, and no cut compete.
 
 Numerics
-    REASSOCIATES: sums over tokens (weight gradients, losses) are added up part by part. Routing and
-    drops are identical. A sum of n terms of magnitude m in a type of precision u may differ by
-    2 n u m; totals of 16-bit products are kept in 32 bits and rounded once.
+    REASSOCIATES: sums over tokens (gradients of weights and biases, losses) are added up part by
+    part. Routing and drops are identical. A sum of n terms of magnitude m in a type of precision u
+    may differ by 2 n u m; totals of 16-bit numbers are kept in 32 bits and rounded once.
     Where the step itself jumps (the derivative of a ReLU at zero, two experts with equal scores),
     rounding may fall on either side, as it may between any two programs.
     A product with a one-hot mask turns one number that is not finite into a whole buffer of NaN,

@@ -1,5 +1,6 @@
 """Writes the page of the evaluation from the cells that there are."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ def _head(table: Table, layers: int | None) -> Iterator[str]:
         "cluster, with their own framework. So compare shapes and shares, not milliseconds."
     )
     yield ""
-    yield f"{done} of {len(all_cells())} cells are there; the others say *not run*."
+    missing = len(all_cells()) - done
+    rest = f"{missing} say *not run*" if missing else "that is all of them"
+    yield f"{done} cells are there; {rest}."
     if layers:
         yield f"**The models were cut down to {layers} layers: these are no results.**"
     yield ""
@@ -328,9 +331,9 @@ def _provenance(table: Table) -> Iterator[str]:
     cells = table.cells.values()
     yield "## Provenance"
     yield ""
-    for name in ("commit", "date"):
-        found = sorted({cell[name] for cell in cells})
-        yield f"- {name}s: {', '.join(found) or 'none'}"
+    made = Counter((cell["date"], cell["commit"]) for cell in cells)
+    found = [f"{commit} of {date} ({count})" for (date, commit), count in sorted(made.items())]
+    yield f"- commits, and how many cells are of each: {', '.join(found) or 'none'}"
     found = sorted({f"{k} {v}" for cell in cells for k, v in cell["versions"].items()})
     yield f"- versions: {', '.join(found) or 'none'}"
     yield f"- compute time of all cells: {sum(cell['seconds'] for cell in cells) / 3600:.1f} h"

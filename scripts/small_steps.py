@@ -17,8 +17,8 @@ from hlo_passes.ir.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from hlo_passes.plan.plan import Plan
 from lancet_jax import nn
-from lancet_jax.driver import run_on_stablehlo
 from lancet_jax.nn.gates import Switch
+from lancet_jax.stablehlo_passes import run_on_stablehlo
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ def is_zero(body: Body, value: ir.Value) -> bool:
         number = splat_of(op)
         return isinstance(number, ir.FloatAttr | ir.IntegerAttr) and number.value == 0
     if kind in ("broadcast_in_dim", "reshape", "convert", "transpose", "optimization_barrier"):
-        return is_zero(body, op.operands[op.results[:].index(value) if len(op.results) > 1 else 0])
+        return is_zero(body, op.operands[list(op.results).index(value)])
     if kind == "select":
         return is_zero(body, op.operands[1]) and is_zero(body, op.operands[2])
     return False

@@ -18,17 +18,13 @@ from hlo_passes.analysis.cuts import Cut, NoSplit
 from hlo_passes.analysis.dropless.layers import DroplessCut
 from hlo_passes.analysis.expert_pairs import Pair, pairs_of
 from hlo_passes.analysis.moe_sites import Site, Sites
-from hlo_passes.analysis.split_rules import dot, layout, pointwise, reduce, slicing
+from hlo_passes.analysis.row_exports import CHEAP, find_exports
+from hlo_passes.analysis.split_rules import dot, reduce, slicing
 from hlo_passes.analysis.split_states import States, spread_cuts
 from hlo_passes.ir.attributes import integer, shape_of
 from hlo_passes.ir.body import Body
 
-_CHEAP = frozenset({*pointwise.RULES, *layout.RULES} - {"iota"})
-_ALLOWED = frozenset({*_CHEAP, *dot.RULES, *reduce.RULES, *slicing.RULES})
-_KEEPS_ZERO = frozenset({
-    "abs", "convert", "negate", "reshape", "reverse", "sign", "sine", "slice", "sqrt", "tan",
-    "tanh", "transpose",
-})  # fmt: skip
+_ALLOWED = frozenset({*CHEAP, *dot.RULES, *reduce.RULES, *slicing.RULES})
 
 _SIGMAS = 4
 """Room of a window for chance: if every row goes to any expert, an expert gets more than this many
@@ -268,7 +264,7 @@ class _PathFinder:
         fixed = frozenset(
             i
             for i in range(len(self.body.ops))
-            if i not in self.inside and self.body.kind(i) not in _CHEAP
+            if i not in self.inside and self.body.kind(i) not in CHEAP
         )
         if not cut.fits(shape_of(self.came), k):
             raise NoSplit("the buffer does not hold the same rows for every source")
@@ -278,17 +274,14 @@ class _PathFinder:
         rows = self.put.rows
         tokens = rows.tokens(shape_of(self.body.ops[self.put.access].operands[1]))
         ops, imports = self._closure(by_source, by_place)
-        kept, exports = self._wanted()
+        exports = find_exports(self.body, self.came, self.inside, self.pair.second)
         path = RowPath(
-            self.put, self.fetch, ops, self.inside - kept, imports, exports, by_source, by_place,
-            self.inside, rows.block // capacity, capacity, tokens,
+            self.put, self.fetch, ops, self.inside - exports.kept, imports, exports.values,
+            by_source, by_place, self.inside, rows.block // capacity, capacity, tokens,
         )  # fmt: skip
-        for value in (self.came, self.body.ops[self.pair.second].operands[0], *imports, *exports):
+        answer = self.body.ops[self.pair.second].operands[0]
+        for value in (self.came, answer, *imports, *exports.values):
             path.layout_of(value)
-        for value in exports:
-            if not self._is_zero_for_zero(value):
-                raise NoSplit(f"{self.body.where(self.body.maker[value])} is read by others, and "
-                              "is not zero in rows that nothing came for")  # fmt: skip
         return path
 
     def _closure(
@@ -306,7 +299,7 @@ class _PathFinder:
                 maker, kind = self.body.made_by(value)
                 if state is None or value == self.came or maker in ops:
                     continue
-                if kind in _CHEAP and maker in by_source.splits and maker in by_place.splits:
+                if kind in CHEAP and maker in by_source.splits and maker in by_place.splits:
                     ops.add(maker)
                     todo.append(maker)
                 else:
@@ -332,42 +325,3 @@ class _PathFinder:
         both = [s.splits[place].operands for s in (by_source, by_place)]
         if [s is None for s in both[0]] != [s is None for s in both[1]]:
             raise NoSplit(f"{where} reads something that is the same for some rows only")
-
-    def _wanted(self) -> tuple[frozenset[int], tuple[ir.Value, ...]]:
-        """Return the ops that are also run whole, and the values to put together."""
-        kept: set[int] = set()
-        exports: dict[ir.Value, None] = {}
-        inside = {*self.inside, self.pair.second}
-        todo = [
-            value
-            for place in sorted(self.inside)
-            for value in self.body.ops[place].results
-            if any(user not in inside for user in self.body.users.get(value, ()))
-        ]
-        while todo:
-            value = todo.pop(0)
-            maker, kind = self.body.made_by(value)
-            if maker not in self.inside or maker in kept:
-                continue
-            if kind not in _CHEAP:
-                exports[value] = None
-                continue
-            kept.add(maker)
-            todo.extend(self.body.ops[maker].operands)
-        return frozenset(kept), tuple(exports)
-
-    def _is_zero_for_zero(self, value: ir.Value) -> bool:
-        """Whether a row is zero where nothing came, whatever else is read."""
-        if value == self.came:
-            return True
-        maker, kind = self.body.made_by(value)
-        if maker not in self.inside:
-            return False
-        zeros = [self._is_zero_for_zero(v) for v in self.body.ops[maker].operands]
-        if kind in ("dot_general", "multiply", "and"):
-            return any(zeros)
-        if kind in ("add", "subtract", "maximum", "minimum", "or", "concatenate"):
-            return all(zeros)
-        if kind == "select":
-            return zeros[1] and zeros[2]
-        return kind in _KEEPS_ZERO and zeros[0]

@@ -6,6 +6,7 @@ other operands and results. Where an op refuses, it stays whole: its operands ar
 and parts are taken out of its results behind it, which is always right and ends the pipeline there.
 """
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class States:
         splits: per op that is cut, by its place, the states of all that it reads and makes.
         cuts: per value that is made in parts, or of which parts are taken, its cut.
         refusals: per op that stays whole although something it touches is cut, why.
-        sums: ops that stay whole because they add up over the cut dim.
+        sums: ops that stay whole because they add up, over the cut dim, to something large.
     """
 
     k: int
@@ -148,8 +149,7 @@ class _Spread:
 
     def _is_settled(self, place: int, split: OpSplit) -> bool:
         op = self.body.ops[place]
-        if _is_sum(split) and self.body.kind(place) != "dot_general":
-            # A reduction over joined rows adds in the old order, and small ones are slow on GPUs.
+        if self.body.kind(place) != "dot_general" and _is_large_sum(op, split, self.k):
             self.sums.add(place)
             return False
         for value, state in zip(op.operands, split.operands, strict=True):
@@ -166,8 +166,14 @@ class _Spread:
         return isinstance(self.splits[maker].results[results.index(value)], Cut)
 
 
-def _is_sum(split: OpSplit) -> bool:
-    return any(isinstance(state, Sum) for state in split.results)
+def _is_large_sum(op: ir.Operation, split: OpSplit, k: int) -> bool:
+    """Whether k partial sums are more to read and write than what is summed up, joined."""
+    if not any(isinstance(state, Sum) for state in split.results):
+        return False
+    summed = sum(
+        math.prod(shape_of(v)) for v, s in zip(op.operands, split.operands, strict=True) if s
+    )
+    return k * sum(math.prod(shape_of(v)) for v in op.results) > summed
 
 
 def outside(body: Body, ops: Collection[int]) -> frozenset[int]:

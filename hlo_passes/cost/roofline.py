@@ -16,16 +16,20 @@ from hlo_passes.cost.target import Target
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph, Op
-from hlo_passes.ir.work import Work
+from hlo_passes.ir.work import Work, moves_lines
 
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What an op does not know of itself: its operands' types, its kernel, its work in it."""
+    """What an op does not know of itself: its operands' types, its kernel, its work in it.
+
+    `access` is the kind of op whose share of the memory's rate it reaches.
+    """
 
     operands: tuple[str, ...]
     work: Work
-    kernel: str = ""
+    kernel: str
+    access: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class TargetCosts:
         us = self._roofline_us(op.kind, work)
         if us and facts is not None and facts.kernel:
             return Cost(us * self._scale(op.kind, work.matmul), Source.FITTED)
-        return Cost(us, Source.ROOFLINE)
+        return Cost(self._roofline_us(facts.access, work) if facts else us, Source.ROOFLINE)
 
     def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
         """Price one exchange of `fraction` of the bytes that it sends, nothing else on its links.
@@ -213,6 +217,8 @@ def _facts_of(graph: Graph, named: bool) -> Iterator[tuple[Op, _Facts]]:
         for op in inside.ops:
             if op.inner or op.collective is not None or op.is_free:
                 continue
-            types = (str(leaf) for v in op.operands for leaf in inside.values[v].leaves)
+            types = tuple(leaf for v in op.operands for leaf in inside.values[v].leaves)
             work = works[op.id] if works else Work(op.flops, op.bytes, op.matmul, op.dtype)
-            yield op, _Facts(tuple(types), work, names.get(op.id, ""))
+            made = sum(inside.values[v].bytes for v in op.results)
+            access = "hbm" if moves_lines(op.kind, types, made) else op.kind
+            yield op, _Facts(tuple(map(str, types)), work, names.get(op.id, ""), access)

@@ -90,6 +90,26 @@ def convert(value: ir.Value, element: ir.Type) -> ir.Value:
     return op_of("convert", [value], [ir.RankedTensorType.get(shape_of(value), element)])[0]
 
 
+def unsigned(value: ir.Value) -> ir.Value:
+    """Read integers as natural numbers, bit by bit: negative ones become the largest."""
+    natural = ir.IntegerType.get_unsigned(ir.IntegerType(tensor(value).element_type).width)
+    if tensor(value).element_type == natural:
+        return value
+    return op_of("bitcast_convert", [value], [ir.RankedTensorType.get(shape_of(value), natural)])[0]
+
+
+def divide(value: ir.Value, by: int) -> tuple[ir.Value, ir.Value]:
+    """Divide natural numbers, and return what remains, too; any numbers for negative ones.
+
+    XLA makes comparisons with a tensor of zeros of a division that may be of negative numbers.
+    """
+    natural = unsigned(value)
+    divisor = splat(natural.type, by)
+    made = (binary(kind, natural, divisor) for kind in ("divide", "remainder"))
+    quotient, rest = (op_of("bitcast_convert", [one], [value.type])[0] for one in made)
+    return quotient, rest
+
+
 def reshape(value: ir.Value, dims: Sequence[int]) -> ir.Value:
     """Give a tensor other dims, if they are others."""
     if shape_of(value) == tuple(dims):
@@ -142,6 +162,15 @@ def concatenate(values: Sequence[ir.Value], dim: int) -> ir.Value:
 def barrier_of(values: Sequence[ir.Value]) -> list[ir.Value]:
     """Make names for values that are there only once all of them are."""
     return op_of("optimization_barrier", values, [v.type for v in values])
+
+
+def alone(value: ir.Value, index: int) -> ir.Value:
+    """Give a value a name that is not shared with anybody who uses another `index`.
+
+    XLA puts kernels that read the same tensor into one, which then waits for what any of them
+    waits for. It does not see that two barriers are the same if they hold different numbers.
+    """
+    return barrier_of([value, splat(int_type(()), index)])[0]
 
 
 def all_to_all(value: ir.Value, like: ir.Operation) -> ir.Value:
@@ -197,23 +226,24 @@ def scan_sum(value: ir.Value, dim: int) -> ir.Value:
 
 def total(value: ir.Value, dim: int) -> ir.Value:
     """Sum over a dim."""
-    return _reduce(value, dim, "add", 0)
+    return reduce_over(value, [dim], "add", 0)
 
 
 def largest(value: ir.Value, dim: int, least: float) -> ir.Value:
     """Take the largest over a dim, and at least `least`."""
-    return _reduce(value, dim, "maximum", least)
+    return reduce_over(value, [dim], "maximum", least)
 
 
 def smallest(value: ir.Value, dim: int, most: float) -> ir.Value:
     """Take the smallest over a dim, and at most `most`."""
-    return _reduce(value, dim, "minimum", most)
+    return reduce_over(value, [dim], "minimum", most)
 
 
-def _reduce(value: ir.Value, dim: int, merge: str, start: float) -> ir.Value:
-    kind = type_like(value.type, [size for d, size in enumerate(shape_of(value)) if d != dim])
-    first = splat(type_like(value.type, ()), start)
-    new = stablehlo.ReduceOp([kind], [value], [first], ir.DenseI64ArrayAttr.get([dim]))
+def reduce_over(value: ir.Value, dims: Sequence[int], merge: str, start: float) -> ir.Value:
+    """Put the elements along dims together with a binary op, from `start` on."""
+    kept = [size for d, size in enumerate(shape_of(value)) if d not in dims]
+    kind, first = type_like(value.type, kept), splat(type_like(value.type, ()), start)
+    new = stablehlo.ReduceOp([kind], [value], [first], ir.DenseI64ArrayAttr.get(list(dims)))
     _combine(new.regions[0], type_like(value.type, ()), merge)
     return new.results[0]
 
@@ -305,7 +335,7 @@ def gather_or_zero(buffer: ir.Value, indices: ir.Value) -> ir.Value:
                  {"dimension_numbers": numbers, "slice_sizes": sizes})[0]  # fmt: skip
     last = broadcast(table([size - 1 for size in dims[:count]]), indices.type, [2])
     above = compare(indices, "GE", splat(indices.type, 0))
-    inside = _reduce(binary("and", above, compare(indices, "LE", last)), 2, "and", 1)
+    inside = reduce_over(binary("and", above, compare(indices, "LE", last)), [2], "and", 1)
     mask = broadcast(inside, type_like(inside.type, shape_of(rows)), [0, 1])
     return select(mask, rows, splat(rows.type, 0))
 

@@ -41,7 +41,12 @@ def add_parts(parts: Sequence[ir.Value], merge: str) -> ir.Value:
     return total
 
 
+def is_narrow(value: ir.Value) -> bool:
+    """Whether a tensor is of 16-bit floating-point numbers."""
+    return str(tensor(value).element_type) in _NARROW
+
+
 def widen(product: ir.Value) -> None:
     """Let a product of 16-bit numbers give 32-bit ones."""
-    if str(tensor(product).element_type) in _NARROW:
+    if is_narrow(product):
         product.set_type(ir.RankedTensorType.get(tensor(product).shape, ir.F32Type.get()))

@@ -22,6 +22,10 @@ MOVES_NOTHING = frozenset({
 })  # fmt: skip
 
 
+_LINE_BYTES = 128
+"""What GPUs read and write memory by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """Cost of one execution before any device is known.
@@ -69,6 +73,21 @@ def traffic(kind: str, operands: tuple[TensorType, ...], results: tuple[TensorTy
         arrays = len(operands) // 2
         return 3.0 * sum(o.bytes for o in operands[arrays + 1 :]) + operands[arrays].bytes
     return written + sum(o.bytes for o in operands)
+
+
+def moves_lines(kind: str, operands: tuple[TensorType, ...], results: int) -> bool:
+    """Whether a gather or scatter moves whole memory lines, and is as fast as any copy.
+
+    Args:
+        kind: StableHLO's name of the op.
+        operands: every tensor that it reads, in order.
+        results: bytes that it makes.
+    """
+    if kind not in ("gather", "scatter") or len(operands) < 2:
+        return False
+    arrays = len(operands) // 2
+    moved = results if kind == "gather" else sum(o.bytes for o in operands[arrays + 1 :])
+    return moved >= _LINE_BYTES * operands[arrays].elements
 
 
 def pointwise_flops(

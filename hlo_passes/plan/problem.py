@@ -40,6 +40,7 @@ class Problem:
         sources: per op, where `us` comes from.
         blocking: exchanges on both lanes: nothing runs beside them whatever the order.
         room: bytes of temporary memory that there are; None for no limit.
+        uncut_bytes: temporary memory of the same step uncut; 0 if that is not known.
         streams: of the exchanges.
     """
 
@@ -51,6 +52,7 @@ class Problem:
     sources: tuple[str, ...]
     blocking: frozenset[int] = frozenset()
     room: int | None = None
+    uncut_bytes: int = 0
     streams: Streams = ONE
 
     @property

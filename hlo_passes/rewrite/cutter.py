@@ -8,8 +8,9 @@ from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.reduce import carry_of
 from hlo_passes.analysis.split_rules.rule import Part
 from hlo_passes.analysis.split_states import BARRIER, States
+from hlo_passes.ir.attributes import ints
 from hlo_passes.ir.body import Body
-from hlo_passes.ir.build import barrier_of, convert, tensor
+from hlo_passes.ir.build import alone, barrier_of, convert, tensor, transpose
 from hlo_passes.ir.parts import add_parts, widen
 from hlo_passes.rewrite.build_order import build_order
 from hlo_passes.rewrite.dropless_parts import DroplessParts
@@ -47,12 +48,15 @@ class _Cutter:
         self.answers: dict[int, tuple[ir.Value, ...]] = {}
         self.replaced = {i for site in (*sites.puts, *sites.fetches) for i in site.ops}
         self.replaced |= {i for path in sites.paths for i in path.dropped}
+        # Ops that something else builds, or runs for some rows.
+        self.dealt_with = self.replaced | {i for path in sites.paths for i in path.ops}
         self.dropless: dict[int, DroplessParts] = {}
         for cut in sites.dropless:
             assert rows is not None
             parts = DroplessParts(cut, body, self.pieces, rows)
             self.dropless.update(dict.fromkeys(parts.places, parts))
             self.replaced |= cut.replaced
+            self.dealt_with |= cut.replaced | {*parts.places}
 
     def run(self) -> None:
         end = self.body.ops[-1]
@@ -77,7 +81,7 @@ class _Cutter:
         elif place in self.paths:
             assert self.rows is not None
             path = self.paths[place]
-            windows = Windows(path, self.body, self.pieces, self.rows.sum_up)
+            windows = Windows(path, self.body, self.pieces, self.rows.sum_up, self.rows.ragged)
             self.answers[place] = windows.run(self.arrivals[path.put.exchange])
         elif place in self.replaced:
             return
@@ -112,9 +116,21 @@ class _Cutter:
 
     def _operands(self, op: ir.Operation, split: OpSplit, index: int) -> list[ir.Value]:
         return [
-            self.pieces.whole(value) if state is None else self.pieces.parts(value, state)[index]
+            self._shared(op, value, index)
+            if state is None
+            else self.pieces.parts(value, state)[index]
             for value, state in zip(op.operands, split.operands, strict=True)
         ]
+
+    def _shared(self, op: ir.Operation, value: ir.Value, index: int) -> ir.Value:
+        """Return a value that all parts read.
+
+        Biases and scales are read by kernels, which XLA would put together; see `alone`. What is
+        made from nothing is made inside those kernels.
+        """
+        _, made_by = self.body.made_by(value)
+        is_read = op.name.endswith("broadcast_in_dim") and made_by not in ("constant", "iota")
+        return self.pieces.own(value, index) if is_read else self.pieces.whole(value)
 
     def _split_plain(self, op: ir.Operation, split: OpSplit) -> None:
         rule = rule_of(op)
@@ -125,7 +141,7 @@ class _Cutter:
             part = Part(index, self.states.k, split, carry)
             made.append(rule.part(op, self._operands(op, split, index), part))
             if split.carries:
-                carry = carry_of(op, made[-1])
+                carry = alone(carry_of(op, made[-1]), index)
         for r, state in enumerate(split.results):
             if isinstance(state, Cut):
                 self.pieces.give_parts(op.results[r], state, [values[r] for values in made])
@@ -136,19 +152,38 @@ class _Cutter:
         """Add products up, part by part.
 
         Totals of 16-bit products are kept in 32 bits and rounded once, as the uncut product's are.
+        Products are transposed before they are added up: XLA turns a product that is transposed
+        into one of swapped operands, and lays those out for it.
         """
         rule = rule_of(op)
         (state,) = split.results
         assert rule is not None
         assert isinstance(state, Sum)
+        behind = self._transposes_behind(op)
         parts = []
         for index in range(self.states.k):
             part = Part(index, self.states.k, split)
             (made,) = rule.part(op, self._operands(op, split, index), part)
             widen(made)
+            for place in behind:
+                made = transpose(made, ints(self.body.ops[place], "permutation"))
             parts.append(made)
-        total = add_parts(parts, state.merge)
-        self.pieces.give_whole(op.results[0], convert(total, tensor(op.results[0]).element_type))
+        self.replaced |= set(behind)
+        (whole,) = self.body.ops[behind[-1]].results if behind else op.results
+        total = convert(add_parts(parts, state.merge), tensor(whole).element_type)
+        self.pieces.give_whole(whole, total)
+
+    def _transposes_behind(self, op: ir.Operation) -> list[int]:
+        """Return the places of transposes that a result goes through before it is used."""
+        places: list[int] = []
+        while True:
+            users = self.body.users.get(op.results[0], ())
+            if len(users) != 1 or self.body.kind(users[0]) != "transpose":
+                return places
+            if users[0] in self.states.splits or users[0] in self.dealt_with:
+                return places
+            places.append(users[0])
+            op = self.body.ops[users[0]]
 
     def _split_barrier(self, op: ir.Operation, split: OpSplit) -> None:
         """Give every part a barrier of its own, and one to what is whole."""

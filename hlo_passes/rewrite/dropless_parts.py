@@ -11,7 +11,7 @@ from jaxlib.mlir import ir
 from hlo_passes.analysis.cuts import Cut, OpSplit, Sum
 from hlo_passes.analysis.dropless.exchanges import Access
 from hlo_passes.analysis.dropless.expert_rows import ROWS
-from hlo_passes.analysis.dropless.layers import DroplessCut, counted_by
+from hlo_passes.analysis.dropless.layers import DroplessCut, counted_at
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.rule import Part, clone_part, part_type
 from hlo_passes.ir import build
@@ -128,7 +128,7 @@ class DroplessParts:
     def _run(self, place: int, split: OpSplit) -> None:
         """Run an op for the rows of every part; add up what it gives for all of them."""
         op = self.body.ops[place]
-        made = [self._part(op, split, i) for i in range(self.pieces.k)]
+        made = [self._part(place, split, i) for i in range(self.pieces.k)]
         for r, state in enumerate(split.results):
             if not isinstance(state, Sum):
                 for i, values in enumerate(made):
@@ -140,10 +140,11 @@ class DroplessParts:
             element = build.tensor(op.results[r]).element_type
             self.pieces.give_whole(op.results[r], build.convert(total, element))
 
-    def _part(self, op: ir.Operation, split: OpSplit, i: int) -> list[ir.Value]:
+    def _part(self, place: int, split: OpSplit, i: int) -> list[ir.Value]:
+        op = self.body.ops[place]
         operands = [
             self._row(value, i) if isinstance(state, Cut) else self._shared(value, i)
-            for value, state in zip(op.operands, split.operands, strict=True)
+            for value, state in zip(self._read(place), split.operands, strict=True)
         ]
         rule = rule_of(op)
         make = clone_part if rule is None or op.name == "stablehlo.iota" else rule.part
@@ -153,7 +154,7 @@ class DroplessParts:
         """Return a value for the rows of a part; numbers of rows count from zero in each."""
         if (value, i) not in self._rows:
             place = self.body.maker[value]
-            (made,) = self._part(self.body.ops[place], self.cut.rows.splits[place], i)
+            (made,) = self._part(place, self.cut.rows.splits[place], i)
             self._rows[value, i] = made
         return self._rows[value, i]
 
@@ -167,12 +168,16 @@ class DroplessParts:
             return self.pieces.whole(value)
         if (value, i) not in self._tables:
             place, kind = self.body.made_by(value)
-            op = self.body.ops[place]
-            at = list(op.results).index(value)
+            op, read = self.body.ops[place], self._read(place)
             if kind == "optimization_barrier":
-                self._tables[value, i] = self._table(op.operands[at], i)
+                at = list(op.results).index(value)
+                self._tables[value, i] = self._table(read[at], i)
                 return self._tables[value, i]
-            operands = [self._counted(operand, i, value) for operand in op.operands]
+            counted = counted_at(op) if value in self.cut.counts else ()
+            operands = [
+                self.pieces.parts(operand, TOKENS)[i] if n in counted else self._table(operand, i)
+                for n, operand in enumerate(read)
+            ]
             new = op.clone()
             for n, operand in enumerate(operands):
                 new.operands[n] = operand
@@ -180,9 +185,6 @@ class DroplessParts:
                 self._tables[old, i] = result
         return self._tables[value, i]
 
-    def _counted(self, operand: ir.Value, i: int, reader: ir.Value) -> ir.Value:
-        """Return what a table is made from; counts are those of a part's own choices."""
-        op = self.body.ops[self.body.maker[reader]]
-        if reader in self.cut.counts and operand in counted_by(op):
-            return self.pieces.parts(operand, TOKENS)[i]
-        return self._table(operand, i)
+    def _read(self, place: int) -> tuple[ir.Value, ...]:
+        """Return an op's operands in the old program: those of one that stays may be others now."""
+        return tuple(self.body.reads[place][: len(self.body.ops[place].operands)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.cuts import Cut
+from hlo_passes.ir.build import alone
 from hlo_passes.ir.parts import join_parts, take_part
 
 
@@ -23,6 +24,7 @@ class Pieces:
     k: int
     _parts: dict[ir.Value, tuple[Cut, list[ir.Value]]] = field(default_factory=dict)
     _whole: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    _own: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
     _taken: dict[tuple[ir.Value, Cut], list[ir.Value]] = field(default_factory=dict)
 
     def give_parts(self, value: ir.Value, cut: Cut, parts: Sequence[ir.Value]) -> None:
@@ -39,6 +41,13 @@ class Pieces:
             cut, parts = self._parts[value]
             self._whole[value] = join_parts(parts, cut.dim, cut.outer)
         return self._whole.get(value, value)
+
+    def own(self, value: ir.Value, index: int) -> ir.Value:
+        """Return a value of the old program, whole, under a name that one part has for itself."""
+        key = (value, index)
+        if key not in self._own:
+            self._own[key] = alone(self.whole(value), index)
+        return self._own[key]
 
     def parts(self, value: ir.Value, cut: Cut) -> list[ir.Value]:
         """Return the parts of a value of the old program, cut as asked."""

@@ -234,8 +234,7 @@ class _AddressBuilder:
         peers, room = self.rows.peers, self.room
         flat, inside = _flat_rows(indices, self.rows, clamps)
         count = shape_of(flat)[0]
-        block = build.splat(flat.type, self.rows.block)
-        peer, within = build.binary("divide", flat, block), build.binary("remainder", flat, block)
+        peer, within = build.divide(flat, self.rows.block)
         hot = one_hot(peer, peers)
         hot = build.binary("multiply", hot, build.broadcast(_as_int(inside), hot.type, [0]))
         rank = ranks(hot, self.sum_up)
@@ -291,6 +290,7 @@ class _AddressBuilder:
 def _flat_rows(indices: ir.Value, rows: Rows, clamps: bool) -> tuple[ir.Value, ir.Value]:
     """Return the row that every index vector names, int32 `[N]`, and whether there is one.
 
+    Where there is none, the row is any number.
     Bounds are checked in the type of the indices, if that is wider: 2^32 is beyond every buffer.
     """
     count = rows.tokens(shape_of(indices))
@@ -305,11 +305,13 @@ def _flat_rows(indices: ir.Value, rows: Rows, clamps: bool) -> tuple[ir.Value, i
         if has_vector:
             index = build.slice_of(indices, rows.index_dim, column, column + 1)
         index = build.reshape(index, (count,))
-        low, high = build.splat(kind, 0), build.splat(kind, size - 1)
-        bounded = build.binary("minimum", build.binary("maximum", index, low), high)
-        here = build.compare(bounded if clamps else index, "EQ", bounded)
+        if clamps:
+            low, high = build.splat(kind, 0), build.splat(kind, size - 1)
+            index = build.binary("minimum", build.binary("maximum", index, low), high)
+        counted = build.unsigned(index)
+        here = build.compare(counted, "LT", build.splat(counted.type, size))
         flat = build.binary("multiply", flat, build.splat(flat.type, size))
-        flat = build.binary("add", flat, build.convert(bounded, i32))
+        flat = build.binary("add", flat, build.convert(index, i32))
         inside = here if inside is None else build.binary("and", inside, here)
     assert inside is not None
     return flat, inside

@@ -57,12 +57,14 @@ class Windows:
         body: their block.
         pieces: its values.
         sum_up: how prefix sums are built.
+        scatters: whether rows are scattered to where they lie, or gathered there.
     """
 
     path: RowPath
     body: Body
     pieces: Pieces
     sum_up: PrefixSum
+    scatters: bool
 
     @cached_property
     def came(self) -> ir.Value:
@@ -97,7 +99,7 @@ class Windows:
         address, count = arrival.address, shape_of(arrival.rows)[0]
         asked = build.reshape(address.asked, (count,))
         rows = self.path.window_rows(shape_of(address.places)[0])
-        expert = build.binary("divide", asked, build.splat(asked.type, self.path.capacity))
+        expert, _ = build.divide(asked, self.path.capacity)
         rank = ranks(one_hot(expert, self.path.experts), self.sum_up)
         last = build.largest(rank, 0, 0)
         trips = build.binary("divide", last, build.splat(last.type, rows))
@@ -112,10 +114,7 @@ class Windows:
         def step(trip: ir.Value, carried: Sequence[ir.Value]) -> Sequence[ir.Value]:
             window = self._window(address, asked, expert, rank, trip, rows)
             made = self._compute(window, arrival.rows, imports)
-            answered = build.gather_rows(self._flat(made[self.answer], width), window.slot)
-            bits = build.type_like(window.held.type, shape_of(answered))
-            held = build.broadcast(window.held, bits, [0])
-            answer = build.select(held, answered, carried[0])
+            answer = self._put_answer(window, self._flat(made[self.answer], width), carried[0])
             return [answer, *self._export(window, made, carried[1:])]
 
         answer, *exports = build.repeat(trips, [empty, *exports], step)
@@ -145,13 +144,13 @@ class Windows:
         packed = build.scatter_rows(packed, build.iota((count,), 0), slot, "set", distinct=True)
         real = build.compare(packed, "LT", build.splat(packed.type, count))
         inside = build.gather_rows(asked, packed)
-        capacity = build.splat(inside.type, self.path.capacity)
+        owner, place = build.divide(inside, self.path.capacity)
         return _Window(
             rows=rows,
             packed=packed,
-            source=build.binary("divide", packed, build.splat(packed.type, address.room)),
-            expert=build.binary("divide", inside, capacity),
-            place=build.binary("remainder", inside, capacity),
+            source=build.divide(packed, address.room)[0],
+            expert=owner,
+            place=place,
             real=real,
             slot=slot,
             held=is_here,
@@ -189,6 +188,18 @@ class Windows:
         new = rule.part(one, operands, part)
         one.erase()
         return new
+
+    def _put_answer(self, window: _Window, rows: ir.Value, answer: ir.Value) -> ir.Value:
+        """Write the rows of a window to where they lie packed.
+
+        XLA:CPU writes a scatter row by row, on one core; XLA:GPU reads and writes the whole buffer
+        for anything else.
+        """
+        if self.scatters:
+            return build.scatter_rows(answer, rows, window.packed, "set", distinct=True)
+        answered = build.gather_rows(rows, window.slot)
+        bits = build.type_like(window.held.type, shape_of(answered))
+        return build.select(build.broadcast(window.held, bits, [0]), answered, answer)
 
     def _export(
         self, window: _Window, made: dict[ir.Value, ir.Value], carried: Sequence[ir.Value]

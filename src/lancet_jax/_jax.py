@@ -43,15 +43,19 @@ class Prepared:
         on_scheduled: called with the serialized HloModuleProto after XLA has scheduled it; returns
             other bytes to go on with, or None. None where the backend has no such stage.
         on_finished: called with the executable once XLA is done.
-        keep: called after that with the executable and a function that compiles something else
-            that was prepared, for the same devices; returns the executable to go on with.
+        compile_with: called, instead of compiling this and no more, with a function that compiles
+            what was prepared, for the same devices; returns the executable to go on with.
     """
 
     module: ir.Module
     compiler_options: dict[str, str | bool | int]
     on_scheduled: Callable[[bytes], bytes | None] | None = None
     on_finished: Callable[[Any], None] = lambda executable: None
-    keep: "Callable[[Any, Callable[[Prepared], Any]], Any]" = lambda executable, _: executable
+    compile_with: "Callable[[Compile], Any] | None" = None
+
+
+type Compile = Callable[[Prepared], Any]
+"""Compiles what was prepared, and returns the executable."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,9 @@ def install() -> None:
             return executable
 
         with _user_context()(None):
-            return prepared.keep(compile_it(prepared), compile_it)
+            if prepared.compile_with is not None:
+                return prepared.compile_with(compile_it)
+            return compile_it(prepared)
 
     compiler.compile_or_get_cached = compile_or_get_cached
 

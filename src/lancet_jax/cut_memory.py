@@ -29,16 +29,23 @@ class CutMemory:
         slack = next((p.margin for p in passes if isinstance(p, SplitPass)), None)
         return CutMemory(buffers_of(graph).peak(range(len(graph.ops))), slack)
 
-    def notes(self, executable: Any, limit: int | None) -> list[str]:
-        """Say what the compiled step needs, and whether that breaks a limit or the margin."""
-        stats = _jax.memory_of(executable)
-        if stats is None or not self.uncut_bytes:
+    def notes(self, executable: Any, limit: int | None, compiled_bytes: int = 0) -> list[str]:
+        """Say what the compiled step needs, and whether that breaks a limit or the margin.
+
+        Args:
+            executable: the step.
+            limit: bytes of a device for all that it holds; None for no limit.
+            compiled_bytes: temporaries of the uncut step as compiled; 0 if that is not known.
+        """
+        stats, uncut = _jax.memory_of(executable), compiled_bytes or self.uncut_bytes
+        if stats is None or not uncut:
             return []
         temporary, whole = stats
-        grown = temporary / self.uncut_bytes - 1
+        grown = temporary / uncut - 1
+        how = "it needs" if compiled_bytes else "it was estimated, before fusion, at"
         said = (
             f"memory of the cut step: {temporary / 1e6:,.1f} MB of temporaries as compiled;"
-            f" uncut it was estimated, before fusion, at {self.uncut_bytes / 1e6:,.1f} MB"
+            f" uncut {how} {uncut / 1e6:,.1f} MB"
         )
         if self.slack is not None and grown > self.slack:
             said += (f": {grown:+.0%}, more than the margin of {self.slack:+.0%}; pipeline='dw'"

@@ -8,7 +8,7 @@ costs. Elsewhere the order is planned on StableHLO and pinned with barriers.
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -17,8 +17,7 @@ from typing import Any, Literal
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.deadlocks import verify_no_deadlock
-from hlo_passes.base import Context, Pass, Pipeline
-from hlo_passes.choose_split import describe_race
+from hlo_passes.base import Pass, Pipeline
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import Target, parse_target, target_of_devices
@@ -26,18 +25,20 @@ from hlo_passes.errors import LancetError
 from hlo_passes.ir.module import Module
 from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.pin_order import PinOrder
-from hlo_passes.plan.plan import Plan
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax import _jax
 from lancet_jax.agree import Decision, Peers, SharedPlans
 from lancet_jax.collector import no_collection
+from lancet_jax.contest import Contest
 from lancet_jax.cut_memory import CutMemory
+from lancet_jax.enactment import Enactment
 from lancet_jax.errors import LancetWarning, PeerError, UnsupportedError
 from lancet_jax.outcome import Outcome
 from lancet_jax.partition import source_of
 from lancet_jax.rivals import Rivals, uncut
-from lancet_jax.schedule_edit import ScheduleEdit
-from lancet_jax.step_module import copied, fingerprint, mark
+from lancet_jax.stablehlo_passes import notes_of, run_on_stablehlo
+from lancet_jax.step_module import copied, fingerprint
+from lancet_jax.untied import Untied
 from lancet_jax.xla_options import compile_only_options, cost_options, split_options
 
 type OnUnsupported = Literal["warn", "raise", "ignore"]
@@ -193,25 +194,20 @@ class StepRewriter:
             outcome.notes.append("the order is pinned by barriers in StableHLO")
         shared.leave(self._topic(module), Decision(outcome.made, prices))
         outcome.salt = self.salt(prices, clone)
-        mark(clone, outcome.salt)
-
-        def finish(executable: Any) -> None:
-            if edit is not None:
-                edit.on_finished(executable)
-            if memory is not None:
-                outcome.notes += memory.notes(executable, self.memory_limit)
-            self._complain(outcome)
-
-        edit = None
-        if schedule is None:
-            return _jax.Prepared(clone, options, on_finished=finish)
-        edit = ScheduleEdit(
-            schedule, len(devices), costs, outcome, shared, self.opaque, self.memory_limit
-        )
-        options |= cost_options(devices)
-        prepared = _jax.Prepared(clone, options, edit.on_scheduled, finish)
-        rivals = self._rivals(request, outcome, costs, shared.peers)
-        return prepared if rivals is None else replace(prepared, keep=rivals.keep_shorter)
+        if schedule is not None:
+            options |= cost_options(devices)
+        enactment = Enactment(
+            clone, schedule, len(devices), costs, shared, self.opaque, self.memory_limit, memory,
+            self._complain,
+        )  # fmt: skip
+        prepared = enactment.prepared(outcome, options)
+        if not outcome.cuts or devices[0].platform != "gpu":
+            return prepared
+        contest = Contest(len(devices), costs, shared.peers, self.opaque, self.memory_limit)
+        cut = Untied.of(enactment, outcome, options, contest)
+        if schedule is None or not self.checks(devices):
+            return replace(prepared, compile_with=cut.compile)
+        return replace(prepared, compile_with=self._rivals(request, cut, contest).compile)
 
     def _edited(
         self,
@@ -232,7 +228,7 @@ class StepRewriter:
             memory_limit=self.memory_limit, checked=self.checks(devices),
         )  # fmt: skip
         outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
-        outcome.notes += [*source.notes, *(note for plan in plans for note in _notes_of(plan))]
+        outcome.notes += [*source.notes, *(note for plan in plans for note in notes_of(plan))]
         is_kept = source.is_partitioned and ours is source.module
         memory = CutMemory.of(source.module.snapshot(), passes) if outcome.cuts else None
         return (copied(request.module) if is_kept else ours.ir), memory
@@ -250,17 +246,12 @@ class StepRewriter:
             verify_no_deadlock(step.snapshot(), is_local=step.is_local)
         return clone
 
-    def _rivals(
-        self, request: _jax.Request, outcome: Outcome, costs: TargetCosts, peers: Peers | None
-    ) -> Rivals | None:
-        """Return what the cut step has to compete with; None if it need not."""
+    def _rivals(self, request: _jax.Request, cut: Untied, contest: Contest) -> Rivals:
+        """Return what a cut step has to compete with."""
         passes = uncut(self.passes.passes)
-        if passes is None or not outcome.cuts or not self.checks(request.devices):
-            return None
+        assert passes is not None
         whole = replace(self, passes=passes, outcomes=[])
-        return Rivals(
-            request, whole, outcome, self.outcomes, costs, peers, self.opaque, self.memory_limit
-        )
+        return Rivals(request, whole, cut, self.outcomes, contest)
 
     def _split(self, has_post_scheduler: bool) -> tuple[tuple[Pass, ...], ScheduleDw | None]:
         """Return the passes to run on StableHLO, and the decision to enact on XLA's schedule."""
@@ -325,69 +316,3 @@ def _devices_per_node(devices: Sequence[Any]) -> int | None:
     """Devices that share a process, where that tells nodes apart; one process a GPU does not."""
     per_process = len(devices) // len({device.process_index for device in devices})
     return per_process if per_process > 1 else None
-
-
-def run_on_stablehlo(
-    module: Module,
-    passes: Sequence[Pass],
-    costs: TargetCosts,
-    *,
-    ragged: bool = False,
-    made: Sequence[Plan] | None = None,
-    memory_limit: int | None = None,
-    checked: bool = False,
-) -> tuple[Module, tuple[Plan, ...]]:
-    """Run passes on StableHLO, each on what the one before left.
-
-    Args:
-        module: what to rewrite.
-        passes: in order.
-        costs: prices for the target.
-        ragged: whether the backend has ragged exchanges.
-        made: plans of all passes, where another process has made them.
-        memory_limit: bytes of a device for all that the step holds. It does not count for a step
-            that XLA has yet to partition: what one device will hold of it is not known.
-        checked: whether a cut step will be held against the uncut one.
-
-    Returns:
-        The rewritten module and the plan of every pass.
-
-    Raises:
-        PlanError: if a plan was made for another module.
-        DeadlockError: if an exchange of the step could be waited for for ever.
-    """
-    plans: list[Plan] = []
-    for step in passes:
-        if made is not None:
-            plans.append(made[len(plans)])
-        else:
-            graph = module.snapshot()
-            verify_no_deadlock(graph, is_local=module.is_local)
-            context = Context(
-                costs=costs.for_graph(graph),
-                fingerprint=module.fingerprint,
-                module=module,
-                ragged=ragged,
-                memory_limit=memory_limit if module.is_local else None,
-                checked=checked,
-            )
-            plans.append(step.plan(graph, context))
-        result = step.apply(module, plans[-1])
-        assert isinstance(result.module, Module)
-        module = result.module
-        if result.changed:
-            verify_no_deadlock(module.snapshot(), is_local=module.is_local)
-    return module, tuple(plans)
-
-
-def _notes_of(plan: Plan) -> Iterator[str]:
-    """Say what a splitting pass did, and what it left whole."""
-    if plan.race:
-        yield describe_race(plan)
-    if plan.splits:
-        rows = sum(len(split.indexed) for split in plan.splits)
-        first = f"; one-hot products beside {rows} all-to-alls became rows first" if rows else ""
-        yield f"{', '.join(plan.passes)}: cut into {plan.splits[0].k} parts{first}"
-    if not plan.orders and not plan.pins:
-        for refusal in plan.refusals:
-            yield f"{refusal.op} {refusal.reason} {refusal.source}".strip()

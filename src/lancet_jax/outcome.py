@@ -56,6 +56,11 @@ class Outcome:
             "why": str(self.error or ""),
         }
 
+    def become(self, other: "Outcome") -> None:
+        """Take over what became of another compile of the same step."""
+        vars(self).clear()
+        vars(self).update(vars(other))
+
     @cached_property
     def before(self) -> Timeline | None:
         """The schedule that XLA made, and would have run."""

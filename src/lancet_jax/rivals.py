@@ -6,24 +6,19 @@ else had been asked for, and the program whose final schedule is shorter, by the
 kept. All processes of a job see the same two programs, and so decide alike; they make sure.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
 
-from hlo_passes.analysis.footprint import footprint_of
 from hlo_passes.base import Pass, Pipeline
-from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.ir.opaque import OpaqueExchange
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.simulate import simulate
-from hlo_passes.plan.timeline import prediction_of
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.split_pass import SplitPass
 from lancet_jax import _jax
-from lancet_jax.agree import Peers
+from lancet_jax.contest import Contest
 from lancet_jax.outcome import Outcome
+from lancet_jax.untied import Untied
 
 
 class Rewriter(Protocol):
@@ -46,53 +41,40 @@ class Rivals:
     Attributes:
         request: what jit asked to compile.
         whole: prepares the step uncut.
-        outcome: of the cut step.
-        outcomes: where it is listed, and the uncut one's takes its place if that one is kept.
-        costs: prices for the target.
-        peers: who else compiles it.
-        opaque: custom calls that are exchanges.
-        memory_limit: bytes of a device for arguments, results and temporaries; None for no limit.
+        cut: the cut step.
+        outcomes: where its outcome is listed; the uncut one's takes the place if that is kept.
+        contest: by what the two are compared.
     """
 
     request: _jax.Request
     whole: Rewriter
-    outcome: Outcome
+    cut: Untied
     outcomes: list[Outcome]
-    costs: TargetCosts
-    peers: Peers | None = None
-    opaque: tuple[OpaqueExchange, ...] = ()
-    memory_limit: int | None = None
+    contest: Contest
 
-    def keep_shorter(self, cut: Any, compile_it: Callable[[_jax.Prepared], Any]) -> Any:
-        """Compile the uncut step, and return the executable to run.
+    def compile(self, compile_it: _jax.Compile) -> Any:
+        """Compile both, and return the executable to run.
 
-        A step that XLA can only compile when it is cut stays cut.
+        The uncut step comes first: the cut one may hold as much memory as that. A step that XLA can
+        only compile one way stays that way.
 
         Args:
-            cut: executable of the cut step.
             compile_it: compiles what was prepared, for the same devices.
 
         Raises:
             PeerError: if another process keeps the other one.
         """
-        if self.outcome.error is not None:
+        ours, whole = self.cut.outcome, self._whole(compile_it)
+        if whole is None:
+            return self.cut.compile(compile_it)
+        in_one, theirs = self.contest.enter(whole), self.whole.outcomes[-1]
+        cut = self.cut.compile(compile_it, in_one.peak_bytes)
+        if ours.error is not None:
             return cut
-        prepared = self.whole.prepare(self.request)
-        if prepared is None:
-            return cut
-        try:
-            whole = compile_it(prepared)
-        except jax.errors.JaxRuntimeError as error:
-            self.outcome.notes.append(f"uncut it does not compile: {str(error).splitlines()[0]}")
-            return cut
-        ours, theirs = self.outcome, self.whole.outcomes[-1]
-        if theirs.error is not None:
-            return cut
-        (cut_fits, cut_us), (whole_fits, whole_us) = self._predict(cut), self._predict(whole)
-        is_kept = (cut_fits, -cut_us) > (whole_fits, -whole_us)
-        said = f"on XLA's schedules: cut {cut_us:,.0f} us, uncut {whole_us:,.0f} us"
-        if self.peers is not None:
-            self.peers.agree(f"kept/{ours.salt}", {"kept": "cut" if is_kept else "uncut"})
+        in_parts = self.contest.enter(cut)
+        is_kept = in_parts > in_one
+        said = f"on XLA's schedules: cut {in_parts.step_us:,.0f} us, uncut {in_one.step_us:,.0f} us"
+        self.contest.agree(f"kept/{ours.salt}", "cut" if is_kept else "uncut")
         if is_kept:
             ours.notes.append(f"{said}: the cut step is kept")
             ours.rival = theirs
@@ -103,14 +85,18 @@ class Rivals:
         self.outcomes[:] = [theirs if o is ours else o for o in self.outcomes]
         return whole
 
-    def _predict(self, executable: Any) -> tuple[bool, float]:
-        """Return whether a program fits into memory, and the us that its step takes."""
-        text, devices = _jax.hlo_of(executable), len(self.request.devices)
-        graph = ScheduledModule(text, devices=devices, opaque=self.opaque).snapshot()
-        found = prediction_of(simulate(graph, self.costs.for_graph(graph)))
-        limit = self.memory_limit
-        fits = limit is None or found.peak_bytes <= footprint_of(graph).room(limit)
-        return fits, found.step_us
+    def _whole(self, compile_it: _jax.Compile) -> Any | None:
+        """Compile the uncut step; None if there is none that could be run instead."""
+        prepared = self.whole.prepare(self.request)
+        if prepared is None:
+            return None
+        try:
+            made = compile_it(prepared)
+        except jax.errors.JaxRuntimeError as error:
+            reason = str(error).splitlines()[0]
+            self.cut.outcome.notes.append(f"uncut it does not compile: {reason}")
+            return None
+        return made if self.whole.outcomes[-1].error is None else None
 
 
 def uncut(passes: Sequence[Pass]) -> Pipeline | None:

@@ -32,6 +32,7 @@ class ScheduleEdit:
         shared: plans of the first process, where it plans for all.
         opaque: custom calls that are exchanges.
         memory_limit: bytes of a device for arguments, results and temporaries.
+        uncut_bytes: temporaries that the step needs if it is not cut; 0 if that is not known.
     """
 
     schedule: ScheduleDw
@@ -41,6 +42,7 @@ class ScheduleEdit:
     shared: SharedPlans
     opaque: tuple[OpaqueExchange, ...] = ()
     memory_limit: int | None = None
+    uncut_bytes: int = 0
 
     def on_scheduled(self, proto: bytes) -> bytes | None:
         """Return the module with another schedule; None for other modules, or if none is better.
@@ -97,7 +99,8 @@ class ScheduleEdit:
         step = ReorderScheduled(self.schedule)
         made = self.shared.made(self._topic)
         context = Context(costs=self.costs, fingerprint=module.fingerprint,
-                          memory_limit=self.memory_limit)  # fmt: skip
+                          memory_limit=self.memory_limit,
+                          uncut_bytes=self.uncut_bytes)  # fmt: skip
         plan: Plan = (
             made.plans[0] if made is not None and made.plans
             else step.plan(graph, context)
@@ -106,7 +109,8 @@ class ScheduleEdit:
         self.shared.leave(self._topic, Decision((plan,)))
         stock_bytes = plan.before.peak_bytes if plan.before else 0
         room = context.room(graph)
-        verify_reordering(graph, plan.orders, self.schedule.limit(stock_bytes, room))
+        limit = self.schedule.limit(stock_bytes, room, self.uncut_bytes)
+        verify_reordering(graph, plan.orders, limit)
         verify_no_deadlock(graph, plan.orders)
         if self.memory_limit is not None:
             planned = plan.after.peak_bytes if plan.after else 0

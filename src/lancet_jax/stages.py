@@ -18,11 +18,12 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import Simulator, simulate
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax import _jax
-from lancet_jax.driver import StepRewriter, is_disabled, run_on_stablehlo
+from lancet_jax.driver import StepRewriter, is_disabled
 from lancet_jax.outcome import Outcome
 from lancet_jax.partition import Source, partition_of, source_of
 from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report, pieces_of
+from lancet_jax.stablehlo_passes import run_on_stablehlo
 
 
 class Lowered:

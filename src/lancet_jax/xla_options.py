@@ -1,23 +1,24 @@
 """XLA options that a step is compiled with besides the user's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lancet_jax import _cuda, _jax
+
+UNTIED: Mapping[str, Any] = {"xla_disable_hlo_passes": "multi_output_fusion"}
+"""XLA options under which kernels that read the same tensor stay apart; see `untied`."""
 
 
 def split_options(devices: Sequence[Any], is_split: bool) -> dict[str, Any]:
     """XLA options that keep XLA:GPU from undoing a split.
 
     Its dot-merger would put the products of several parts that share a weight into one, which then
-    waits for all exchanges. Its multi-output fusion puts ops of several parts that read the same
-    value into one kernel, which ties the parts together. And a module with ragged exchanges is
-    scheduled with no lookahead unless asked to.
+    waits for all exchanges. And a module with ragged exchanges is scheduled with no lookahead
+    unless asked to.
     """
     if devices[0].platform != "gpu" or not is_split:
         return {}
     return {
-        "xla_disable_hlo_passes": "multi_output_fusion",
         "xla_gpu_dot_merger_threshold_mb": 0,
         "xla_gpu_enable_latency_hiding_scheduler": True,
     }

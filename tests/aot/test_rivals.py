@@ -50,6 +50,8 @@ def test_a_cut_that_pays_is_kept_and_held_against_the_uncut_step():
     assert kept.outcome.notes[-1].endswith("the cut step is kept")
     assert report.before.makespan_us > report.after.makespan_us
     assert report.before.makespan_us == kept.outcome.rival.before.makespan_us
+    needed = [note for note in kept.outcome.notes if "; uncut it needs" in note]
+    assert len(needed) == 1
 
 
 def test_what_the_user_settled_has_no_rival():

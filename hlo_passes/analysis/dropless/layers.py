@@ -222,15 +222,19 @@ def tokens_of(body: Body, layer: DroplessLayer) -> Iterator[ir.Value]:
                 yield op.operands[2 if access.by == "row" else 0]
 
 
-def counted_by(op: ir.Operation) -> list[ir.Value]:
-    """Return what an op that counts choices goes through: one-hot rows, or indices and ones."""
-    return list(op.operands)[1:] if op.name == "stablehlo.scatter" else [op.operands[0]]
+def counted_at(op: ir.Operation) -> range:
+    """Return which operands an op that counts choices goes through.
+
+    One-hot rows, or indices and ones.
+    """
+    return range(1, len(op.operands)) if op.name == "stablehlo.scatter" else range(1)
 
 
 def _check_equal_parts(
     body: Body, layer: DroplessLayer, counts: frozenset[ir.Value], k: int
 ) -> None:
-    counted = [v for value in counts for v in counted_by(body.ops[body.maker[value]])]
+    counters = [body.ops[body.maker[value]] for value in counts]
+    counted = [op.operands[at] for op in counters for at in counted_at(op)]
     values = (layer.routing.ids, *tokens_of(body, layer), *counted)
     tokens = sorted({shape_of(value)[0] for value in values})
     for count in tokens:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.analysis.split_rules.pointwise import splat_of
 from hlo_passes.analysis.split_rules.rule import (
     Factor,
@@ -16,11 +16,13 @@ from hlo_passes.analysis.split_rules.rule import (
     clone_with,
 )
 from hlo_passes.ir.attributes import integer, ints, shape_of
-from hlo_passes.ir.build import binary, broadcast, reshape, slice_of
+from hlo_passes.ir.build import binary, broadcast, convert, reduce_over, reshape, slice_of
+from hlo_passes.ir.parts import is_narrow
 
 _SAME_NUMBER = ("stablehlo.broadcast_in_dim", "stablehlo.convert", "stablehlo.reshape")
 
 _SCAN = "chlo.scan"
+_NEUTRAL = {"add": 0, "multiply": 1}
 _MERGES = ("add", "maximum", "minimum", "multiply", "and", "or")
 
 
@@ -54,6 +56,15 @@ def _cut_reduce(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     return by_factors(factors, spot, cut, merge or "add")
 
 
+def _part_reduce(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> list[ir.Value]:
+    """Build a reduction of one part; sums of 16-bit numbers are of 32 bits, as XLA's own are."""
+    state = part.split.results[0]
+    if not isinstance(state, Sum) or state.merge not in _NEUTRAL or not is_narrow(operands[0]):
+        return clone_part(op, operands, part)
+    wide = convert(operands[0], ir.F32Type.get())
+    return [reduce_over(wide, ints(op, "dimensions"), state.merge, _NEUTRAL[state.merge])]
+
+
 def _refuse_counted_start(op: ir.Operation, merge: str) -> None:
     """Every part starts from the start value: once more must change nothing."""
     if not starts_from_nothing(op, merge):
@@ -63,7 +74,7 @@ def _refuse_counted_start(op: ir.Operation, merge: str) -> None:
 
 def starts_from_nothing(op: ir.Operation, merge: str) -> bool:
     """Whether a reduction of one tensor may start several times and still be the same."""
-    neutral = {"add": 0, "multiply": 1}.get(merge)
+    neutral = _NEUTRAL.get(merge)
     if neutral is None:
         return True
     start = _maker(op.operands[1])
@@ -193,7 +204,7 @@ def _shorter(op: ir.Operation, part: Part) -> dict[str, ir.Attribute]:
 
 
 RULES: Rules = {
-    "reduce": Rule(_cut_reduce, clone_part),
+    "reduce": Rule(_cut_reduce, _part_reduce),
     "reduce_window": Rule(_cut_window, _part_window),
     "scan": Rule(_cut_scan, _part_scan),
 }

@@ -95,9 +95,11 @@ def greedy_step(wide):
   ROOT %out = (f32[8,{wide}], f32[{wide}]) tuple(%u, %n)""").replace("reduce-like", "custom-call")
 
 
-def planned(text, limit, slack=0.02):
+def planned(text, limit, slack=0.02, uncut=0):
     module = ScheduledModule(text)
-    context = Context(costs=COSTS, fingerprint=module.fingerprint, memory_limit=limit)
+    context = Context(
+        costs=COSTS, fingerprint=module.fingerprint, memory_limit=limit, uncut_bytes=uncut
+    )
     return ReorderScheduled(ScheduleDw(memory_slack=slack)).plan(module.snapshot(), context)
 
 
@@ -113,6 +115,16 @@ def test_a_limit_is_for_arguments_results_and_temporaries():
     less = planned(text, held + free.after.peak_bytes - 1, slack=1.0)
     assert less.after.peak_bytes < free.after.peak_bytes
     assert planned(text, None, slack=0.0).after.peak_bytes <= free.before.peak_bytes
+
+
+def test_a_cut_step_may_hold_what_the_uncut_one_holds():
+    text = greedy_step(4096)
+    free = planned(text, None, slack=1.0)
+    need = free.after.peak_bytes
+    assert planned(text, None, slack=0.0, uncut=need).orders == free.orders
+    assert planned(text, None, slack=0.0, uncut=need - 1).after.peak_bytes < need
+    held = footprint_of(ScheduledModule(text).snapshot()).resident
+    assert planned(text, held + need - 1, slack=0.0, uncut=need).after.peak_bytes < need
 
 
 @given(problem=problems, share=st.floats(0.5, 1.5), slack=st.floats(0, 0.5))

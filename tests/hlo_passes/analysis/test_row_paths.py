@@ -33,11 +33,36 @@ def test_ops_between_the_all_to_alls_are_a_path():
     assert module
 
 
-def test_what_others_read_is_put_together_and_cheap_ops_run_twice():
-    module, body, found = paths_of()
+DW = "    %dw = stablehlo.dot_general %r, "
+G = "    %also = stablehlo.dot_general %g, %rows, batching_dims = [0] x [1], contracting_dims = [1, 2] x [0, 2] : (tensor<2x8x4x32xf32>, tensor<8x2x4x32xf32>) -> tensor<2x32x32xf32>\n"
+TANH = "    %r = stablehlo.tanh %g : tensor<2x8x4x32xf32>"
+MASK = """
+    %zeros = stablehlo.constant dense<0.0> : tensor<2x8x4x32xf32>
+    %there = stablehlo.constant dense<true> : tensor<2x8x4x32xi1>
+    %r = stablehlo.select %there, %g, %zeros : tensor<2x8x4x32xi1>, tensor<2x8x4x32xf32>"""
+ONES = MASK.replace("dense<0.0>", "dense<1.0>")
+WIDE = """
+    %f = stablehlo.convert %g : (tensor<2x8x4x32xf32>) -> tensor<2x8x4x32xf64>
+    %r = stablehlo.convert %f : (tensor<2x8x4x32xf64>) -> tensor<2x8x4x32xf32>
+    %dx = stablehlo.dot_general %f, %f, batching_dims = [0] x [0], contracting_dims = [1, 2] x [1, 2] : (tensor<2x8x4x32xf64>, tensor<2x8x4x32xf64>) -> tensor<2x32x32xf64>"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "exported", "again"),
+    [
+        ((), ["tanh"], {"reshape"}),
+        (((DW, G + DW),), ["dot_general"], {"reshape", "tanh"}),
+        (((TANH, MASK),), ["select"], {"reshape"}),
+        (((TANH, ONES),), ["dot_general"], {"reshape", "select"}),
+        (((TANH, WIDE),), ["dot_general"], {"reshape", "convert"}),
+    ],
+    ids=["what is read", "two are read", "zero elsewhere", "not zero elsewhere", "wider"],
+)
+def test_what_others_read_is_put_together_or_made_of_what_is(changes, exported, again):
+    module, body, found = paths_of(*changes)
     (path,) = found.paths
-    assert [body.made_by(v)[1] for v in path.exports] == ["dot_general"]
-    assert {body.kind(i) for i in path.on_way - path.dropped} == {"reshape", "tanh"}
+    assert [body.made_by(v)[1] for v in path.exports] == exported
+    assert {body.kind(i) for i in path.on_way - path.dropped} == again
     assert module
 
 

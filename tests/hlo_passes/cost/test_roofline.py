@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from hlo_passes.cost.fusion import fused_work
 from hlo_passes.cost.links import Topology
 from hlo_passes.cost.model import CostModel, Source
 from hlo_passes.cost.roofline import TargetCosts, xla_exchange_table
@@ -10,6 +11,8 @@ from hlo_passes.cost.table import CostTable, ExchangeTimes, OpTime
 from hlo_passes.cost.target import Target, parse_target
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.collectives import Collective
+from hlo_passes.ir.types import TensorType
+from hlo_passes.ir.work import moves_lines
 from tests.hlo_passes.cost.graphs import GraphBuilder
 
 H100 = parse_target("h100:1x8")
@@ -241,3 +244,24 @@ def test_xlas_all_to_all_times_on_8_h100():
 
 def test_other_devices_ship_no_table():
     assert xla_exchange_table("a100") is None
+
+
+@pytest.mark.parametrize(("width", "share"), [(64, "hbm"), (8, "gather")])
+def test_rows_as_wide_as_a_memory_line_are_read_as_fast_as_any(width, share):
+    """A row of 64 floats is 256 bytes, one of 8 floats less than the 128 that are read at once."""
+    g = GraphBuilder()
+    buffer, places = g.argument(2**20, width), g.argument(2**20, dtype="i32")
+    graph = g.build(g.op("gather", [buffer, places], (2**20, width)))
+    profile, (work,) = H100.profile, fused_work(graph)
+    us = work.bytes / (profile.hbm_bytes_per_s * profile.efficiency[share]) * 1e6
+    cost = COSTS.for_graph(graph).compute(graph.ops[0])
+    assert cost.us == pytest.approx(us + profile.launch_us)
+
+
+@pytest.mark.parametrize(("width", "moves"), [(64, True), (8, False)])
+def test_what_moves_memory_lines(width, moves):
+    rows, at = TensorType((1024, width), "f32"), TensorType((1024, 1), "i32")
+    buffer = TensorType((2**20, width), "f32")
+    assert moves_lines("scatter", (buffer, at, rows), buffer.bytes) is moves
+    assert moves_lines("gather", (buffer, at), rows.bytes) is moves
+    assert not moves_lines("add", (rows, rows), rows.bytes)

@@ -1,5 +1,5 @@
 // RUN: split-region{k=2} cpu:1x8
-// Indices wider than 32 bits are bounded before they are narrowed: 2^32 + 3 is not row 3.
+// Indices wider than 32 bits are checked before they are narrowed: 2^32 + 3 is not row 3.
 module @step attributes {mhlo.num_partitions = 8 : i32} {
   func.func public @main(%x: tensor<64x32xf32>, %w: tensor<32x32xf32>, %at: tensor<64x2xi64>) -> tensor<64x32xf32> {
     %h = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0] : (tensor<64x32xf32>, tensor<32x32xf32>) -> tensor<64x32xf32>
@@ -17,7 +17,7 @@ module @step attributes {mhlo.num_partitions = 8 : i32} {
     return %z : tensor<64x32xf32>
   }
 }
-// CHECK: %[[LOW:.*]] = stablehlo.maximum {{.*}} : tensor<32xi64>
-// CHECK: %[[ROW:.*]] = stablehlo.minimum %[[LOW]], {{.*}} : tensor<32xi64>
-// CHECK: stablehlo.compare EQ, {{.*}}, %[[ROW]] : (tensor<32xi64>, tensor<32xi64>)
+// CHECK: %[[ROW:.*]] = stablehlo.reshape {{.*}} -> tensor<32xi64>
+// CHECK: %[[NATURAL:.*]] = stablehlo.bitcast_convert %[[ROW]] : (tensor<32xi64>) -> tensor<32xui64>
+// CHECK: stablehlo.compare LT, %[[NATURAL]], {{.*}} : (tensor<32xui64>, tensor<32xui64>)
 // CHECK: stablehlo.convert %[[ROW]] : (tensor<32xi64>) -> tensor<32xi32>
