@@ -91,7 +91,8 @@ def _verdict(runs: Sequence[Any]) -> Iterator[str]:
     yield _filled(told) + "\n"
     for run, rows, best in _at_the_target(runs):
         yield _bullet(f"""
-            {_where(run)}: `{best["pipeline"]}` {best["speed_up"]:.2f} times
+            {_where(run)}, commit {run["commit"]}, exchanges
+            {_share(rows)}: `{best["pipeline"]}` {best["speed_up"]:.2f} times
             ({_range(best["quartiles"])}), {best["hidden"]:.0%} hidden;
             bound {_bound(rows):.2f}. {_reached(best)}""")
 
@@ -116,9 +117,8 @@ Times `off`, measured; in brackets how much of what can be hidden is.
     for run in filter(_is_quiet, runs):
         for rows in _speeds(run):
             named = _by_name(rows)
-            stock = named["off"]
-            cells = [_where(run), f"{stock['exchange_s'] / stock['step_s']:.0%}",
-                     f"{_bound(rows):.2f}"]  # fmt: skip
+            where = f"{_where(run)}, commit {run['commit']}"
+            cells = [where, _share(rows), f"{_bound(rows):.2f}"]
             for name in ("dw", "exchange", "lancet", "full"):
                 row = named.get(name)
                 cells.append(f"{row['speed_up']:.2f} ({row['hidden']:.0%})" if row else "-")
@@ -188,6 +188,12 @@ def _where(run: Any) -> str:
     return f"{run['ranks']} ranks, {cores}, {link}"
 
 
+def _share(rows: Sequence[Any]) -> str:
+    """Say what exchanges take of the stock step."""
+    stock = _by_name(rows)["off"]
+    return f"{stock['exchange_s'] / stock['step_s']:.0%}"
+
+
 def _cores(run: Any) -> int:
     """How many the machine has."""
     return int(run["machine"].split()[0])
@@ -210,10 +216,9 @@ def _table(run: Any, rows: Sequence[Any]) -> Iterator[str]:
     """Yield one link speed's table."""
     named = _by_name(rows)
     stock = named["off"]
-    share = stock["exchange_s"] / stock["step_s"]
     foreign = max(row["foreign_cores"] for row in rows)
     told = f"""
-        Exchanges are {share:.0%} of the stock step (measured); bound {_bound(rows):.2f}.
+        Exchanges are {_share(rows)} of the stock step (measured); bound {_bound(rows):.2f}.
         {run["machine"]}, quiet (others used {foreign:.2f} cores at most)."""
     yield from _headed(run, f"{_where(run)}, {stock['mbit']:.0f} Mbit/s", told)
     yield from _titled(_COLUMNS)
