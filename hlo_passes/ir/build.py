@@ -52,6 +52,14 @@ def splat(kind: ir.Type, value: float) -> ir.Value:
     return op_of("constant", [], [kind], {"value": attribute})[0]
 
 
+def filled(kind: ir.Type, value: float) -> ir.Value:
+    """Make a tensor of one value that somebody will write into: it has to be filled first.
+
+    Unlike a constant, which readers make for themselves, it is priced.
+    """
+    return broadcast(splat(type_like(kind, ()), value), kind, [])
+
+
 def _integer(element: ir.Type, value: float) -> ir.Attribute:
     return ir.IntegerAttr.get(element, int(value))
 

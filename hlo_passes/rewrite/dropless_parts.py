@@ -76,7 +76,7 @@ class DroplessParts:
                 many = build.type_like(rows.type, (tokens, access.each, *width))
                 rows = build.broadcast(rows, many, [0, *range(2, len(width) + 2)])
             self._rows[op.results[0], i] = build.scatter_rows(
-                build.splat(kind, 0), build.reshape(rows, dims), self._position(i), "set",
+                build.filled(kind, 0), build.reshape(rows, dims), self._position(i), "set",
                 distinct=True,
             )  # fmt: skip
 
@@ -114,7 +114,7 @@ class DroplessParts:
         kind = part_type(op.results[0].type, ROWS, self.pieces.k)
         for i in range(self.pieces.k):
             tables = [self._table(value, i) for value in list(op.operands)[2:]]
-            operands = [self._row(op.operands[0], i), build.splat(kind, 0), *tables]
+            operands = [self._row(op.operands[0], i), build.filled(kind, 0), *tables]
             if self.sent.ragged:
                 new = op.clone()
                 for at, value in enumerate(operands):

@@ -107,7 +107,7 @@ class RowExchange:
         merge = update_of(scatter)
         assert merge is not None
         kind = ir.RankedTensorType.get([rows.count, *rows.width], element)
-        arrived = build.splat(kind, 0)
+        arrived = build.filled(kind, 0)
         arrivals = []
         for index, update in enumerate(updates):
             address = self._address(site, body, pieces, index)
@@ -178,7 +178,7 @@ class RowExchange:
         far = build.type_like(packed.type, (peers * address.room, *shape_of(packed)[1:]))
         fill = min(1.0, peers * address.room / count)
         tables = [address.starts, address.sent, address.here_far, address.wanted]
-        operands = [packed, build.splat(far, 0), *tables]
+        operands = [packed, build.filled(far, 0), *tables]
         return _ragged(operands, exchange, self.groups[site.exchange], fill)
 
     def _send_back(
@@ -192,7 +192,7 @@ class RowExchange:
         fill = min(1.0, count / (peers * address.room))
         starts = build.table([peer * address.room for peer in range(peers)])
         tables = [starts, address.wanted, address.here_near, address.sent]
-        operands = [packed, build.splat(near, 0), *tables]
+        operands = [packed, build.filled(near, 0), *tables]
         return _ragged(operands, exchange, self.groups[site.exchange], fill)
 
 
@@ -246,9 +246,9 @@ class _AddressBuilder:
         size = count if self.compact else peers * room
         far = self._place(blocks, peer, rank, fits, peers * room)
         places = self._place(starts, peer, rank, fits, size) if self.compact else far
-        order = build.splat(build.int_type((size,)), 0)
+        order = build.filled(build.int_type((size,)), 0)
         order = build.scatter_rows(order, build.iota((count,), 0), places, "set", distinct=True)
-        message = build.splat(build.int_type((peers * room,)), self.rows.block)
+        message = build.filled(build.int_type((peers * room,)), self.rows.block)
         message = build.scatter_rows(message, within, far, "set", distinct=True)
         heard = self._tell(build.reshape(message, (peers, room)), starts, blocks)
         asked = build.slice_of(heard, 1, 0, room)

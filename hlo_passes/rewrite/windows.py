@@ -85,7 +85,7 @@ class Windows:
         Returns:
             Per part, the packed rows that go back.
         """
-        exports = [build.splat(self._flat_type(value), 0) for value in self.path.exports]
+        exports = [build.filled(self._flat_type(value), 0) for value in self.path.exports]
         answers = []
         for arrival in arrivals:
             answer, *exports = self._run_part(arrival, exports)
@@ -109,7 +109,7 @@ class Windows:
             for value in self.path.imports
         ]
         width = self.path.layout_of(self.answer).width
-        empty = build.splat(build.type_like(self.answer.type, (count, width)), 0)
+        empty = build.filled(build.type_like(self.answer.type, (count, width)), 0)
 
         def step(trip: ir.Value, carried: Sequence[ir.Value]) -> Sequence[ir.Value]:
             window = self._window(address, asked, expert, rank, trip, rows)
@@ -140,7 +140,7 @@ class Windows:
         is_here = build.binary("and", is_here, build.compare(rank, "GE", zero))
         slot = build.binary("add", build.binary("multiply", expert, limit), within)
         slot = build.select(is_here, slot, build.splat(slot.type, experts * rows))
-        packed = build.splat(build.int_type((experts * rows,)), count)
+        packed = build.filled(build.int_type((experts * rows,)), count)
         packed = build.scatter_rows(packed, build.iota((count,), 0), slot, "set", distinct=True)
         real = build.compare(packed, "LT", build.splat(packed.type, count))
         inside = build.gather_rows(asked, packed)
