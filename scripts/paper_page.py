@@ -331,9 +331,14 @@ def _provenance(table: Table) -> Iterator[str]:
     cells = table.cells.values()
     yield "## Provenance"
     yield ""
-    made = Counter((cell["date"], cell["commit"]) for cell in cells)
-    found = [f"{commit} of {date} ({count})" for (date, commit), count in sorted(made.items())]
-    yield f"- commits, and how many cells are of each: {', '.join(found) or 'none'}"
+    for gate in GATES:
+        made = Counter(
+            (found["date"], found["commit"])
+            for cell, found in table.cells.items()
+            if cell.gate == gate
+        )
+        named = [f"{commit} of {date} ({count})" for (date, commit), count in sorted(made.items())]
+        yield f"- commits, and how many cells of {GATES[gate]} are of each: {', '.join(named)}"
     found = sorted({f"{k} {v}" for cell in cells for k, v in cell["versions"].items()})
     yield f"- versions: {', '.join(found) or 'none'}"
     yield f"- compute time of all cells: {sum(cell['seconds'] for cell in cells) / 3600:.1f} h"
