@@ -207,7 +207,8 @@ class StepRewriter:
         cut = Untied.of(enactment, outcome, options, contest)
         if schedule is None or not self.checks(devices):
             return replace(prepared, compile_with=cut.compile)
-        return replace(prepared, compile_with=self._rivals(request, cut, contest).compile)
+        rivals = self._rivals(request, cut, contest)
+        return replace(prepared, compile_with=rivals.compile)
 
     def _edited(
         self,
@@ -251,7 +252,9 @@ class StepRewriter:
         passes = uncut(self.passes.passes)
         assert passes is not None
         whole = replace(self, passes=passes, outcomes=[])
-        return Rivals(request, whole, cut, self.outcomes, contest)
+        memory = cut.enactment.memory
+        slack = memory.slack if memory is not None else None
+        return Rivals(request, whole, cut, self.outcomes, contest, slack)
 
     def _split(self, has_post_scheduler: bool) -> tuple[tuple[Pass, ...], ScheduleDw | None]:
         """Return the passes to run on StableHLO, and the decision to enact on XLA's schedule."""

@@ -44,6 +44,7 @@ class Rivals:
         cut: the cut step.
         outcomes: where its outcome is listed; the uncut one's takes the place if that is kept.
         contest: by what the two are compared.
+        slack: share by which the cut step may need more memory; None for any.
     """
 
     request: _jax.Request
@@ -51,6 +52,7 @@ class Rivals:
     cut: Untied
     outcomes: list[Outcome]
     contest: Contest
+    slack: float | None = None
 
     def compile(self, compile_it: _jax.Compile) -> Any:
         """Compile both, and return the executable to run.
@@ -72,8 +74,14 @@ class Rivals:
         if ours.error is not None:
             return cut
         in_parts = self.contest.enter(cut)
-        is_kept = in_parts > in_one
         said = f"on XLA's schedules: cut {in_parts.step_us:,.0f} us, uncut {in_one.step_us:,.0f} us"
+        is_kept = in_parts > in_one
+        if is_kept and in_one.fits and self._is_large(in_parts.peak_bytes, in_one.peak_bytes):
+            is_kept = False
+            said += (
+                f"; cut it holds {in_parts.peak_bytes / 1e6:,.1f} MB, uncut"
+                f" {in_one.peak_bytes / 1e6:,.1f}, and {self.slack:+.0%} is allowed (memory-slack)"
+            )
         self.contest.agree(f"kept/{ours.salt}", "cut" if is_kept else "uncut")
         if is_kept:
             ours.notes.append(f"{said}: the cut step is kept")
@@ -84,6 +92,9 @@ class Rivals:
         theirs.seconds += ours.seconds
         self.outcomes[:] = [theirs if o is ours else o for o in self.outcomes]
         return whole
+
+    def _is_large(self, cut_bytes: int, uncut_bytes: int) -> bool:
+        return self.slack is not None and cut_bytes > uncut_bytes * (1 + self.slack)
 
     def _whole(self, compile_it: _jax.Compile) -> Any | None:
         """Compile the uncut step; None if there is none that could be run instead."""

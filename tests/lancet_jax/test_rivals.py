@@ -1,6 +1,6 @@
 """Who is compiled first, what the other is told, and which of the two is kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import jax
@@ -86,6 +86,15 @@ def test_a_cut_that_is_no_shorter_is_dropped(monkeypatch, whole, cut):
     assert listed == found.whole.outcomes
     assert listed[0].notes[0] == "planned"
     assert listed[0].notes[-1].endswith("left whole")
+
+
+@pytest.mark.parametrize(("slack", "is_kept"), [(0.1, False), (0.3, True), (None, True)])
+def test_a_cut_that_holds_more_than_is_allowed_is_dropped(monkeypatch, slack, is_kept):
+    found, listed = rivals(monkeypatch)
+    found = replace(found, slack=slack)
+    compiler = Compiler(whole=Result(True, -10.0, ROOM), cut=Result(True, -9.0, ROOM * 6 // 5))
+    assert found.compile(compiler) == compiler.results["cut" if is_kept else "whole"]
+    assert ("+10% is allowed (memory-slack)" in listed[0].notes[-1]) is not is_kept
 
 
 def test_a_step_that_compiles_only_cut_stays_cut(monkeypatch):
