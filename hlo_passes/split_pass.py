@@ -31,7 +31,7 @@ beside the uncut step, before fusion, than they were."""
 
 MARGIN = 0.1
 """By default a cut may need this share more of temporary memory than the step does uncut. What XLA
-makes of a cut GPT2-S on 64 devices (`docs/results.json`) needs 3% to 8% more."""
+makes of cut GPT2s on 16 to 64 devices (`docs/results.json`) needs 5% less to 3% more."""
 
 _MORE = 1e-2
 """Another way to cut has to beat the one before, with fewer parts, by this share: XLA will fuse the
