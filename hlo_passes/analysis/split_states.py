@@ -149,7 +149,7 @@ class _Spread:
 
     def _is_settled(self, place: int, split: OpSplit) -> bool:
         op = self.body.ops[place]
-        if self.body.kind(place) != "dot_general" and _is_large_sum(op, split, self.k):
+        if self.body.kind(place) != "dot_general" and _stays_whole(op, split, self.k):
             self.sums.add(place)
             return False
         for value, state in zip(op.operands, split.operands, strict=True):
@@ -166,10 +166,15 @@ class _Spread:
         return isinstance(self.splits[maker].results[results.index(value)], Cut)
 
 
-def _is_large_sum(op: ir.Operation, split: OpSplit, k: int) -> bool:
-    """Whether k partial sums are more to read and write than what is summed up, joined."""
+def _stays_whole(op: ir.Operation, split: OpSplit, k: int) -> bool:
+    """Whether an op adds up, and is no reduction to something small.
+
+    Of others k partial sums are more to read and write than what is summed up, joined.
+    """
     if not any(isinstance(state, Sum) for state in split.results):
         return False
+    if not op.name.endswith(".reduce"):
+        return True
     summed = sum(
         math.prod(shape_of(v)) for v, s in zip(op.operands, split.operands, strict=True) if s
     )
