@@ -8,7 +8,6 @@ whole values, behind the last part (`g = tanh(h)`). A value is put together itse
 more bytes than what it would be made of.
 """
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from hlo_passes.analysis.moe_sites import is_zero
 from hlo_passes.analysis.split_rules import layout, pointwise
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
+from hlo_passes.ir.types import TensorType
 
 CHEAP = frozenset({*pointwise.RULES, *layout.RULES} - {"iota"})
 """Kinds of ops that may run again rather than have their results put together."""
@@ -42,9 +42,9 @@ class RowExports:
     values: tuple[ir.Value, ...]
 
     @property
-    def bits(self) -> int:
+    def bytes(self) -> int:
         """Size of the values."""
-        return sum(map(_bits, self.values))
+        return sum(map(_bytes, self.values))
 
 
 def find_exports(body: Body, came: ir.Value, inside: Collection[int], last: int) -> RowExports:
@@ -71,7 +71,7 @@ def find_exports(body: Body, came: ir.Value, inside: Collection[int], last: int)
     for value in read:
         if path.is_zero_for_zero(value):
             other = path.made_of(read, direct | {value})
-            if other.bits <= best.bits:
+            if other.bytes <= best.bytes:
                 direct, best = direct | {value}, other
     for value in best.values:
         if not path.is_zero_for_zero(value):
@@ -120,10 +120,6 @@ class _Path:
         return kind in _KEEPS_ZERO and zeros[0]
 
 
-def _bits(value: ir.Value) -> int:
-    kind = ir.RankedTensorType(value.type).element_type
-    return math.prod(shape_of(value)) * _width(kind)
-
-
-def _width(kind: ir.Type) -> int:
-    return kind.width if isinstance(kind, ir.IntegerType | ir.FloatType) else 64
+def _bytes(value: ir.Value) -> int:
+    element = ir.RankedTensorType(value.type).element_type
+    return TensorType(shape_of(value), str(element)).bytes

@@ -200,15 +200,14 @@ class StepRewriter:
             clone, schedule, len(devices), costs, shared, self.opaque, self.memory_limit, memory,
             self._complain,
         )  # fmt: skip
-        prepared = enactment.prepared(outcome, options)
         if not outcome.cuts or devices[0].platform != "gpu":
-            return prepared
+            return enactment.prepared(outcome, options)
         contest = Contest(len(devices), costs, shared.peers, self.opaque, self.memory_limit)
         cut = Untied.of(enactment, outcome, options, contest)
         if schedule is None or not self.checks(devices):
-            return replace(prepared, compile_with=cut.compile)
+            return _jax.Prepared(clone, options, compile_with=cut.compile)
         rivals = self._rivals(request, cut, contest)
-        return replace(prepared, compile_with=rivals.compile)
+        return _jax.Prepared(clone, options, compile_with=rivals.compile)
 
     def _edited(
         self,

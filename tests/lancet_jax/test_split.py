@@ -17,8 +17,10 @@ from tests.steps import CASES, Size
 
 # A sum of n terms of size m may be off by 2 n u m when its order changes, u = 2^-24 in float32.
 # Sums here have at most 2048 terms, and the largest gradient is at least their root mean square:
-# 3e-6 of the largest element is well inside; adamw's update of a bias comes to 2.2e-6.
-BOUND = 3e-6
+# 2e-6 of the largest element is well inside.
+BOUND = 2e-6
+# Of adamw's updates: it divides by the gradient's size, and that of a bias comes to 2.2e-6.
+ADAMW_BOUND = 3e-6
 # In 16 bits the uncut step itself is off by percents, and XLA rounds elsewhere in another program:
 # the cut step has to be as near to the float32 step as the uncut one, parameter by parameter.
 SLACK = 1.1
@@ -59,9 +61,9 @@ def run(train_step, arguments, pipeline):
     return expected, step(*arguments), step.outcomes[-1]
 
 
-def check(expected, got):
+def check(expected, got, bound=BOUND):
     assert np.array_equal(np.asarray(expected[1].dropped), np.asarray(got[1].dropped))
-    assert distance(expected, got) <= BOUND
+    assert distance(expected, got) <= bound
 
 
 def errors(before, after, truth) -> list[float]:
@@ -166,7 +168,7 @@ def test_every_gate_dispatch_and_optimizer_is_the_same(gate, dispatch, optimizer
     train_step, arguments = make(gate, dispatch, optimizer=optimizer)
     for pipeline in ("split-region{k=4}", "split-exchange{k=2}"):
         expected, got, _ = run(train_step, arguments, pipeline)
-        check(expected, got)
+        check(expected, got, ADAMW_BOUND if optimizer == "adamw" else BOUND)
 
 
 @pytest.mark.slow
