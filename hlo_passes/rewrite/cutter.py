@@ -8,14 +8,14 @@ from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.reduce import carry_of
 from hlo_passes.analysis.split_rules.rule import Part
 from hlo_passes.analysis.split_states import BARRIER, States
-from hlo_passes.ir.attributes import ints
 from hlo_passes.ir.body import Body
-from hlo_passes.ir.build import alone, barrier_of, convert, tensor, transpose
+from hlo_passes.ir.build import alone, barrier_of, convert, tensor
 from hlo_passes.ir.parts import add_parts, widen
 from hlo_passes.rewrite.build_order import build_order
 from hlo_passes.rewrite.dropless_parts import DroplessParts
 from hlo_passes.rewrite.pieces import Pieces
 from hlo_passes.rewrite.rows import Arrival, RowExchange
+from hlo_passes.rewrite.swapped import swapped, swaps
 from hlo_passes.rewrite.windows import Windows
 
 
@@ -152,38 +152,34 @@ class _Cutter:
         """Add products up, part by part.
 
         Totals of 16-bit products are kept in 32 bits and rounded once, as the uncut product's are.
-        Products are transposed before they are added up: XLA turns a product that is transposed
-        into one of swapped operands, and lays those out for it.
+        Where the product is transposed, its parts are products of swapped operands: XLA makes
+        them of a product right before its transpose, and there is a sum between them here.
         """
         rule = rule_of(op)
         (state,) = split.results
         assert rule is not None
         assert isinstance(state, Sum)
-        behind = self._transposes_behind(op)
+        swap = self._swap_behind(op)
         parts = []
         for index in range(self.states.k):
             part = Part(index, self.states.k, split)
             (made,) = rule.part(op, self._operands(op, split, index), part)
+            if swap is not None:
+                made = swapped(made)
             widen(made)
-            for place in behind:
-                made = transpose(made, ints(self.body.ops[place], "permutation"))
             parts.append(made)
-        self.replaced |= set(behind)
-        (whole,) = self.body.ops[behind[-1]].results if behind else op.results
+        if swap is not None:
+            self.replaced.add(swap)
+        (whole,) = op.results if swap is None else self.body.ops[swap].results
         total = convert(add_parts(parts, state.merge), tensor(whole).element_type)
         self.pieces.give_whole(whole, total)
 
-    def _transposes_behind(self, op: ir.Operation) -> list[int]:
-        """Return the places of transposes that a result goes through before it is used."""
-        places: list[int] = []
-        while True:
-            users = self.body.users.get(op.results[0], ())
-            if len(users) != 1 or self.body.kind(users[0]) != "transpose":
-                return places
-            if users[0] in self.states.splits or users[0] in self.dealt_with:
-                return places
-            places.append(users[0])
-            op = self.body.ops[users[0]]
+    def _swap_behind(self, op: ir.Operation) -> int | None:
+        """Return the place of a transpose that makes a product one of swapped operands."""
+        users = self.body.users.get(op.results[0], ())
+        if len(users) != 1 or users[0] in self.states.splits or users[0] in self.dealt_with:
+            return None
+        return users[0] if swaps(op, self.body.ops[users[0]]) else None
 
     def _split_barrier(self, op: ir.Operation, split: OpSplit) -> None:
         """Give every part a barrier of its own, and one to what is whole."""

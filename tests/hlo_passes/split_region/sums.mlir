@@ -39,9 +39,7 @@ module @step attributes {mhlo.num_partitions = 8 : i32} {
 // CHECK-NEXT: stablehlo.add {{.*}} tensor<32xf32>
 // CHECK-NEXT: stablehlo.convert {{.*}} (tensor<32xf32>) -> tensor<32xbf16>
 // CHECK: stablehlo.dot_general {{.*}} -> tensor<32x32xf32>
-// CHECK-NEXT: stablehlo.transpose {{.*}} (tensor<32x32xf32>) -> tensor<32x32xf32>
 // CHECK-NEXT: stablehlo.dot_general {{.*}} -> tensor<32x32xf32>
-// CHECK-NEXT: stablehlo.transpose {{.*}} (tensor<32x32xf32>) -> tensor<32x32xf32>
 // CHECK-NEXT: stablehlo.add {{.*}} tensor<32x32xf32>
 // CHECK: stablehlo.concatenate {{.*}} -> tensor<64x32xbf16>
 // CHECK-NEXT: stablehlo.optimization_barrier {{.*}} tensor<64x32xbf16>
