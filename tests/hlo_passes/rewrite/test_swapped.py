@@ -53,9 +53,7 @@ def products(draw):
     batch = draw(st.sampled_from(["", "b", "bc"]))
     contracted = draw(st.sampled_from(["m", "mn"]))
     left, right = draw(st.sampled_from([("o", "p"), ("op", "q"), ("o", "pq"), ("", "p")]))
-    shuffled = [
-        "".join(draw(st.permutations(batch + contracted + own))) for own in (left, right)
-    ]
+    shuffled = ["".join(draw(st.permutations(batch + contracted + own))) for own in (left, right)]
     return *shuffled, batch, contracted, len(left), len(right)
 
 
