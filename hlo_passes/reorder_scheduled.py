@@ -71,6 +71,7 @@ class ReorderScheduled(Pass):
             if spare is not None:
                 room = stock_bytes + (spare if computation is graph else max(spare, 0))
                 problem = replace_fields(problem, room=room)
+            problem = self.schedule.limited(problem, computation)
             strategy, order = self.schedule.choose(problem, context.costs.contention)
             strategies[computation.name] = strategy
             bounds[computation.name] = float(exposed_bound(simulator.problem))

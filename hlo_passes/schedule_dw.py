@@ -26,10 +26,12 @@ Limits
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 from msgspec.structs import replace
 
+from hlo_passes.analysis.roles import before_loss
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.bound import exposed_bound
@@ -57,6 +59,8 @@ class ScheduleDw(Pass):
         last_chance: greedy only: a filler is placed at its last window even if that is full.
         memory_slack: temporary memory may grow by this share of what the old order needs, and up
             to what the step needs if it is not cut, if the context's limit allows.
+        moves: `all` ops may move, or those of the `forward` pass alone: what a cut forward pass
+            gains without weight gradients beside exchanges, which the paper calls partition only.
     """
 
     tier: ClassVar[Tier] = Tier.EXACT
@@ -65,6 +69,7 @@ class ScheduleDw(Pass):
     two_x_guard: bool = False
     last_chance: bool = False
     memory_slack: float = 0.02
+    moves: Literal["all", "forward"] = "all"
 
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's own ops; loops inside it keep theirs."""
@@ -72,6 +77,7 @@ class ScheduleDw(Pass):
         problem = replace_fields(
             simulator.problem, room=context.room(graph), uncut_bytes=context.uncut_bytes
         )
+        problem = self.limited(problem, graph)
         strategy, order = self.choose(problem, context.costs.contention)
         plan = plan_of(graph, simulator.timeline(), simulator.timeline(order))
         return replace(
@@ -93,6 +99,14 @@ class ScheduleDw(Pass):
         if not plan.orders:
             return PassResult(module, False)
         return PassResult(module.reordered(plan.orders), True)
+
+    def limited(self, problem: Problem, graph: Graph) -> Problem:
+        """Return the problem in which nothing moves that may not; see `moves`."""
+        if self.moves == "all":
+            return problem
+        free = before_loss(graph)
+        still = [op.id for op in graph.ops if op.id not in free]
+        return replace_fields(problem, preds=_in_a_row(problem.preds, still))
 
     def limit(self, stock_bytes: int, room: int | None = None, uncut_bytes: int = 0) -> int:
         """Return the temporary memory that a new order may need, in bytes.
@@ -127,6 +141,15 @@ class ScheduleDw(Pass):
         }
         best = _shortest(problem, candidates, limit, contention)
         return (best, None) if best == "stock" else (best, tuple(candidates[best]))
+
+
+def _in_a_row(preds: Sequence[tuple[int, ...]], ops: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Let each of some ops wait for the one before it."""
+    chain = dict(pairwise(reversed(ops)))
+    return tuple(
+        tuple(sorted({*before, chain[op]})) if op in chain else before
+        for op, before in enumerate(preds)
+    )
 
 
 def _shortest(

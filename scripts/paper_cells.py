@@ -24,11 +24,15 @@ PIPELINES = {
     "off": "off",
     "dw": "dw",
     "split": "split-region{direction=forward}",
+    "partition": "split-region{direction=forward},schedule-dw{moves=forward}",
     "exchange": "exchange",
     "lancet": "lancet",
     "full": "full",
 }
-"""What is compiled, by the name in tables; `split` leaves the order to XLA, for the ablation."""
+"""What is compiled, by the name in tables."""
+
+ABLATED = ("split", "partition")
+"""Of the ablation alone: the cut with XLA's order, and with an order of the forward pass."""
 
 REACHES, REACH_PARTS = (0, 1, 2, 3, 4, 5), (2, 4)
 """Fixed ranges, in fifths of a MoE layer's interval, and numbers of parts: the paper's figure 6."""
@@ -111,7 +115,7 @@ def all_cells() -> tuple[Cell, ...]:
 
 
 def _by_weight() -> Iterator[Cell]:
-    main = [name for name in PIPELINES if name != "split"]
+    main = [name for name in PIPELINES if name not in ABLATED]
     yield from _grid("gpt2_s_moe", "switch", ("8x8",), main)
     yield from _grid("gpt2_s_moe", "switch", ("4x8",), tuple(PIPELINES))
     yield from _grid("gpt2_s_moe", "switch", ("1x8", "2x8"), main)

@@ -10,7 +10,7 @@ from scripts.paper_table import GATES, MODELS, ROWS, SPEED_UPS, Table, groups
 _INK = "#57606a"
 _COLOURS = {
     "none": "#d0d7de", "off": "#8a9bb0", "exchange": "#e3a54a", "lancet": "#74a9cf",
-    "dw": "#9fc693", "full": "#1f5f99", "split": "#c6b3dc",
+    "dw": "#9fc693", "full": "#1f5f99", "partition": "#c6b3dc",
 }  # fmt: skip
 _COMPUTE, _BOTH, _EXPOSED, _IDLE = "#8a9bb0", "#9ecae1", "#d9480f", "#e6e6e6"
 _GPUS = {"1x8": 8, "2x8": 16, "4x8": 32, "8x8": 64}
@@ -178,8 +178,8 @@ def _stack(axis: Any, table: Table, model: str, device: str, size: str) -> None:
 
 def _ablation(pyplot: Any, table: Table) -> Any:
     """Each pass alone and both, over stock XLA, on 32 GPUs (the paper's figure 16)."""
-    names = {"dw": "dW scheduling only", "split": "partition only", "lancet": "both (the paper's)",
-             "full": "full"}  # fmt: skip
+    names = {"dw": "dW scheduling only", "partition": "partition only",
+             "lancet": "both (the paper's)", "full": "full"}  # fmt: skip
     panels = [m for m in MODELS if any(
         table.cell(m, "switch", d, "4x8", n) for d in CLUSTERS for n in names)]  # fmt: skip
     if not panels:

@@ -38,6 +38,19 @@ def roles_of(graph: Graph) -> tuple[Role, ...]:
     return tuple(_role(graph, op, reach, every) for op in range(len(graph.ops)))
 
 
+def before_loss(graph: Graph) -> frozenset[int]:
+    """Return the ops of the forward pass, exchanges included: all weight gradients wait for them.
+
+    Without at least two weight gradients that is every op.
+    """
+    leaves = _leaf_products(graph)
+    if len(leaves) < 2:
+        return frozenset(range(len(graph.ops)))
+    reach = Reach.of(graph, leaves)
+    every = sum(reach.bit.values())
+    return frozenset(op for op in range(len(graph.ops)) if reach.after[op] == every)
+
+
 def phases_of(graph: Graph) -> dict[int, Phase]:
     """Return what each exchange is for.
 
