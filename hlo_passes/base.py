@@ -49,7 +49,8 @@ class Context:
         uncut_bytes: temporaries that XLA's schedule of the same step needs if it is not cut; 0 if
             that is not known, or it is not cut.
         checked: whether a cut step is held against the uncut one once XLA has compiled both, so
-            that a cut which is predicted to be about as good may be tried.
+            that a cut which is predicted to be about as good may be tried, and margins of memory
+            count then, not now.
     """
 
     costs: CostModel

@@ -39,7 +39,7 @@ class ChooseSplit(SplitPass):
     Attributes:
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
-        memory_slack: share by which that may grow over what the step needs in its own order;
+        memory_slack: share by which that may grow over the uncut step's, as compiled if both are;
             none for any.
     """
 

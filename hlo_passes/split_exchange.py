@@ -45,7 +45,7 @@ class SplitExchange(PartsPass):
         k: number of parts; none to try every number up to `rho`.
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
-        memory_slack: share by which that may grow over what the step needs in its own order;
+        memory_slack: share by which that may grow over the uncut step's, as compiled if both are;
             none for any. The default does not bind where `k` is given.
     """
 

@@ -68,7 +68,7 @@ class SplitPass(Pass):
     Attributes:
         rho: most parts (the paper's name and default).
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
-        memory_slack: share by which that may grow over what the step needs in its own order;
+        memory_slack: share by which that may grow over the uncut step's, as compiled if both are;
             none for any. The default does not bind where a number of parts is asked for.
     """
 

@@ -41,11 +41,13 @@ def roles_of(graph: Graph) -> tuple[Role, ...]:
 def before_loss(graph: Graph) -> frozenset[int]:
     """Return the ops of the forward pass, exchanges included: all weight gradients wait for them.
 
-    Without at least two weight gradients that is every op.
+    Without at least two weight gradients it is every op, or none where loops may hide a backward
+    pass. A loop is one op here; its body is a graph of its own.
     """
     leaves = _leaf_products(graph)
     if len(leaves) < 2:
-        return frozenset(range(len(graph.ops)))
+        has_loops = any(op.inner for op in graph.ops)
+        return frozenset() if has_loops else frozenset(range(len(graph.ops)))
     reach = Reach.of(graph, leaves)
     every = sum(reach.bit.values())
     return frozenset(op for op in range(len(graph.ops)) if reach.after[op] == every)

@@ -9,7 +9,7 @@ more bytes than what it would be made of.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxlib.mlir import ir
 
@@ -85,6 +85,7 @@ class _Path:
     body: Body
     came: ir.Value
     inside: frozenset[int]
+    zeros: dict[ir.Value, bool] = field(default_factory=dict, compare=False)
 
     def made_of(self, read: Sequence[ir.Value], direct: Collection[ir.Value]) -> RowExports:
         """Go back from values through cheap ops, as far as `direct` ones and ops that are not."""
@@ -105,6 +106,11 @@ class _Path:
 
     def is_zero_for_zero(self, value: ir.Value) -> bool:
         """Whether a row is zero where nothing came, whatever else is read."""
+        if value not in self.zeros:
+            self.zeros[value] = self._is_zero_for_zero(value)
+        return self.zeros[value]
+
+    def _is_zero_for_zero(self, value: ir.Value) -> bool:
         if value == self.came:
             return True
         maker, kind = self.body.made_by(value)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.attributes import shape_of
-from hlo_passes.ir.build import binary, concatenate, reshape, slice_of, tensor
+from hlo_passes.ir.build import binary, concatenate, convert, reshape, slice_of, tensor
 
 _NARROW = ("bf16", "f16")
+_PRODUCTS = ("stablehlo.dot_general", "chlo.ragged_dot")
 
 
 def take_part(value: ir.Value, dim: int, outer: int, index: int, k: int) -> ir.Value:
@@ -46,7 +47,12 @@ def is_narrow(value: ir.Value) -> bool:
     return str(tensor(value).element_type) in _NARROW
 
 
-def widen(product: ir.Value) -> None:
-    """Let a product of 16-bit numbers give 32-bit ones."""
-    if is_narrow(product):
-        product.set_type(ir.RankedTensorType.get(tensor(product).shape, ir.F32Type.get()))
+def add_up(parts: Sequence[ir.Value], merge: str, element: ir.Type) -> ir.Value:
+    """Put what parts gave together, as elements of the type that the whole op made.
+
+    Totals of 16-bit products are kept in 32 bits and rounded once, as the uncut product's are.
+    """
+    for part in parts:
+        if is_narrow(part) and part.owner.name in _PRODUCTS:
+            part.set_type(ir.RankedTensorType.get(tensor(part).shape, ir.F32Type.get()))
+    return convert(add_parts(parts, merge), element)

@@ -78,6 +78,8 @@ def traffic(kind: str, operands: tuple[TensorType, ...], results: tuple[TensorTy
 def moves_lines(kind: str, operands: tuple[TensorType, ...], results: int) -> bool:
     """Whether a gather or scatter moves whole memory lines, and is as fast as any copy.
 
+    What an index names is taken to lie in one piece, as rows do.
+
     Args:
         kind: StableHLO's name of the op.
         operands: every tensor that it reads, in order.

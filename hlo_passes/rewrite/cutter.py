@@ -9,8 +9,8 @@ from hlo_passes.analysis.split_rules.reduce import carry_of
 from hlo_passes.analysis.split_rules.rule import Part
 from hlo_passes.analysis.split_states import BARRIER, States
 from hlo_passes.ir.body import Body
-from hlo_passes.ir.build import alone, barrier_of, convert, tensor
-from hlo_passes.ir.parts import add_parts, widen
+from hlo_passes.ir.build import alone, barrier_of, tensor
+from hlo_passes.ir.parts import add_up
 from hlo_passes.rewrite.build_order import build_order
 from hlo_passes.rewrite.dropless_parts import DroplessParts
 from hlo_passes.rewrite.pieces import Pieces
@@ -151,7 +151,6 @@ class _Cutter:
     def _accumulate(self, op: ir.Operation, split: OpSplit) -> None:
         """Add products up, part by part.
 
-        Totals of 16-bit products are kept in 32 bits and rounded once, as the uncut product's are.
         Where the product is transposed, its parts are products of swapped operands: XLA makes
         them of a product right before its transpose, and there is a sum between them here.
         """
@@ -166,13 +165,11 @@ class _Cutter:
             (made,) = rule.part(op, self._operands(op, split, index), part)
             if swap is not None:
                 made = swapped(made)
-            widen(made)
             parts.append(made)
         if swap is not None:
             self.replaced.add(swap)
         (whole,) = op.results if swap is None else self.body.ops[swap].results
-        total = convert(add_parts(parts, state.merge), tensor(whole).element_type)
-        self.pieces.give_whole(whole, total)
+        self.pieces.give_whole(whole, add_up(parts, state.merge, tensor(whole).element_type))
 
     def _swap_behind(self, op: ir.Operation) -> int | None:
         """Return the place of a transpose that makes a product one of swapped operands."""

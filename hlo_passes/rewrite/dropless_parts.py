@@ -17,7 +17,7 @@ from hlo_passes.analysis.split_rules.rule import Part, clone_part, part_type
 from hlo_passes.ir import build
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
-from hlo_passes.ir.parts import add_parts, widen
+from hlo_passes.ir.parts import add_up
 from hlo_passes.rewrite.dense_ragged import dense_exchange
 from hlo_passes.rewrite.pieces import Pieces
 from hlo_passes.rewrite.rows import TOKENS, RowExchange, one_hot
@@ -134,11 +134,9 @@ class DroplessParts:
                 for i, values in enumerate(made):
                     self._rows[op.results[r], i] = values[r]
                 continue
-            for values in made:
-                widen(values[r])
-            total = add_parts([values[r] for values in made], state.merge)
             element = build.tensor(op.results[r]).element_type
-            self.pieces.give_whole(op.results[r], build.convert(total, element))
+            total = add_up([values[r] for values in made], state.merge, element)
+            self.pieces.give_whole(op.results[r], total)
 
     def _part(self, place: int, split: OpSplit, i: int) -> list[ir.Value]:
         op = self.body.ops[place]

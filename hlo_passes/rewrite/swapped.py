@@ -32,7 +32,8 @@ def swapped(product: ir.Value) -> ir.Value:
     op = product.owner
     left, right = op.operands
     numbers = _numbers(op)
-    attributes = {
+    attributes = {name: op.attributes[name] for name in op.attributes}
+    attributes |= {
         "dot_dimension_numbers": stablehlo.DotDimensionNumbers.get(
             lhs_batching_dimensions=numbers.rhs_batching_dimensions,
             rhs_batching_dimensions=numbers.lhs_batching_dimensions,

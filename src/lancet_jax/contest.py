@@ -35,7 +35,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Contest:
-    """By what programs are compared. All processes of a job see the same ones, and decide alike.
+    """By what programs are compared. All processes of a job decide alike, and make sure of it.
 
     Attributes:
         devices: how many run the step.
@@ -67,11 +67,19 @@ class Contest:
         fits = limit is None or found.peak_bytes <= footprint_of(graph).room(limit)
         return Result(fits, -found.step_us, found.peak_bytes)
 
-    def agree(self, topic: str, kept: str) -> None:
-        """Make sure that all processes keep the same program.
+    def agree_on_compiling(self, topic: str, executable: Any | None) -> None:
+        """Make sure that a program compiles on all processes, or on none.
 
         Raises:
-            PeerError: if another process keeps another one, or does not come.
+            PeerError: if it does not, or another process does not come.
+        """
+        self.agree(topic, "compiles" if executable is not None else "does not compile")
+
+    def agree(self, topic: str, found: str) -> None:
+        """Make sure that all processes find the same, and so go on with the same program.
+
+        Raises:
+            PeerError: if another process finds something else, or does not come.
         """
         if self.peers is not None:
-            self.peers.agree(topic, {"kept": kept})
+            self.peers.agree(topic, {"found": found})

@@ -7,6 +7,7 @@ from typing import Any
 from hlo_passes.analysis.liveness import buffers_of
 from hlo_passes.base import Pass
 from hlo_passes.ir.graph import Graph
+from hlo_passes.plan.plan import Plan
 from hlo_passes.split_pass import SplitPass
 from lancet_jax import _jax
 
@@ -24,9 +25,17 @@ class CutMemory:
     slack: float | None
 
     @staticmethod
-    def of(graph: Graph, passes: Sequence[Pass]) -> "CutMemory":
-        """Measure a step that `passes` have cut."""
-        slack = next((p.margin for p in passes if isinstance(p, SplitPass)), None)
+    def of(graph: Graph, passes: Sequence[Pass], plans: Sequence[Plan]) -> "CutMemory":
+        """Measure a step that `passes` have cut as planned, one plan each.
+
+        Of several passes that cut it, the one that allows most counts.
+        """
+        margins = [
+            step.margin for step, plan in zip(passes, plans, strict=True)
+            if isinstance(step, SplitPass) and plan.splits
+        ]  # fmt: skip
+        given = [margin for margin in margins if margin is not None]
+        slack = max(given, default=None) if len(given) == len(margins) else None
         return CutMemory(buffers_of(graph).peak(range(len(graph.ops))), slack)
 
     def notes(self, executable: Any, limit: int | None, compiled_bytes: int = 0) -> list[str]:
@@ -35,19 +44,20 @@ class CutMemory:
         Args:
             executable: the step.
             limit: bytes of a device for all that it holds; None for no limit.
-            compiled_bytes: temporaries of the uncut step as compiled; 0 if that is not known.
+            compiled_bytes: temporaries of the uncut step's final schedule, which the cut one's is
+                held against elsewhere; 0 if that is not known.
         """
         stats, uncut = _jax.memory_of(executable), compiled_bytes or self.uncut_bytes
         if stats is None or not uncut:
             return []
         temporary, whole = stats
         grown = temporary / uncut - 1
-        how = "it needs" if compiled_bytes else "it was estimated, before fusion, at"
+        how = "its schedule holds" if compiled_bytes else "it was estimated, before fusion, at"
         said = (
             f"memory of the cut step: {temporary / 1e6:,.1f} MB of temporaries as compiled;"
             f" uncut {how} {uncut / 1e6:,.1f} MB"
         )
-        if self.slack is not None and grown > self.slack:
+        if self.slack is not None and grown > self.slack and not compiled_bytes:
             said += (f": {grown:+.0%}, more than the margin of {self.slack:+.0%}; pipeline='dw'"
                      " does not cut it")  # fmt: skip
         notes = [said]

@@ -106,8 +106,10 @@ class StepRewriter:
 
     def checks(self, devices: Sequence[Any]) -> bool:
         """Whether a step that is cut for `devices` has to compete with the uncut one."""
+        platform = devices[0].platform
         is_open = uncut(self.passes.passes) is not None
-        return self.check_cuts and is_open and devices[0].platform == "gpu"
+        is_shown = platform == "gpu" and _jax.has_post_scheduler(platform)
+        return self.check_cuts and is_open and is_shown
 
     # ------------------------------------------------------------------ around one compile
 
@@ -150,6 +152,7 @@ class StepRewriter:
             "plan_on": self.plan_on,
             "opaque": repr(self.opaque),
             "memory limit": repr(self.memory_limit),
+            "check_cuts": repr(self.check_cuts),
             "module": fingerprint(module),
         }
 
@@ -203,8 +206,8 @@ class StepRewriter:
         if not outcome.cuts or devices[0].platform != "gpu":
             return enactment.prepared(outcome, options)
         contest = Contest(len(devices), costs, shared.peers, self.opaque, self.memory_limit)
-        cut = Untied.of(enactment, outcome, options, contest)
-        if schedule is None or not self.checks(devices):
+        cut = Untied(enactment, outcome, options, contest)
+        if not self.checks(devices):
             return _jax.Prepared(clone, options, compile_with=cut.compile)
         rivals = self._rivals(request, cut, contest)
         return _jax.Prepared(clone, options, compile_with=rivals.compile)
@@ -230,7 +233,9 @@ class StepRewriter:
         outcome.made, outcome.cuts = plans, tuple(plan for plan in plans if plan.splits)
         outcome.notes += [*source.notes, *(note for plan in plans for note in notes_of(plan))]
         is_kept = source.is_partitioned and ours is source.module
-        memory = CutMemory.of(source.module.snapshot(), passes) if outcome.cuts else None
+        memory = None
+        if outcome.cuts:
+            memory = CutMemory.of(source.module.snapshot(), passes, plans)
         return (copied(request.module) if is_kept else ours.ir), memory
 
     def _checked(self, module: ir.Module) -> ir.Module:
@@ -271,7 +276,7 @@ class StepRewriter:
             version("jaxlib"),
             self.passes.spec,
             prices,
-            repr((self.opaque, self.memory_limit)),
+            repr((self.opaque, self.memory_limit, self.check_cuts)),
             module.operation.get_asm(enable_debug_info=False),
         ]
         return sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -58,19 +58,23 @@ class Rivals:
         """Compile both, and return the executable to run.
 
         The uncut step comes first: the cut one may hold as much memory as that. A step that XLA can
-        only compile one way stays that way.
+        only compile one way is compiled that way.
 
         Args:
             compile_it: compiles what was prepared, for the same devices.
 
         Raises:
-            PeerError: if another process keeps the other one.
+            PeerError: if another process can compile others, or keeps the other one.
         """
         ours, whole = self.cut.outcome, self._whole(compile_it)
+        self.contest.agree_on_compiling(f"uncut/{ours.salt}", whole)
         if whole is None:
             return self.cut.compile(compile_it)
-        in_one, theirs = self.contest.enter(whole), self.whole.outcomes[-1]
-        cut = self.cut.compile(compile_it, in_one.peak_bytes)
+        in_one = self.contest.enter(whole)
+        cut = self._cut(compile_it, in_one.peak_bytes)
+        self.contest.agree_on_compiling(f"cut/{ours.salt}", cut)
+        if cut is None:
+            return self._keep(whole)
         if ours.error is not None:
             return cut
         in_parts = self.contest.enter(cut)
@@ -83,12 +87,18 @@ class Rivals:
                 f" {in_one.peak_bytes / 1e6:,.1f}, and {self.slack:+.0%} is allowed (memory-slack)"
             )
         self.contest.agree(f"kept/{ours.salt}", "cut" if is_kept else "uncut")
-        if is_kept:
-            ours.notes.append(f"{said}: the cut step is kept")
-            ours.rival = theirs
-            ours.seconds += theirs.seconds
-            return cut
-        theirs.notes[:0] = [*ours.notes, f"{said}: left whole"]
+        if not is_kept:
+            ours.notes.append(f"{said}: left whole")
+            return self._keep(whole)
+        ours.notes.append(f"{said}: the cut step is kept")
+        ours.rival = self.whole.outcomes[-1]
+        ours.seconds += ours.rival.seconds
+        return cut
+
+    def _keep(self, whole: Any) -> Any:
+        """Let the uncut step's outcome take the place of the cut one's; return its executable."""
+        ours, theirs = self.cut.outcome, self.whole.outcomes[-1]
+        theirs.notes[:0] = ours.notes
         theirs.seconds += ours.seconds
         self.outcomes[:] = [theirs if o is ours else o for o in self.outcomes]
         return whole
@@ -104,10 +114,21 @@ class Rivals:
         try:
             made = compile_it(prepared)
         except jax.errors.JaxRuntimeError as error:
-            reason = str(error).splitlines()[0]
-            self.cut.outcome.notes.append(f"uncut it does not compile: {reason}")
+            self._note("uncut", error)
             return None
         return made if self.whole.outcomes[-1].error is None else None
+
+    def _cut(self, compile_it: _jax.Compile, uncut_bytes: int) -> Any | None:
+        """Compile the cut step; None if XLA cannot."""
+        try:
+            return self.cut.compile(compile_it, uncut_bytes)
+        except jax.errors.JaxRuntimeError as error:
+            self._note("cut", error)
+            return None
+
+    def _note(self, how: str, error: Exception) -> None:
+        reason = str(error).splitlines()[0]
+        self.cut.outcome.notes.append(f"{how} it does not compile: {reason}")
 
 
 def uncut(passes: Sequence[Pass]) -> Pipeline | None:

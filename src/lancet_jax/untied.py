@@ -27,26 +27,14 @@ class Untied:
     Attributes:
         enactment: prepares it.
         outcome: what becomes of it.
-        planned: the same as long as nothing is compiled.
         options: XLA options that it is compiled with first.
         contest: by what the two are compared.
     """
 
     enactment: Enactment
     outcome: Outcome
-    planned: Outcome
     options: Mapping[str, Any]
     contest: Contest
-
-    @staticmethod
-    def of(
-        enactment: Enactment, outcome: Outcome, options: Mapping[str, Any], contest: Contest
-    ) -> "Untied":
-        """Take a step that is about to be compiled."""
-        planned = replace(
-            outcome, salt=_other(outcome.salt), notes=list(outcome.notes), seconds=0.0
-        )  # fmt: skip
-        return Untied(enactment, outcome, planned, options, contest)
 
     def compile(self, compile_it: _jax.Compile, uncut_bytes: int = 0) -> Any:
         """Return the executable to go on with.
@@ -56,24 +44,29 @@ class Untied:
             uncut_bytes: temporaries of the same step uncut, as compiled; 0 if that is not known.
 
         Raises:
-            PeerError: if another process keeps the other one.
+            PeerError: if another process finds other ties, or keeps the other one.
         """
         ours = self.outcome
+        planned = replace(ours, salt=_other(ours.salt), notes=list(ours.notes), seconds=0.0)
         tied = compile_it(self.enactment.prepared(ours, self.options, uncut_bytes))
+        if ours.error is not None:
+            return tied
         module = self.contest.module_of(tied)
         ties = find_ties(module)
-        if ours.error is not None or not ties:
+        self.contest.agree(f"ties/{ours.salt}", ", ".join(ties) or "no ties")
+        if not ties:
             return tied
         said = f"XLA's multi-output fusion ties parts together ({', '.join(ties[:3])})"
-        untied = self._untied(compile_it, uncut_bytes)
+        untied = self._untied(planned, compile_it, uncut_bytes)
+        self.contest.agree_on_compiling(f"untied/{ours.salt}", untied)
         if untied is None:
             return tied
         before, after = self.contest.result_of(module), self.contest.enter(untied)
         is_kept = after > before
         self.contest.agree(f"fusion/{ours.salt}", "untied" if is_kept else "tied")
-        seconds = ours.seconds + self.planned.seconds
+        seconds = ours.seconds + planned.seconds
         if is_kept:
-            ours.become(self.planned)
+            ours.become(planned)
         ours.seconds = seconds
         ours.notes.append(
             f"{said}: {before.step_us:,.0f} us with it, {after.step_us:,.0f} us without;"
@@ -81,15 +74,15 @@ class Untied:
         )
         return untied if is_kept else tied
 
-    def _untied(self, compile_it: _jax.Compile, uncut_bytes: int) -> Any | None:
+    def _untied(self, planned: Outcome, compile_it: _jax.Compile, uncut_bytes: int) -> Any | None:
         """Compile the step the other way; None if that fails."""
         enactment = replace(self.enactment, complain=lambda _: None)
         options = {**self.options, **UNTIED}
         try:
-            made = compile_it(enactment.prepared(self.planned, options, uncut_bytes))
+            made = compile_it(enactment.prepared(planned, options, uncut_bytes))
         except jax.errors.JaxRuntimeError:
             return None
-        return made if self.planned.error is None else None
+        return made if planned.error is None else None
 
 
 def _other(salt: str) -> str:

@@ -50,7 +50,7 @@ def test_a_cut_that_pays_is_kept_and_held_against_the_uncut_step():
     assert kept.outcome.notes[-1].endswith("the cut step is kept")
     assert report.before.makespan_us > report.after.makespan_us
     assert report.before.makespan_us == kept.outcome.rival.before.makespan_us
-    needed = [note for note in kept.outcome.notes if "; uncut it needs" in note]
+    needed = [note for note in kept.outcome.notes if "; uncut its schedule holds" in note]
     assert len(needed) == 1
 
 

@@ -52,7 +52,7 @@ def rivals(monkeypatch, ties=(), whole=True):
     monkeypatch.setattr("lancet_jax.untied.find_ties", lambda module: ties)
     contest = FakeContest(8, costs=None)
     outcome, other = Outcome(salt="0f", notes=["planned"], seconds=2.0), Outcome(seconds=1.0)
-    cut = Untied.of(FakeEnactment(), outcome, {"one": 1}, contest)
+    cut = Untied(FakeEnactment(), outcome, {"one": 1}, contest)
     rewriter = SimpleNamespace(
         outcomes=[other], prepare=lambda _: SimpleNamespace(name="whole") if whole else None
     )
@@ -104,6 +104,29 @@ def test_a_step_that_compiles_only_cut_stays_cut(monkeypatch):
     assert found.compile(compiler) == compiler.results["cut"]
     assert listed[0].notes[-1] == "uncut it does not compile: RESOURCE_EXHAUSTED: 90 GB"
     assert compiler.compiled[1].uncut_bytes == 0
+
+
+def test_a_step_that_compiles_only_uncut_stays_uncut(monkeypatch):
+    found, listed = rivals(monkeypatch)
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 90 GB\nmore")
+    compiler = Compiler(whole=Result(True, -10.0, ROOM), cut=error)
+    assert found.compile(compiler) == compiler.results["whole"]
+    assert listed == found.whole.outcomes
+    assert listed[0].notes == ["planned", "cut it does not compile: RESOURCE_EXHAUSTED: 90 GB"]
+
+
+def test_every_branch_is_agreed_on(monkeypatch):
+    said = {}
+    monkeypatch.setattr(
+        FakeContest, "agree", lambda self, topic, found: said.update({topic: found})
+    )
+    found, _ = rivals(monkeypatch, ties=("fusion.1", "fusion.2"))
+    results = {name: Result(True, -us, 1) for name, us in (("whole", 9), ("cut", 8), ("untied", 7))}
+    found.compile(Compiler(**results))
+    assert said == {
+        "uncut/0f": "compiles", "ties/0f": "fusion.1, fusion.2", "untied/0f": "compiles",
+        "fusion/0f": "untied", "cut/0e": "compiles", "kept/0e": "cut",
+    }  # fmt: skip
 
 
 def test_nothing_to_compare_with(monkeypatch):
