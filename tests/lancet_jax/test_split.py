@@ -195,6 +195,19 @@ def test_16_bit_steps_are_as_near_to_the_truth_cut_as_uncut(gate, factor, k):
     assert all(b <= SLACK * a + 1e-4 for a, b in zip(uncut, cut, strict=True))
 
 
+@pytest.mark.slow
+def test_16_bit_routing_is_the_same_where_xla_rounds_as_written():
+    """Step by step from the uncut step's state; by default XLA rounds where a fusion ends."""
+    options = {"xla_allow_excess_precision": False}
+    train_step, (state, tokens) = make("top_k", dtype="bfloat16", factor=0.5, batch=8)
+    plain = jax.jit(train_step, compiler_options=options)
+    step = lancet_jax.jit(train_step, pipeline="split-region{k=2}", compiler_options=options)
+    for _ in range(4):
+        got, (state, metrics) = step(state, tokens), plain(state, tokens)
+        assert np.array_equal(np.asarray(metrics.dropped), np.asarray(got[1].dropped))
+    assert step.outcomes[-1].cuts
+
+
 def test_ranges_with_parts_of_their_own_are_the_same(monkeypatch):
     """Two stretches of one block, cut into 2 and into 4 parts, as a dynamic program may choose."""
 
