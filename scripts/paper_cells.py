@@ -34,6 +34,8 @@ PIPELINES = {
 ABLATED = ("split", "partition")
 """Of the ablation alone: the cut with XLA's order, and with an order of the forward pass."""
 
+_EXCHANGE_IN_TWO = "split-exchange{k=2},schedule-dw"
+
 REACHES, REACH_PARTS = (0, 1, 2, 3, 4, 5), (2, 4)
 """Fixed ranges, in fifths of a MoE layer's interval, and numbers of parts: the paper's figure 6."""
 
@@ -150,15 +152,19 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
     if cell.device == "h100":
         options["xla_gpu_collect_cost_model_stats"] = True
     compiled, seconds = step.compile(cell.spec, cell.target, options)
+    if cell.pipeline == "exchange" and not set(_parts(compiled)) <= {2}:
+        # The number of parts is chosen before XLA fuses: a baseline has to have its best.
+        other, _ = step.compile(_EXCHANGE_IN_TWO, cell.target, options)
+        costs = TargetCosts(gpus.costs)
+        compiled = min(compiled, other, key=lambda it: judge(it.as_text(), costs).step_us)
     splits = [split for plan in compiled.outcome.cuts for split in plan.splits]
-    parts = sorted({split.k for split in splits})
     ragged = max((split.k for split in splits if split.ragged), default=0)
     memory = compiled.memory_analysis()
     return {
         "layers": layers,
         "batch": BATCHES[cell.model, cell.device],
         "dtype": DTYPES[cell.device],
-        "parts": parts,
+        "parts": _parts(compiled),
         "notes": [_FOLDER.sub("", note) for note in compiled.outcome.notes],
         **_verdicts(
             compiled.as_text(), TargetCosts(gpus.costs), ragged, is_stock=cell.pipeline == "off"
@@ -174,6 +180,10 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
         "commit": commit(),
         "versions": versions("jax", "jaxlib", "jax-cuda12-pjrt"),
     }
+
+
+def _parts(compiled: Compiled) -> list[int]:
+    return sorted({split.k for plan in compiled.outcome.cuts for split in plan.splits})
 
 
 def _verdicts(text: str, costs: TargetCosts, ragged: int, *, is_stock: bool) -> dict[str, Any]:

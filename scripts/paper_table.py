@@ -24,7 +24,8 @@ MEANINGS = {
     "none": "the schedule of stock XLA, every exchange waited for at once, as DeepSpeed does",
     "off": "XLA alone, its latency-hiding scheduler on",
     "exchange": "`split-exchange,schedule-dw`: exchanges and experts cut along capacity with the "
-                "best k, as Tutel does, and also weight gradients beside exchanges, which Tutel "
+                "best k (the one that is predicted, or 2 where XLA makes more of that), as Tutel "
+                "does, and also weight gradients beside exchanges, which Tutel "
                 "does not do: a stronger baseline than Tutel",
     "lancet": "`split-region{direction=forward},schedule-dw`: the paper's two passes",
     "dw": "`schedule-dw`: the order alone",
