@@ -25,8 +25,8 @@ MEANINGS = {
     "off": "XLA alone, its latency-hiding scheduler on",
     "exchange": "`split-exchange,schedule-dw`: exchanges and experts cut along capacity with the "
                 "best k (the one that is predicted, or 2 where XLA makes more of that), as Tutel "
-                "does, and also weight gradients beside exchanges, which Tutel "
-                "does not do: a stronger baseline than Tutel",
+                "does, and also weight gradients beside exchanges, which Tutel does not do: a "
+                "stronger baseline than Tutel",
     "lancet": "`split-region{direction=forward},schedule-dw`: the paper's two passes",
     "dw": "`schedule-dw`: the order alone",
     "full": "`unroll-loops,split-region,schedule-dw`: forward and backward cut along the tokens",
