@@ -7,7 +7,7 @@ and of the others the results are put together row by row.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +25,8 @@ from hlo_passes.ir.attributes import integer, shape_of
 from hlo_passes.ir.body import Body
 
 _ALLOWED = frozenset({*CHEAP, *dot.RULES, *reduce.RULES, *slicing.RULES})
+
+_READS_GONE = "they read rows that other experts no longer make as a whole"
 
 _SIGMAS = 4
 """Room of a window for chance: if every row goes to any expert, an expert gets more than this many
@@ -185,7 +187,7 @@ def find_row_paths(body: Body, sites: Sites) -> RowPaths:
         try:
             put, fetch = puts[pair.first], fetches[pair.second]
             _check_same_rows(body, sites, put, fetch)
-            path = _PathFinder(body, pair, put, fetch).find()
+            path = _PathFinder(body, pair, put, fetch, _gone(body, paths)).find()
         except NoSplit as reason:
             refusals[pair.first] = f"{waits}: {reason}"
             continue
@@ -195,7 +197,18 @@ def find_row_paths(body: Body, sites: Sites) -> RowPaths:
             paths.remove(other)
             refusals[other.put.exchange] = f"{waits}: they meet those of a later exchange"
         paths.append(path)
+    for path in tuple(paths):
+        gone = _gone(body, [other for other in paths if other is not path])
+        if not gone.isdisjoint(path.imports):
+            paths.remove(path)
+            refusals[path.put.exchange] = f"{waits}: {_READS_GONE}"
     return RowPaths(tuple(paths), refusals)
+
+
+def _gone(body: Body, paths: Sequence[RowPath]) -> frozenset[ir.Value]:
+    """Return the values that are nowhere whole once those paths run part by part."""
+    made = {v for path in paths for place in path.dropped for v in body.ops[place].results}
+    return frozenset(made.difference(*(path.exports for path in paths)))
 
 
 def _check_same_rows(body: Body, sites: Sites, put: Site, fetch: Site) -> None:
@@ -214,6 +227,7 @@ class _PathFinder:
     pair: Pair
     put: Site
     fetch: Site
+    gone: frozenset[ir.Value] = frozenset()
 
     @cached_property
     def came(self) -> ir.Value:
@@ -290,21 +304,36 @@ class _PathFinder:
         """Return the ops to run for some rows, and the values that they read rows of."""
         ops, imports = set(self.inside), {}
         todo = sorted(self.inside)
+        both = by_source.splits.keys() & by_place.splits.keys()
+        again = self._can_run_again(both)
         while todo:
             place = todo.pop()
             self._check(place, by_source, by_place)
             for value, state in zip(
                 self.body.ops[place].operands, by_place.splits[place].operands, strict=True
             ):
-                maker, kind = self.body.made_by(value)
+                maker = self.body.maker.get(value)
                 if state is None or value == self.came or maker in ops:
                     continue
-                if kind in CHEAP and maker in by_source.splits and maker in by_place.splits:
+                if maker in again:
                     ops.add(maker)
                     todo.append(maker)
+                elif value in self.gone:
+                    raise NoSplit(_READS_GONE)
                 else:
                     imports[value] = None
         return tuple(sorted(ops)), tuple(imports)
+
+    def _can_run_again(self, places: Collection[int]) -> set[int]:
+        """Return those of some ops that are cheap, and made of what is there or can be made."""
+        again: set[int] = set()
+        for place in sorted(places):
+            if self.body.kind(place) in CHEAP and all(
+                value == self.came or value not in self.gone or self.body.maker.get(value) in again
+                for value in self.body.ops[place].operands
+            ):
+                again.add(place)
+        return again
 
     def _check(self, place: int, by_source: States, by_place: States) -> None:
         """Check that an op treats every row alone, and agrees with its neighbours on what that is.

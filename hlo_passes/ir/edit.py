@@ -187,6 +187,17 @@ def erase_unused(ops: Sequence[ir.Operation], pure: Collection[str]) -> None:
                 todo.append(maker)
 
 
+def erase_unread(op: ir.Operation) -> None:
+    """Erase an op that has been replaced.
+
+    Raises:
+        VerifyError: if something still reads it; MLIR would go on and read freed memory.
+    """
+    if any(map(_is_read, op.results)):
+        raise VerifyError(op.name, "is replaced and still read", "report this")
+    op.erase()
+
+
 def _is_read(value: ir.Value) -> bool:
     return next(iter(value.uses), None) is not None
 

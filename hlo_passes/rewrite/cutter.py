@@ -10,6 +10,7 @@ from hlo_passes.analysis.split_rules.rule import Part
 from hlo_passes.analysis.split_states import BARRIER, States
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.build import alone, barrier_of, tensor
+from hlo_passes.ir.edit import erase_unread
 from hlo_passes.ir.parts import add_up
 from hlo_passes.rewrite.build_order import build_order
 from hlo_passes.rewrite.dropless_parts import DroplessParts
@@ -66,7 +67,7 @@ class _Cutter:
                 self._build(place, op)
         for place in reversed(range(len(self.body.ops))):
             if place in self.replaced or place in self.states.splits:
-                self.body.ops[place].erase()
+                erase_unread(self.body.ops[place])
 
     def _build(self, place: int, op: ir.Operation) -> None:
         if place in self.dropless:

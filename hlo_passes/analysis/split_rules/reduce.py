@@ -72,6 +72,12 @@ def _refuse_counted_start(op: ir.Operation, merge: str) -> None:
                       "start from a constant that changes nothing")  # fmt: skip
 
 
+def _refuse_rounded_count(op: ir.Operation) -> None:
+    """Refuse a prefix sum that would give other slots: bfloat16 counts no further than 256."""
+    if is_narrow(op.operands[0]):
+        raise NoSplit("a prefix sum in 16 bits rounds otherwise in parts; count in int32")
+
+
 def starts_from_nothing(op: ir.Operation, merge: str) -> bool:
     """Whether a reduction of one tensor may start several times and still be the same."""
     neutral = _NEUTRAL.get(merge)
@@ -108,6 +114,7 @@ def _cut_window(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
         if cut.outer != 1:
             raise NoSplit("a prefix sum over a dim that is cut block by block: its order is not "
                           "the order of the parts")  # fmt: skip
+        _refuse_rounded_count(op)
         return OpSplit((cut, None), (cut,), carries=True)
     factors = [Factor((d, None), (d,)) for d in range(len(shape))]
     return by_factors(factors, spot, cut)
@@ -166,6 +173,7 @@ def _cut_scan(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     if reducer(op) != "add":
         raise NoSplit("a scan over the cut dim that is no prefix sum")
     _refuse_counted_start(op, "add")
+    _refuse_rounded_count(op)
     return OpSplit((cut, None), (cut, None), carries=True)
 
 

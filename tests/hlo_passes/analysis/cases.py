@@ -232,6 +232,8 @@ _REDUCE = [
          {"o0": {1}, "r0": {1}}),
     Case("prefix", "reduce_window", lambda x: lax.cumsum(x, 1), (CUBE,),
          {"o0": {0, 1, 2}, "r0": {0, 1, 2}}),
+    Case("prefix in 16 bits", "reduce_window", lambda x: lax.cumsum(x.astype(jnp.bfloat16), 1),
+         (CUBE,), {"o0": {0, 2}, "r0": {0, 2}}),
     Case("suffix", "reduce_window", lambda x: lax.cumsum(x, 1, reverse=True), (CUBE,),
          {"o0": {0, 2}, "r0": {0, 2}}),
     Case("running maximum", "reduce_window", lambda x: lax.cummax(x, 0), (X,), {"o0": {1}, "r0": {1}}),

@@ -23,6 +23,7 @@ REASONS = {
     ("reduce_window", "suffix"): "no prefix sum",
     ("reduce_window", "running maximum"): "no prefix sum",
     ("reduce_window", "prefix"): "block by block",
+    ("reduce_window", "prefix in 16 bits"): "count in int32",
     ("reduce_window", "prefix with another start"): "no prefix sum",
     ("reduce_window", "prefix of two dims"): "no prefix sum",
     ("reduce_window", "moves a dim"): "moves the cut dim 0",

@@ -8,8 +8,10 @@ from hlo_passes.ir.module import Module
 from tests.hlo_passes.analysis.splitting import Variant, the, with_variants
 
 
-def _scan(start: float = 0, reverse: str = "false", adder: str = "add") -> Module:
-    return Module.parse(f"""func.func @main(%x: tensor<8x4xf32>) -> tensor<8x4xf32> {{
+def _scan(
+    start: float = 0, reverse: str = "false", adder: str = "add", element: str = "f32"
+) -> Module:
+    text = f"""func.func @main(%x: tensor<8x4xf32>) -> tensor<8x4xf32> {{
       %c = stablehlo.constant dense<{start:.1f}> : tensor<f32>
       %z = stablehlo.broadcast_in_dim %c, dims = [] : (tensor<f32>) -> tensor<4xf32>
       %0:2 = "chlo.scan"(%x, %z) <{{dimension = 0 : i64, is_reverse = {reverse},
@@ -19,7 +21,8 @@ def _scan(start: float = 0, reverse: str = "false", adder: str = "add") -> Modul
         stablehlo.return %s, %s : tensor<4xf32>, tensor<4xf32>
       }}) : (tensor<8x4xf32>, tensor<4xf32>) -> (tensor<8x4xf32>, tensor<4xf32>)
       return %0#0 : tensor<8x4xf32>
-    }}""")
+    }}"""
+    return Module.parse(text.replace("f32", element))
 
 
 @pytest.mark.parametrize("side", ["operand", "result"])
@@ -41,6 +44,8 @@ def test_a_scan_goes_on_where_the_part_before_it_ended(side):
         (_scan(reverse="true"), Spot("operand", 0), Cut(0), "order of the parts"),
         (_scan(), Spot("operand", 0), Cut(0, 2), "order of the parts"),
         (_scan(adder="maximum"), Spot("operand", 0), Cut(0), "no prefix sum"),
+        (_scan(element="bf16"), Spot("operand", 0), Cut(0), "in 16 bits"),
+        (_scan(element="f16"), Spot("operand", 0), Cut(0), "in 16 bits"),
         (_scan(), Spot("operand", 0), Cut(1), "beside the dim"),
         (_scan(), Spot("operand", 1), Cut(0), "beside the dim"),
         (_scan(), Spot("result", 1), Cut(0), "beside the dim"),
