@@ -45,7 +45,10 @@ same executor: nothing runs beside an exchange unless text order lets it. `ideal
 step with nothing to wait for. *Hidden* is the time of the stock step's exchanges that the program
 saves, as a share of the shorter of compute and exchanges, which is all that can be hidden; the
 *bound* is the stock step over the longer of the two. *Waits* is time in which compute stood still
-for an exchange.
+for an exchange. *Error* is the largest difference of what the first rank has in the end from what
+`jax.jit` gives, as a share of the array's largest element. Experts are ReLUs: of some millions of
+hidden values a few are so near to zero that rounding turns their sign, and those elements of
+experts' gradients differ by more than rounding does (see [sharp bits](sharp-bits.md)).
 
 **Plans** are made on the machine that plays them, at the time that each kernel of the step and of
 its cuts takes alone on one core there, and at the link's rate and latency. The gate sends tokens by
