@@ -15,6 +15,7 @@ from typing import Any
 
 import lancet_jax
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.plan.plan import Split
 from lancet_jax.judge import Load, Verdict, judge
 from lancet_jax.stages import Compiled
 from scripts.gpu_steps import model_step
@@ -152,23 +153,21 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
     if cell.device == "h100":
         options["xla_gpu_collect_cost_model_stats"] = True
     compiled, seconds = step.compile(cell.spec, cell.target, options)
-    if cell.pipeline == "exchange" and not set(_parts(compiled)) <= {2}:
+    costs = TargetCosts(gpus.costs)
+    if cell.pipeline == "exchange" and any(split.k != 2 for split in _splits(compiled)):
         # The number of parts is chosen before XLA fuses: a baseline has to have its best.
         other, _ = step.compile(_EXCHANGE_IN_TWO, cell.target, options)
-        costs = TargetCosts(gpus.costs)
         compiled = min(compiled, other, key=lambda it: judge(it.as_text(), costs).step_us)
-    splits = [split for plan in compiled.outcome.cuts for split in plan.splits]
+    splits = _splits(compiled)
     ragged = max((split.k for split in splits if split.ragged), default=0)
     memory = compiled.memory_analysis()
     return {
         "layers": layers,
         "batch": BATCHES[cell.model, cell.device],
         "dtype": DTYPES[cell.device],
-        "parts": _parts(compiled),
+        "parts": sorted({split.k for split in splits}),
         "notes": [_FOLDER.sub("", note) for note in compiled.outcome.notes],
-        **_verdicts(
-            compiled.as_text(), TargetCosts(gpus.costs), ragged, is_stock=cell.pipeline == "off"
-        ),
+        **_verdicts(compiled.as_text(), costs, ragged, is_stock=cell.pipeline == "off"),
         "planner": _planners(compiled),
         "temp_bytes": memory.temp_size_in_bytes,
         "peak_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
@@ -182,8 +181,8 @@ def compute(cell: Cell, layers: int | None = None) -> dict[str, Any]:
     }
 
 
-def _parts(compiled: Compiled) -> list[int]:
-    return sorted({split.k for plan in compiled.outcome.cuts for split in plan.splits})
+def _splits(compiled: Compiled) -> list[Split]:
+    return [split for plan in compiled.outcome.cuts for split in plan.splits]
 
 
 def _verdicts(text: str, costs: TargetCosts, ragged: int, *, is_stock: bool) -> dict[str, Any]:

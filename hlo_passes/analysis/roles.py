@@ -30,10 +30,9 @@ def roles_of(graph: Graph) -> tuple[Role, ...]:
 
     Without at least two weight gradients (inference, a loss alone) everything is forward.
     """
-    leaves = _leaf_products(graph)
-    if len(leaves) < 2:
+    reach = _gradients(graph)
+    if reach is None:
         return tuple(_without_backward(graph))
-    reach = Reach.of(graph, leaves)
     every = sum(reach.bit.values())
     return tuple(_role(graph, op, reach, every) for op in range(len(graph.ops)))
 
@@ -44,11 +43,10 @@ def before_loss(graph: Graph) -> frozenset[int]:
     Without at least two weight gradients it is every op, or none where loops may hide a backward
     pass. A loop is one op here; its body is a graph of its own.
     """
-    leaves = _leaf_products(graph)
-    if len(leaves) < 2:
+    reach = _gradients(graph)
+    if reach is None:
         has_loops = any(op.inner for op in graph.ops)
         return frozenset() if has_loops else frozenset(range(len(graph.ops)))
-    reach = Reach.of(graph, leaves)
     every = sum(reach.bit.values())
     return frozenset(op for op in range(len(graph.ops)) if reach.after[op] == every)
 
@@ -73,6 +71,12 @@ def phases_of(graph: Graph) -> dict[int, Phase]:
             sums_up = op.collective.reduces and not heavy[op.id]
             phases[op.id] = Phase.GRADIENT if sums_up else Phase.OTHER
     return phases
+
+
+def _gradients(graph: Graph) -> Reach | None:
+    """Return which weight gradients come before and after every op; None if there are not two."""
+    leaves = _leaf_products(graph)
+    return Reach.of(graph, leaves) if len(leaves) >= 2 else None
 
 
 def _leaf_products(graph: Graph) -> list[int]:

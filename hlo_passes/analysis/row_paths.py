@@ -227,7 +227,7 @@ class _PathFinder:
     pair: Pair
     put: Site
     fetch: Site
-    gone: frozenset[ir.Value] = frozenset()
+    gone: frozenset[ir.Value]
 
     @cached_property
     def came(self) -> ir.Value:
@@ -304,8 +304,7 @@ class _PathFinder:
         """Return the ops to run for some rows, and the values that they read rows of."""
         ops, imports = set(self.inside), {}
         todo = sorted(self.inside)
-        both = by_source.splits.keys() & by_place.splits.keys()
-        again = self._can_run_again(both)
+        again = self._can_run_again(by_source.splits.keys() & by_place.splits.keys())
         while todo:
             place = todo.pop()
             self._check(place, by_source, by_place)
@@ -329,7 +328,7 @@ class _PathFinder:
         again: set[int] = set()
         for place in sorted(places):
             if self.body.kind(place) in CHEAP and all(
-                value == self.came or value not in self.gone or self.body.maker.get(value) in again
+                value not in self.gone or self.body.maker[value] in again
                 for value in self.body.ops[place].operands
             ):
                 again.add(place)

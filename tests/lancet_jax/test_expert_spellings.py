@@ -29,9 +29,7 @@ SPELLINGS = {
 
 def product(equation, x, weight):
     """Multiply in x's type, add up in 32 bits."""
-    wide = jnp.einsum(
-        equation, x, weight.astype(x.dtype), preferred_element_type=jnp.float32
-    )  # fmt: skip
+    wide = jnp.einsum(equation, x, weight.astype(x.dtype), preferred_element_type=jnp.float32)
     return wide.astype(x.dtype)
 
 
