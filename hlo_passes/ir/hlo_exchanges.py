@@ -66,7 +66,8 @@ def collective_of(
     payload = operands[:1] if base == "ragged_all_to_all" else operands
     size = sum(t.bytes for t in payload)
     if base == "all_gather":
-        size = max([size, *(t.bytes for t in ins.leaves)])
+        # A start has its operands in its shape too, before what it gathers.
+        size = max(size, sum(t.bytes for t in ins.leaves[-len(payload) :]))
     if pairs:
         rows = tuple(integers(p) for p in re.findall(r"\{([\d,]+)\}", pairs[1]))
     else:

@@ -17,12 +17,12 @@ from jaxlib.mlir._mlir_libs import _jax_mlir_ext
 from jaxlib.mlir.dialects import mhlo
 
 from hlo_passes.errors import InputError, PlanError, VerifyError
+from hlo_passes.ir.attributes import tensor_type
 from hlo_passes.ir.collectives import KINDS
 from hlo_passes.ir.edit import inline_calls, reorder_block
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.opaque import OpaqueExchange, recognised
 from hlo_passes.ir.stablehlo_graph import graph_of
-from hlo_passes.ir.types import TensorType
 
 _PORTABLE = b"StableHLO_v"
 _BYTECODE = b"ML\xefR"
@@ -222,10 +222,8 @@ class Module:
 
 
 def _bytes(value: ir.Value) -> int:
-    kind = value.type
-    if not isinstance(kind, ir.RankedTensorType):
-        return 0
-    return TensorType(tuple(kind.shape), str(kind.element_type)).bytes
+    kind = tensor_type(value.type)
+    return kind.bytes if kind else 0
 
 
 def _talks(op: ir.Operation, named: frozenset[str]) -> bool:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from jax.extend.mlir.dialects import chlo, stablehlo
 from jaxlib.mlir import ir
 
+from hlo_passes.ir.attributes import tensor_type
 from hlo_passes.ir.collectives import (
     DOMAIN,
     FILL,
@@ -23,6 +24,7 @@ from hlo_passes.ir.collectives import (
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.keys import KeyMaker
 from hlo_passes.ir.meshes import Meshes, meshes_of, spread_of
+from hlo_passes.ir.trips import counter_of
 from hlo_passes.ir.types import TensorType
 from hlo_passes.ir.work import Work, convolution_flops, dot_flops, pointwise_flops, traffic
 
@@ -160,11 +162,7 @@ class _Snapshot:
     def _leaves(self, value: ir.Value) -> tuple[TensorType, ...]:
         kind = value.type
         if kind not in self.types:
-            self.types[kind] = (
-                TensorType(tuple(kind.shape), str(kind.element_type))
-                if isinstance(kind, ir.RankedTensorType)
-                else None
-            )
+            self.types[kind] = tensor_type(kind)
         found = self.types[kind]
         return (found,) if found else ()
 
@@ -297,14 +295,8 @@ def _has_side_effect(op: ir.Operation, kind: str) -> bool:
 
 
 def _trips(loop: ir.Operation) -> int:
-    """Read the constant that a counted loop's condition compares with; 0 if it is no such loop."""
-    for view in loop.regions[0].blocks[0].operations:
-        op = view.operation
-        if op.name == "stablehlo.compare" and "LT" in str(op.attributes["comparison_direction"]):
-            limit = op.operands[1].owner
-            if not isinstance(limit, ir.Block) and limit.name == "stablehlo.constant":
-                return int(next(iter(ir.DenseIntElementsAttr(limit.attributes["value"]))))
-    return 0
+    counter = counter_of(loop)
+    return counter.trips if counter else 0
 
 
 def _string(op: ir.Operation, name: str) -> str:

@@ -1,7 +1,7 @@
 """Tensor types, spelled once for StableHLO and HLO.
 
 StableHLO writes `tensor<8x16xi32>`, HLO writes `s32[8,16]{1,0}`. Everything above `ir` sees a
-`TensorType` with StableHLO's element names.
+`TensorType` with StableHLO's element names; complex ones are `c64` and `c128`, as in HLO.
 """
 
 import math
@@ -15,6 +15,7 @@ _BITS = {
 }  # fmt: skip
 """Bits per element in memory; a boolean takes a byte."""
 
+_COMPLEX = {"complex<f32>": "c64", "complex<f64>": "c128"}
 _HLO_TO_MLIR = {"pred": "i1", "s": "i", "u": "ui"}
 
 
@@ -40,6 +41,11 @@ def from_hlo_dtype(dtype: str) -> str:
     if dtype[0] in "su" and dtype[1:].isdigit():
         return _HLO_TO_MLIR[dtype[0]] + dtype[1:]
     return dtype.lower()
+
+
+def from_mlir_dtype(dtype: str) -> str:
+    """Translate MLIR's element name: `complex<f32>` is `c64`, as in HLO."""
+    return _COMPLEX.get(dtype, dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.ir.attributes import integer, ints
+from hlo_passes.ir.attributes import integer, ints, tensor_type
 from hlo_passes.ir.collectives import KINDS, parse_hlo_groups
 from hlo_passes.ir.hlo_text import HloText, attributes_of
 from hlo_passes.ir.types import TensorType
@@ -85,7 +85,7 @@ def _ops_of(module: ir.Module) -> list[ir.Operation]:
     return found
 
 
-type _Key = tuple[str, int, tuple[TensorType, ...]]
+type _Key = tuple[str, int, tuple[TensorType | None, ...]]
 """Kind, channel and results of an exchange: what the conversion does keep."""
 
 
@@ -111,10 +111,7 @@ def _mend_exchange(op: ir.Operation, groups: dict[_Key, list[tuple[tuple[int, ..
     channel = -1
     if "channel_handle" in op.attributes:
         channel = stablehlo.ChannelHandle(op.attributes["channel_handle"]).handle
-    leaves = tuple(
-        TensorType(tuple(kind.shape), str(kind.element_type))
-        for kind in (ir.RankedTensorType(value.type) for value in op.results)
-    )
+    leaves = tuple(tensor_type(value.type) for value in op.results)
     key = (op.name.removeprefix("stablehlo."), channel, leaves)
     known = list(dict.fromkeys(groups.get(key, ())))
     if len(known) != 1:

@@ -2,27 +2,16 @@
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.split_rules.pointwise import splat_of
 from hlo_passes.ir.edit import clone_into
+from hlo_passes.ir.trips import counter_of
 
 
 def counted_trips(loop: ir.Operation) -> int:
-    """Return how often a loop runs that counts from 0 in steps of 1 to a constant; 0 for others."""
-    condition, body = (region.blocks[0] for region in loop.regions)
-    returned = _maker(condition.operations[len(condition.operations) - 1].operands[0])
-    if returned is None or returned.name != "stablehlo.compare":
+    """Return how often a loop runs that counts from 0 in steps of 1 up to a limit; 0 for others."""
+    counter = counter_of(loop)
+    if counter is None or (counter.first, counter.step, counter.direction) != (0, 1, "LT"):
         return 0
-    if "LT" not in str(returned.attributes["comparison_direction"]):
-        return 0
-    counter, limit = returned.operands
-    if not isinstance(counter, ir.BlockArgument) or (trips := _number(limit)) is None:
-        return 0
-    at = counter.arg_number
-    step = _maker(body.operations[len(body.operations) - 1].operands[at])
-    if step is None or step.name != "stablehlo.add" or _number(loop.operands[at]) != 0:
-        return 0
-    steps = [_number(value) for value in step.operands if value != body.arguments[at]]
-    return trips if steps == [1] else 0
+    return counter.trips
 
 
 def unroll(loop: ir.Operation, times: int) -> None:
@@ -37,16 +26,3 @@ def unroll(loop: ir.Operation, times: int) -> None:
                 clone_into(op, now)
         for i, value in enumerate(returned):
             end.operands[i] = now.get(value, value)
-
-
-def _maker(value: ir.Value) -> ir.Operation | None:
-    return None if isinstance(value, ir.BlockArgument) else value.owner.operation
-
-
-def _number(value: ir.Value) -> int | None:
-    """Return an integer constant."""
-    maker = _maker(value)
-    if maker is None or maker.name != "stablehlo.constant":
-        return None
-    number = splat_of(maker)
-    return number.value if isinstance(number, ir.IntegerAttr) else None

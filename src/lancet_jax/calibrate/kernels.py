@@ -10,6 +10,7 @@ from hlo_passes.cost.fusion import fused_work, kernels
 from hlo_passes.cost.kernels import kernel_names
 from hlo_passes.cost.table import OpTime
 from hlo_passes.errors import InputError
+from hlo_passes.ir.attributes import tensor_type
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.module import Module
@@ -86,8 +87,7 @@ def _alone(entry: OpTime, ops: Sequence[int], root: int, graph: Graph, body: Bod
 
 
 def _type(value: ir.Value) -> TensorType:
-    try:
-        kind = ir.RankedTensorType(value.type)
-    except ValueError:
-        raise InputError(str(value.type), "is no tensor", "leave it to its formula") from None
-    return TensorType(tuple(kind.shape), str(kind.element_type))
+    kind = tensor_type(value.type)
+    if kind is None:
+        raise InputError(str(value.type), "is no tensor", "leave it to its formula")
+    return kind

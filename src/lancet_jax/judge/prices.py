@@ -66,7 +66,8 @@ class Prices:
             sent = list(table[line.reads[0]].makes)
         bytes = sum(t.bytes for t in sent)
         if kind == "all-gather":
-            bytes = max([bytes, *(t.bytes for t in line.makes)])
+            gathered = line.makes[len(line.makes) - len(sent) :]
+            bytes = max(bytes, sum(t.bytes for t in gathered))
         said = re.search(r'lancet_fill="([\d.eE+-]+)"', line.text)
         share = float(said[1]) if said else 1.0
         if kind == "ragged-all-to-all" and not said:
