@@ -14,7 +14,7 @@ import functools
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,8 +40,9 @@ class Prepared:
     Attributes:
         module: a module of our own.
         compiler_options: XLA options to add where the user did not set them.
-        on_scheduled: called with the serialized HloModuleProto after XLA has scheduled it; returns
-            other bytes to go on with, or None. None where the backend has no such stage.
+        on_scheduled: called in turn with the serialized HloModuleProto after XLA has scheduled it,
+            each with what the one before made of it; they return other bytes to go on with, or
+            None. None at all where the backend has no such stage.
         on_finished: called with the executable once XLA is done.
         compile_with: called, instead of compiling this and no more, with a function that compiles
             what was prepared, for the same devices; returns the executable to go on with.
@@ -49,7 +50,7 @@ class Prepared:
 
     module: ir.Module
     compiler_options: dict[str, str | bool | int]
-    on_scheduled: Callable[[bytes], bytes | None] | None = None
+    on_scheduled: tuple[Callable[[bytes], bytes | None], ...] = ()
     on_finished: Callable[[Any], None] = lambda executable: None
     compile_with: "Callable[[Compile], Any] | None" = None
 
@@ -110,10 +111,10 @@ def install() -> None:
             return original(backend, computation, devices, options, *args, **kwargs)
 
         def compile_it(prepared: Prepared) -> Any:
-            callback, platform = prepared.on_scheduled, plugin_of(backend.platform)
-            stage = jex.PipelineStage.POST_SCHEDULER
-            calling = _calling(callback, stage, platform) if callback else nullcontext()
-            with _added(options, prepared.compiler_options), calling:
+            stage, platform = jex.PipelineStage.POST_SCHEDULER, plugin_of(backend.platform)
+            with _added(options, prepared.compiler_options), ExitStack() as calling:
+                for callback in prepared.on_scheduled:
+                    calling.enter_context(_calling(callback, stage, platform))
                 executable = original(backend, prepared.module, devices, options, *args, **kwargs)
             prepared.on_finished(executable)
             return executable

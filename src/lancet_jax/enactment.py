@@ -69,5 +69,5 @@ class Enactment:
                 outcome.notes += self.memory.notes(executable, self.memory_limit, uncut_bytes)
             self.complain(outcome)
 
-        on_scheduled = edit.on_scheduled if edit is not None else None
+        on_scheduled = edit.callbacks if edit is not None else ()
         return _jax.Prepared(module, dict(options), on_scheduled, finish)

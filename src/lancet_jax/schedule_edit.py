@@ -1,7 +1,8 @@
 """Plans and edits the schedule that XLA made for one step, from inside its compile."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Any
 
 from hlo_passes.analysis.deadlocks import verify_no_deadlock
@@ -10,6 +11,7 @@ from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.opaque import OpaqueExchange, opaque_notes
 from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.stack_frames import ROUNDS, keep_frames
 from hlo_passes.plan.plan import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled
 from hlo_passes.schedule_dw import ScheduleDw
@@ -43,6 +45,12 @@ class ScheduleEdit:
     opaque: tuple[OpaqueExchange, ...] = ()
     memory_limit: int | None = None
     uncut_bytes: int = 0
+    _frames: Generator[bytes, bytes, None] | None = field(default=None, init=False)
+
+    @property
+    def callbacks(self) -> tuple[Callable[[bytes], bytes | None], ...]:
+        """What XLA is to call, in turn, once it has scheduled the module."""
+        return (self.on_scheduled, *[self.on_taken_back] * ROUNDS)
 
     def on_scheduled(self, proto: bytes) -> bytes | None:
         """Return the module with another schedule; None for other modules, or if none is better.
@@ -51,7 +59,7 @@ class ScheduleEdit:
         """
         if self.outcome.salt.encode() not in proto:
             return None
-        started = time.perf_counter()
+        started, self._frames = time.perf_counter(), None
         try:
             with no_collection():
                 changed = self._reorder(proto)
@@ -64,6 +72,21 @@ class ScheduleEdit:
         if self.outcome.plan is not None:
             remember(self.outcome.plan, self.outcome.salt)
         return changed
+
+    def on_taken_back(self, proto: bytes) -> bytes | None:
+        """Give the ops of the module that XLA took back their source lines; None if they have."""
+        if self._frames is None or self.outcome.salt.encode() not in proto:
+            return None
+        started = time.perf_counter()
+        try:
+            return self._frames.send(proto)
+        except StopIteration:
+            return None
+        except Exception as error:
+            self.outcome.notes.append(f"source lines of the compiled module are wrong: {error}")
+            return None
+        finally:
+            self.outcome.seconds += time.perf_counter() - started
 
     def on_finished(self, executable: Any) -> None:
         """Make sure that all processes have the same order, a cached executable's included.
@@ -120,4 +143,7 @@ class ScheduleEdit:
         self.outcome.plan, self.outcome.graph, self.outcome.costs = plan, graph, self.costs
         result = step.apply(module, plan)
         assert isinstance(result.module, ScheduledModule)
-        return result.module.proto if result.changed else None
+        if not result.changed or result.module.proto is None:
+            return None
+        self._frames = keep_frames(result.module.proto)
+        return next(self._frames)

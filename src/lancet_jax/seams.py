@@ -51,7 +51,7 @@ class Probe:
         return _jax.Prepared(
             clone,
             compile_only_options(request.devices),
-            on_scheduled,
+            (on_scheduled,),
             lambda _: self.calls.append("finish"),
         )
 

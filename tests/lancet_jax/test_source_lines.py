@@ -1,0 +1,52 @@
+"""Ops of a re-ordered module come from the lines that they came from, for all who look."""
+
+from itertools import accumulate
+
+import jax
+import pytest
+
+import lancet_jax
+from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.stack_frames import frames_of_ops
+from lancet_jax.report.encode import encode
+from lancet_jax.schedule_edit import ScheduleEdit
+from tests.steps import CASES
+
+ORDER = "schedule-dw{memory-slack=10}"
+
+
+CASES_OF_IT = [("linen", ORDER), ("scatter", f"split-exchange{{k=2}},{ORDER}")]
+
+
+@pytest.mark.parametrize(("name", "pipeline"), CASES_OF_IT, ids=["adamw", "cut"])
+def test_every_op_keeps_its_frame(name, pipeline, monkeypatch, capfd):
+    stock, inside = [], ScheduleEdit._reorder
+    monkeypatch.setattr(
+        ScheduleEdit, "_reorder", lambda edit, proto: (stock.append(proto), inside(edit, proto))[1]
+    )
+    case = CASES[name](jax.devices())
+    step = lancet_jax.jit(case.step, pipeline=pipeline, target="v100:1x8", **case.jit_kwargs)
+    result = step.lower(*case.args).compile()
+    assert result.plan.orders
+    (module,) = result.runtime_executable().hlo_modules()
+    before = frames_of_ops(stock[-1])
+    after = frames_of_ops(module.as_serialized_hlo_module_proto())
+    assert len(after) > 500
+    assert {op: before[op] for op in after} == after
+    assert len({frame[:3] for frame in after.values() if frame is not None}) > 30
+    exchanges = [op for op in after if op.startswith(("all-to-all", "all_to_all"))]
+    assert {after[op][1] for op in exchanges} == {"exchange"}
+    was = {op.name: op.source for op in ScheduledModule.from_proto(stock[-1]).snapshot().ops}
+    read = ScheduledModule(result.as_text()).snapshot().ops
+    assert {op.name: op.source for op in read} == {op.name: was[op.name] for op in read}
+    assert all(len(lines) == 1 for lines in lines_on_the_page(result.report()).values())
+    assert "Invalid stack_frame_id" not in capfd.readouterr().err
+
+
+def lines_on_the_page(report):
+    """The lines that the page tells of every op, before and after."""
+    ops = encode(report)["ops"]
+    lines = {}
+    for stem, number, line in zip(ops["stem"], accumulate(ops["number"]), ops["file"], strict=True):
+        lines.setdefault((stem, number), set()).add(line)
+    return lines
