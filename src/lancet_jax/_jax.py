@@ -1,4 +1,4 @@
-"""What the library knows of JAX's insides; how CUDA's compiler is found is in `_cuda`.
+"""What the library knows of JAX's insides; first calls are in `_calls`, CUDA's compiler in `_cuda`.
 
 Everything here rests on names that JAX does not promise. `tests/contract/` pins each of them, and
 `self_test` says at run time whether they still hold; where they do not, plain `jax.jit` runs.
@@ -27,6 +27,7 @@ from jaxlib import _jax as jaxlib_client
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.wire import fields
+from lancet_jax import _calls
 from lancet_jax.errors import UnsupportedError
 from lancet_jax.step_module import copied, mark
 
@@ -46,6 +47,8 @@ class Prepared:
         on_finished: called with the executable once XLA is done.
         compile_with: called, instead of compiling this and no more, with a function that compiles
             what was prepared, for the same devices; returns the executable to go on with.
+        first_call: called once it is compiled; returns what makes the executable's first call, if
+            jit is not to.
     """
 
     module: ir.Module
@@ -53,6 +56,7 @@ class Prepared:
     on_scheduled: tuple[Callable[[bytes], bytes | None], ...] = ()
     on_finished: Callable[[Any], None] = lambda executable: None
     compile_with: "Callable[[Compile], Any] | None" = None
+    first_call: Callable[[], _calls.Judge | None] = lambda: None
 
 
 type Compile = Callable[[Prepared], Any]
@@ -96,6 +100,7 @@ def _user_context() -> Any:
 def install() -> None:
     """Wrap the function through which every jit compiles. Does nothing outside `rewriting`."""
     original = compiler.compile_or_get_cached
+    _calls.install()
 
     @functools.wraps(original)
     def compile_or_get_cached(
@@ -120,16 +125,19 @@ def install() -> None:
             return executable
 
         with _user_context()(None):
-            if prepared.compile_with is not None:
-                return prepared.compile_with(compile_it)
-            return compile_it(prepared)
+            compile_with = prepared.compile_with or (lambda compile_it: compile_it(prepared))
+            executable = compile_with(compile_it)
+        judge = prepared.first_call()
+        if judge is not None:
+            _calls.watch(computation, executable, judge)
+        return executable
 
     compiler.compile_or_get_cached = compile_or_get_cached
 
 
 @contextmanager
-def rewriting(rewriter: Rewriter) -> Iterator[None]:
-    """Let `rewriter` see every module that is compiled in this thread meanwhile."""
+def rewriting(rewriter: Rewriter | None) -> Iterator[None]:
+    """Let `rewriter`, or nobody, see every module that is compiled in this thread meanwhile."""
     install()
     with _user_context()(rewriter):
         yield
@@ -313,16 +321,6 @@ def final_hlo(compiled: jax.stages.Compiled) -> str:
 def hlo_of(executable: Any) -> str:
     """Return the HLO of an executable as XLA's client knows it."""
     return "\n\n".join(module.to_string() for module in executable.hlo_modules())
-
-
-def memory_of(executable: Any) -> tuple[int, int] | None:
-    """Return bytes of temporaries, and of all that a device holds; None where XLA does not say."""
-    try:
-        stats = executable.get_compiled_memory_stats()
-    except Exception:  # a backend that has no such figures raises its own
-        return None
-    held = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
-    return stats.temp_size_in_bytes, stats.temp_size_in_bytes + held
 
 
 # ---------------------------------------------------------------------------- other processes

@@ -113,6 +113,39 @@ class Peers:
         if verdict is not None:
             raise PeerError(*verdict)
 
+    def gather(self, what: str, mine: str) -> tuple[str, ...]:
+        """Return what every member has to say, in the order of their ranks.
+
+        Unlike what is agreed on, this is asked anew every time.
+
+        Raises:
+            PeerError: if one does not come in time.
+        """
+        met = self.store.agreed.setdefault(f"{self.place}/{what}", [])
+        topic = f"{what}/{len(met)}"
+        met.append(b"")
+        key = f"{self.place}/{topic}"
+        self.store.set(f"{key}/{self.store.rank}", mine.encode())
+        if not self.is_first:
+            heard = self.receive(f"{topic}/all", 2 * self.timeout_s)
+            said = msgspec.json.decode(heard, type=_Gathered)
+        else:
+            said = self._gathered(key)
+            self.send(f"{topic}/all", msgspec.json.encode(said))
+        if said.error is not None:
+            raise PeerError(*said.error)
+        return said.all
+
+    def _gathered(self, key: str) -> "_Gathered":
+        """Wait for what every member has written below a key."""
+        deadline, said = time.monotonic() + self.timeout_s, []
+        for peer in self.members:
+            data = self.store.get(f"{key}/{peer}", deadline - time.monotonic())
+            if data is None:
+                return _Gathered((), self._absence(peer, self.timeout_s))
+            said.append(data.decode())
+        return _Gathered(tuple(said))
+
     def send(self, what: str, data: bytes) -> None:
         """Write something for the other members."""
         self.store.set(f"{self.place}/{what}", data)
@@ -160,6 +193,13 @@ class Peers:
             f"and could wait for each other for ever ({details})"
         )
         return self.program, what, _REMEDY
+
+
+class _Gathered(msgspec.Struct, frozen=True):
+    """What all members said, or what the error says if one did not come."""
+
+    all: tuple[str, ...]
+    error: tuple[str, str, str] | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):

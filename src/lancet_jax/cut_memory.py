@@ -9,7 +9,7 @@ from hlo_passes.base import Pass
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.plan import Plan
 from hlo_passes.split_pass import SplitPass
-from lancet_jax import _jax
+from lancet_jax.room import Memory
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class CutMemory:
             compiled_bytes: temporaries of the uncut step's final schedule, which the cut one's is
                 held against elsewhere; 0 if that is not known.
         """
-        stats, uncut = _jax.memory_of(executable), compiled_bytes or self.uncut_bytes
-        if stats is None or not uncut:
+        needed, uncut = Memory.of(executable), compiled_bytes or self.uncut_bytes
+        if needed is None or not uncut:
             return []
-        temporary, whole = stats
+        temporary, whole = needed.temporary, needed.total
         grown = temporary / uncut - 1
         how = "its schedule holds" if compiled_bytes else "it was estimated, before fusion, at"
         said = (

@@ -28,6 +28,7 @@ from hlo_passes.pin_order import PinOrder
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax import _jax
 from lancet_jax.agree import Decision, Peers, SharedPlans
+from lancet_jax.audit import Audit, AuditWhen
 from lancet_jax.collector import no_collection
 from lancet_jax.contest import Contest
 from lancet_jax.cut_memory import CutMemory
@@ -37,6 +38,7 @@ from lancet_jax.outcome import Outcome
 from lancet_jax.partition import source_of
 from lancet_jax.rivals import Rivals, uncut
 from lancet_jax.stablehlo_passes import notes_of, run_on_stablehlo
+from lancet_jax.step_facts import StepFacts
 from lancet_jax.step_module import copied, fingerprint
 from lancet_jax.untied import Untied
 from lancet_jax.xla_options import compile_only_options, cost_options, split_options
@@ -70,6 +72,7 @@ class StepRewriter:
         opaque: custom calls that are exchanges.
         memory_limit: bytes of a device for arguments, results and temporaries; None for no limit.
         check_cuts: whether XLA compiles a step that passes chose to cut uncut as well, on GPUs.
+        audit: when a cut step is held against the uncut one on the user's own data, if ever.
         outcomes: what became of every compile, newest last.
     """
 
@@ -82,6 +85,7 @@ class StepRewriter:
     opaque: tuple[OpaqueExchange, ...] = ()
     memory_limit: int | None = None
     check_cuts: bool = True
+    audit: AuditWhen = "first"
     outcomes: list[Outcome] = field(default_factory=list, compare=False, repr=False)
 
     def costs(self, devices: Sequence[Any]) -> TargetCosts:
@@ -153,6 +157,7 @@ class StepRewriter:
             "opaque": repr(self.opaque),
             "memory limit": repr(self.memory_limit),
             "check_cuts": repr(self.check_cuts),
+            "audit": repr(self.audit),
             "module": fingerprint(module),
         }
 
@@ -197,6 +202,8 @@ class StepRewriter:
             outcome.notes.append("the order is pinned by barriers in StableHLO")
         shared.leave(self._topic(module), Decision(outcome.made, prices))
         outcome.salt = self.salt(prices, clone)
+        audit = self._audit(request, clone, outcome, shared.peers)
+        audit.check_not_dropped()
         if schedule is not None:
             options |= cost_options(devices)
         enactment = Enactment(
@@ -204,13 +211,13 @@ class StepRewriter:
             self._complain,
         )  # fmt: skip
         if not outcome.cuts or devices[0].platform != "gpu":
-            return enactment.prepared(outcome, options)
+            return replace(enactment.prepared(outcome, options), first_call=audit.due)
         contest = Contest(len(devices), costs, shared.peers, self.opaque, self.memory_limit)
         cut = Untied(enactment, outcome, options, contest)
         if not self.checks(devices):
-            return _jax.Prepared(clone, options, compile_with=cut.compile)
-        rivals = self._rivals(request, cut, contest)
-        return _jax.Prepared(clone, options, compile_with=rivals.compile)
+            return _jax.Prepared(clone, options, compile_with=cut.compile, first_call=audit.due)
+        rivals = self._rivals(request, cut, contest, audit)
+        return _jax.Prepared(clone, options, compile_with=rivals.compile, first_call=audit.due)
 
     def _edited(
         self,
@@ -251,14 +258,22 @@ class StepRewriter:
             verify_no_deadlock(step.snapshot(), is_local=step.is_local)
         return clone
 
-    def _rivals(self, request: _jax.Request, cut: Untied, contest: Contest) -> Rivals:
+    def _audit(
+        self, request: _jax.Request, cut: ir.Module, outcome: Outcome, peers: Peers | None
+    ) -> Audit:
+        """Return what the first call of a step is held against, if it is cut in the end."""
+        options = self._question(request.module) | {"program": outcome.salt}
+        is_on = bool(self.audit and outcome.cuts) and not _jax.is_compile_only(request.devices[0])
+        return Audit(StepFacts.of(request.module), cut, outcome, peers, options, is_on)
+
+    def _rivals(self, request: _jax.Request, cut: Untied, contest: Contest, audit: Audit) -> Rivals:
         """Return what a cut step has to compete with."""
         passes = uncut(self.passes.passes)
         assert passes is not None
         whole = replace(self, passes=passes, outcomes=[])
         memory = cut.enactment.memory
         slack = memory.slack if memory is not None else None
-        return Rivals(request, whole, cut, self.outcomes, contest, slack)
+        return Rivals(request, whole, cut, self.outcomes, contest, slack, audit)
 
     def _split(self, has_post_scheduler: bool) -> tuple[tuple[Pass, ...], ScheduleDw | None]:
         """Return the passes to run on StableHLO, and the decision to enact on XLA's schedule."""

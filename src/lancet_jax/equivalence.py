@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lancet_jax.jit import Step, jit
+from lancet_jax.leaves import Deviation, bits
 from lancet_jax.outcome import Outcome
 
 
@@ -93,31 +94,11 @@ def _copies(tree: Any) -> Any:
 
 
 def _compare(expected: Any, got: Any) -> list[LeafCheck]:
-    checks = []
     pairs = zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(got), strict=True)
-    for (path, a), b in pairs:
-        a, b = _bits(a), _bits(b)
-        is_identical = a.dtype == b.dtype and a.tobytes() == b.tobytes()
-        checks.append(
-            LeafCheck(
-                path=jax.tree_util.keystr(path) or "output",
-                shape=a.shape,
-                dtype=str(a.dtype),
-                is_identical=is_identical,
-                difference=0.0 if is_identical else _difference(a, b),
-            )
-        )
-    return checks
+    return [_check(jax.tree_util.keystr(path) or "output", bits(a), bits(b))
+            for (path, a), b in pairs]  # fmt: skip
 
 
-def _bits(leaf: Any) -> np.ndarray:
-    """Return an output as NumPy has it; a typed random key as the integers that it is made of."""
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf)
-
-
-def _difference(a: np.ndarray, b: np.ndarray) -> float:
-    wide = [x.astype(np.complex128 if np.iscomplexobj(x) else np.float64) for x in (a, b)]
-    scale = float(np.max(np.abs(wide[0]), initial=0.0)) or 1.0
-    return float(np.max(np.abs(wide[0] - wide[1]), initial=0.0)) / scale
+def _check(path: str, a: np.ndarray, b: np.ndarray) -> LeafCheck:
+    found = Deviation.of(a, b)
+    return LeafCheck(path, a.shape, str(a.dtype), found.is_identical, found.relative)

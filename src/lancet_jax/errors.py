@@ -16,5 +16,13 @@ class PeerError(LancetError, RuntimeError):
     """Another process does not answer, or would run another program."""
 
 
+class AuditError(LancetError, RuntimeError):
+    """A cut step gave other numbers than the uncut one. It is never raised at a first call."""
+
+
 class LancetWarning(UserWarning):
     """A step that runs as plain jit would run it, and why."""
+
+
+class AuditWarning(LancetWarning):
+    """A cut step gave other numbers than the uncut one, which runs from now on."""

@@ -16,6 +16,7 @@ from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from lancet_jax import _jax
 from lancet_jax.aot import Target
+from lancet_jax.audit import AuditWhen
 from lancet_jax.driver import OnUnsupported, PlanOn, StepRewriter, is_disabled
 from lancet_jax.errors import OptionError
 from lancet_jax.outcome import Outcome
@@ -34,6 +35,7 @@ def jit(
     opaque: Sequence[OpaqueExchange] = (),
     memory_limit: int | str | None = None,
     check_cuts: bool = True,
+    audit: AuditWhen = "first",
     **jit_kwargs: Any,
 ) -> Any:
     """Compile `fun` as `jax.jit` does, with its exchanges hidden behind its compute.
@@ -57,6 +59,9 @@ def jit(
         memory_limit: what the step may need of a device, arguments and results included (`70GiB`).
         check_cuts: on GPUs, whether XLA compiles a step that passes chose to cut uncut as well, to
             keep the program whose final schedule is shorter; costs such steps a second compile.
+        audit: whether the first call of a step that passes cut runs the uncut step as well, on the
+            same arguments, and compares every output (`first`), or not (False). If one differs, the
+            uncut results are returned and the step stays uncut. See `docs/audit.md`.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
@@ -71,16 +76,16 @@ def jit(
         return functools.partial(
             jit, pipeline=pipeline, target=target, costs=costs, on_unsupported=on_unsupported,
             plan_on=plan_on, peer_timeout_s=peer_timeout_s, opaque=opaque,
-            memory_limit=memory_limit, check_cuts=check_cuts, **jit_kwargs,
+            memory_limit=memory_limit, check_cuts=check_cuts, audit=audit, **jit_kwargs,
         )  # fmt: skip
-    _check_choices(on_unsupported, plan_on)
+    _check_choices(on_unsupported, plan_on, audit)
     if _jax.is_jitted(fun) and jit_kwargs:
         raise OptionError("lancet_jax.jit", f"{sorted(jit_kwargs)} given for a jitted function",
                           "give them to the inner jit, or pass the plain function")  # fmt: skip
     passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
     name, table, limit = _checked(target, costs, memory_limit)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
-    known = table, tuple(opaque), limit, check_cuts
+    known = table, tuple(opaque), limit, check_cuts, audit
     return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, *known))
 
 
@@ -97,7 +102,9 @@ def _checked(
     return name, str(costs) if costs is not None else None, limit
 
 
-def _check_choices(on_unsupported: str, plan_on: str) -> None:
+def _check_choices(on_unsupported: str, plan_on: str, audit: AuditWhen) -> None:
+    if audit not in ("first", False):
+        raise OptionError("audit", f"{audit!r} is no choice", "use 'first' or False")
     if plan_on not in ("every", "first"):
         raise OptionError("plan_on", f"{plan_on!r} is no choice", "use 'every' or 'first'")
     if on_unsupported not in ("warn", "raise", "ignore"):

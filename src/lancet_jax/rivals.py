@@ -16,6 +16,7 @@ from hlo_passes.base import Pass, Pipeline
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.split_pass import SplitPass
 from lancet_jax import _jax
+from lancet_jax.audit import Audit
 from lancet_jax.contest import Contest
 from lancet_jax.outcome import Outcome
 from lancet_jax.untied import Untied
@@ -45,6 +46,7 @@ class Rivals:
         outcomes: where its outcome is listed; the uncut one's takes the place if that is kept.
         contest: by what the two are compared.
         slack: share by which the cut step may need more memory; None for any.
+        audit: what the first call of the cut step is held against; None for nothing.
     """
 
     request: _jax.Request
@@ -53,6 +55,7 @@ class Rivals:
     outcomes: list[Outcome]
     contest: Contest
     slack: float | None = None
+    audit: Audit | None = None
 
     def compile(self, compile_it: _jax.Compile) -> Any:
         """Compile both, and return the executable to run.
@@ -92,11 +95,15 @@ class Rivals:
             return self._keep(whole)
         ours.notes.append(f"{said}: the cut step is kept")
         ours.rival = self.whole.outcomes[-1]
+        if self.audit is not None:
+            self.audit.uncut = whole
         ours.seconds += ours.rival.seconds
         return cut
 
     def _keep(self, whole: Any) -> Any:
         """Let the uncut step's outcome take the place of the cut one's; return its executable."""
+        if self.audit is not None:
+            self.audit.is_on = False
         ours, theirs = self.cut.outcome, self.whole.outcomes[-1]
         theirs.notes[:0] = ours.notes
         theirs.seconds += ours.seconds

@@ -137,11 +137,17 @@ class Compiled:
     def __init__(self, compiled: jax.stages.Compiled, lowered: Lowered, outcome: Outcome) -> None:
         self._compiled = compiled
         self._lowered = lowered
+        self._executable = compiled.runtime_executable()
         self.outcome = outcome
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the step."""
-        return self._compiled(*args, **kwargs)
+        """Run the step. The first call of a cut one may put the uncut program in its place."""
+        results = self._compiled(*args, **kwargs)
+        if self._compiled.runtime_executable() is not self._executable:
+            self._executable = self._compiled.runtime_executable()
+            vars(self).pop("scheduled", None)
+            vars(self).pop("costs", None)
+        return results
 
     @property
     def plan(self) -> Plan | None:

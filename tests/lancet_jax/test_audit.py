@@ -1,0 +1,286 @@
+"""The first call of a cut step is held against the uncut one, on the arguments of that call."""
+
+import functools
+import json
+import re
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import stablehlo
+
+import lancet_jax
+from lancet_jax import audit, driver, room
+from lancet_jax.errors import AuditWarning, OptionError
+
+PIPELINE = "split-exchange{k=2},schedule-dw"
+EQUAL = re.compile(
+    r"audited at the first call: (\d+) of \1 outputs (bit-identical|equal within \S+)"
+)
+
+
+def mesh():
+    return Mesh(np.array(jax.devices()[:8]), ("e",))
+
+
+def inside(state, x):
+    """A step of SGD with a far expert of two rows from each peer; counts, draws and shows keys."""
+
+    def loss(w):
+        rows = lax.all_to_all(x.reshape(8, -1, x.shape[-1]), "e", 0, 0, tiled=True)
+        back = lax.all_to_all(jnp.tanh(rows @ w["up"]) @ w["down"], "e", 0, 0, tiled=True)
+        return jnp.mean((back.reshape(x.shape) - x) ** 2)
+
+    value, grads = jax.value_and_grad(loss)(state["w"])
+    w = jax.tree.map(lambda a, g: a - 0.5 * lax.pmean(g, "e"), state["w"], grads)
+    key, _ = jax.random.split(state["key"])
+    return {"w": w, "count": state["count"] + 1, "key": key}, lax.pmean(value, "e")
+
+
+def arguments(rows=16, on=None):
+    """Return a state that may be donated, and tokens."""
+    on, rng = on or mesh(), np.random.default_rng(0)
+    w = {"up": rng.normal(size=(4, 16)), "down": rng.normal(size=(16, 4))}
+    state = {
+        "w": jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), w),
+        "count": jnp.int32(3),
+        "key": jax.random.key(0),
+    }
+    state = jax.device_put(state, NamedSharding(on, P()))
+    x = np.asarray(rng.normal(size=(8 * rows, 4)), np.float32)
+    return state, jax.device_put(x, NamedSharding(on, P("e")))
+
+
+def stepped(body=inside):
+    return jax.shard_map(body, mesh=mesh(), in_specs=(P(), P("e")), out_specs=P(), check_vma=False)
+
+
+def wrapped(body=inside, **options):
+    options = {"pipeline": PIPELINE, "on_unsupported": "raise", "donate_argnums": 0} | options
+    return lancet_jax.jit(stepped(body), **options)
+
+
+def said(outcome):
+    """Return what is noted of the audit."""
+    return [note for note in outcome.notes if "audited" in note]
+
+
+def same(a, b, bound=2e-6):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_allclose(x, y, rtol=0, atol=bound * np.abs(x).max())
+
+
+@pytest.fixture
+def wrong(monkeypatch):
+    """Make the cut step add what it should subtract, for weights of shape [16, 4]."""
+    rewrite = driver.run_on_stablehlo
+
+    def wrongly(*args, **kwargs):
+        module, plans = rewrite(*args, **kwargs)
+        found = []
+
+        def visit(op):
+            if op.name == "stablehlo.subtract" and str(op.results[0].type) == "tensor<16x4xf32>":
+                found.append(op)
+            return ir.WalkResult.ADVANCE
+
+        module.ir.operation.walk(visit)
+        op = found[-1]
+        with module.ir.context, op.location, ir.InsertionPoint(op):
+            op.results[0].replace_all_uses_with(stablehlo.add(*op.operands))
+        op.erase()
+        return module, plans
+
+    monkeypatch.setattr(driver, "run_on_stablehlo", wrongly)
+    monkeypatch.setattr(audit, "_dropped", set())
+
+
+def test_a_first_call_is_audited_and_later_ones_are_not():
+    step, (state, x) = wrapped(), arguments()
+    expected, again = jax.jit(stepped())(state, x), jax.jit(stepped())(*arguments())
+    state, loss = step(state, x)
+    same(expected, (state, loss))
+    (outcome,) = step.outcomes
+    assert outcome.cuts
+    (note,) = said(outcome)
+    assert EQUAL.match(note).group(1) == "5"
+    same(jax.jit(stepped())(again[0], x), step(state, x))
+    assert said(step.outcomes[-1]) == [note]
+    assert len(step.outcomes) == 1
+
+
+def test_a_step_compiled_ahead_is_audited_when_it_is_called():
+    state, x = arguments()
+    compiled = wrapped().lower(state, x).compile()
+    assert said(compiled.outcome) == [audit.DUE]
+    assert audit.DUE in compiled.report().notes
+    state, _ = compiled(state, x)
+    (note,) = said(compiled.outcome)
+    assert EQUAL.match(note)
+    assert note in compiled.report().notes
+    compiled(state, x)
+
+
+def test_what_is_donated_is_gone_and_nothing_else():
+    step, (state, x) = wrapped(), arguments()
+    step(state, x)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state["w"]))
+    assert not x.is_deleted()
+    kept, x = arguments()
+    wrapped(donate_argnums=())(kept, x)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(kept["w"]))
+
+
+def test_every_shape_is_audited_once():
+    step = wrapped()
+    for rows in (16, 32, 16):
+        step(*arguments(rows))
+    assert [len(said(outcome)) for outcome in step.outcomes] == [1, 1]
+
+
+def test_a_wrong_cut_is_dropped_for_good(wrong):
+    expected = jax.jit(stepped())(*arguments())
+    step = wrapped()
+    with pytest.warns(AuditWarning, match=r"result\[0\]\['w'\]\['down'\]") as caught:
+        got = step(*arguments())
+    same(expected, got, 0)
+    (outcome,) = step.outcomes
+    assert not outcome.cuts
+    assert "left whole" in said(outcome)[0]
+    text = str(caught[0].message)
+    assert "1 of 5 outputs differ" in text
+    folder = Path(re.search(r"send in (\S+);", text).group(1))
+    check_folder(folder)
+    same(jax.jit(stepped())(expected[0], arguments()[1]), step(*got[:1], arguments()[1]), 0)
+    with pytest.raises(lancet_jax.LancetError, match="other numbers than uncut"):
+        wrapped().lower(*arguments()).compile()
+    other = wrapped(on_unsupported="ignore")
+    same(expected, other(*arguments()), 0)
+    assert not other.outcomes[-1].cuts
+
+
+def check_folder(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"step.mlir", "cut.mlir", "cut.hlo", "uncut.hlo", "plan-0.json", "plan-1.json",
+                     "versions.json", "outputs.txt"}  # fmt: skip
+    step, cut = ((folder / name).read_text() for name in ("step.mlir", "cut.mlir"))
+    assert cut.count("stablehlo.all_to_all") > step.count("stablehlo.all_to_all") > 0
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["jax"] == jax.__version__
+    assert versions["pipeline"] == PIPELINE
+    marked = [line for line in (folder / "outputs.txt").read_text().splitlines() if "WRONG" in line]
+    assert len(marked) == 1
+    assert marked[0].startswith("result[0]['w']['down']  (16, 4) float32")
+
+
+def test_a_wrong_cut_compiled_ahead_is_replaced(wrong):
+    state, x = arguments()
+    expected = jax.jit(stepped())(state, x)
+    compiled = wrapped().lower(state, x).compile()
+    before = compiled.as_text()
+    with pytest.warns(AuditWarning):
+        got = compiled(state, x)
+    same(expected, got, 0)
+    same(jax.jit(stepped())(expected[0], x), compiled(got[0], x), 0)
+    assert compiled.as_text().count("all-to-all(") < before.count("all-to-all(")
+    assert any("left whole" in note for note in compiled.report().notes)
+
+
+def test_no_audit_where_it_is_turned_off(wrong):
+    step = wrapped(audit=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = step(*arguments())
+    assert not said(step.outcomes[-1])
+    with pytest.raises(AssertionError):
+        same(jax.jit(stepped())(*arguments()), got)
+    with pytest.raises(OptionError, match="audit"):
+        wrapped(audit="always")
+
+
+def test_a_step_that_is_only_ordered_is_not_audited():
+    step = wrapped(pipeline="schedule-dw")
+    step(*arguments())
+    assert not said(step.outcomes[-1])
+
+
+def test_a_step_that_calls_back_runs_once_and_says_so():
+    calls = []
+
+    def body(state, x):
+        jax.debug.callback(lambda value: calls.append(float(value)), jnp.sum(x))
+        return inside(state, x)
+
+    step = wrapped(body)
+    step(*arguments())
+    jax.effects_barrier()
+    assert len(calls) == 8
+    assert said(step.outcomes[-1]) == [
+        "not audited: it calls back to the host, and is not run twice"
+    ]
+
+
+def test_projections_are_compared_where_there_is_no_room(monkeypatch):
+    monkeypatch.setattr(room.Room, "of", staticmethod(lambda *_: room.Room.ONE))
+    step = wrapped()
+    same(jax.jit(stepped())(*arguments()), step(*arguments()), 0)
+    (note,) = said(step.outcomes[-1])
+    assert EQUAL.match(note)
+    assert "by random projections" in note
+    assert step.outcomes[-1].cuts
+
+
+def test_projections_find_a_wrong_cut(monkeypatch, wrong):
+    monkeypatch.setattr(room.Room, "of", staticmethod(lambda *_: room.Room.ONE))
+    step = wrapped()
+    with pytest.warns(AuditWarning, match=r"result\[0\]\['w'\]\['down'\]"):
+        got = step(*arguments())
+    same(jax.jit(stepped())(*arguments()), got, 0)
+
+
+def test_no_audit_where_there_is_no_room_at_all(monkeypatch):
+    monkeypatch.setattr(room, "free_bytes", lambda _: 100.0)
+    step = wrapped()
+    same(jax.jit(stepped())(*arguments()), step(*arguments()))
+    assert said(step.outcomes[-1]) == ["not audited: the uncut results do not fit into memory"]
+
+
+def test_an_uncut_step_that_was_compiled_already_is_used(monkeypatch, wrong):
+    """On GPUs it has competed with the cut one."""
+    plain = jax.jit(stepped(), donate_argnums=0).lower(*arguments()).compile()
+
+    class Known(audit.Audit):
+        def due(self):
+            self.uncut = plain.runtime_executable()
+            return super().due()
+
+    monkeypatch.setattr(driver, "Audit", Known)
+    compiled = wrapped().lower(*arguments()).compile()
+    with pytest.warns(AuditWarning):
+        compiled(*arguments())
+    assert compiled.runtime_executable() is plain.runtime_executable()
+
+
+def test_static_arguments_and_methods():
+    class Model:
+        @functools.partial(lancet_jax.jit, pipeline=PIPELINE, static_argnums=(0, 3))
+        def train(self, state, x, twice):
+            state, loss = stepped()(state, x)
+            return stepped()(state, x) if twice else (state, loss)
+
+    model = Model()
+    for twice in (False, True):
+        got = model.train(*arguments(), twice)
+        expected = jax.jit(stepped())(*arguments())
+        expected = jax.jit(stepped())(expected[0], arguments()[1]) if twice else expected
+        same(expected, got)
+    assert [EQUAL.match(said(o)[0]) is not None for o in Model.train.outcomes] == [True, True]
