@@ -6,6 +6,8 @@ own passes run as ever.
 
 import jax
 
+pytest_plugins = ["tests.generator.tally"]
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)

@@ -1,0 +1,92 @@
+"""One MoE layer of a recipe: the tokens of a device, or of every group, to answers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+
+from tests.generator import parts
+from tests.generator.sizes import Size
+
+I32 = jnp.int32
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's code.
+
+    Attributes:
+        chosen: a name for every part.
+        size: how large it is.
+        count: experts in all.
+        peers: devices that share them.
+        there, back: exchanges of a table.
+        each: maps a function of weights and one device's tokens over all that are here.
+    """
+
+    chosen: Mapping[str, str]
+    size: Size
+    count: int
+    peers: int
+    there: Callable[[Any], Any]
+    back: Callable[[Any], Any]
+    each: Callable[..., Any] = lambda f: f
+
+    def part(self, name: str) -> Any:
+        return parts.PARTS[name][self.chosen[name]]
+
+    def __call__(self, p: Any, x: Any) -> tuple[Any, Any, Any]:
+        """Return answers like x `[..., T, D]`, the router's loss, and metrics."""
+        sent, memory = self.each(self._send)(p, x)
+        rows = self.there(sent)
+        answers = self.back(self._work(p, rows))
+        y, auxiliary, metrics = self.each(self._answer)(p, answers, memory)
+        return y, jnp.mean(auxiliary), metrics
+
+    def _send(self, p: Any, x: Any) -> Any:
+        size, count = self.size, self.count
+        scores = self.part("scores")(p, x)
+        chosen, weight = self.part("choices")(scores, size.choices)
+        rank = self.part("priority")(
+            partial(self.part("counter"), count=count), chosen, weight
+        ).astype(I32)
+        place = self.part("place")(chosen, rank, count, size.slots)
+        place = self.part("turn")(place)
+        if not self._is_distinct():
+            place = parts.collide(place)
+        rows = jnp.broadcast_to(x[:, None], (*chosen.shape, x.shape[-1]))
+        if self.chosen["weigh"] == "before":
+            rows = rows * weight[..., None].astype(rows.dtype)
+        sent = self.part("dispatch")(rows, place, count, size.slots)
+        return sent, (scores, chosen, weight, rank, place)
+
+    def _is_distinct(self) -> bool:
+        """Whether no two choices share a row, so that rows may be set, not added."""
+        from tests.generator.choices import COLLIDING
+        from tests.generator.counters import EXACT
+
+        return (
+            self.chosen["choices"] not in COLLIDING and self.chosen["counter"] in EXACT
+            and (self.chosen["priority"] != "choices_apart" or self.size.choices == 1)
+        )  # fmt: skip
+
+    def _work(self, p: Any, rows: Any) -> Any:
+        spot = self.chosen["spot"]
+
+        def at(name: str) -> Callable[[Any], Any]:
+            is_here = name == spot
+            return lambda h: self.part("mixer")(h, p, self.peers) if is_here else h
+
+        rows = at("arrival")(rows)
+        return at("answer")(self.part("experts")(p, rows, at("hidden")).astype(rows.dtype))
+
+    def _answer(self, p: Any, out: Any, memory: Any) -> Any:
+        scores, chosen, weight, rank, place = memory
+        share = jnp.ones_like(weight) if self.chosen["weigh"] == "before" else weight
+        y = self.part("combine")(out, place, share)
+        metrics = self.part("metrics")(scores, chosen, rank, place)
+        if not isinstance(place.extra, int):
+            metrics = metrics | {"extra": place.extra}
+        return y, self.part("auxiliary")(scores, chosen), metrics
