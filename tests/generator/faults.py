@@ -65,11 +65,11 @@ FAULTS = {
     ),
     "experts_as_features": Fault(
         f"{_TILED} mixer=experts_as_features", ("mixer=experts_as_features",),
-        _has(r"reshape .*tensor<16x2x12xf32>\) -> tensor<16x24xf32>"),
+        _has(r"reshape .*tensor<8x2x12xf32>\) -> tensor<8x24xf32>"),
     ),
     "mean_of_experts": Fault(
         f"{_TILED} mixer=mean_of_experts", ("mixer=mean_of_experts",),
-        _has(r"reduce.*across dimensions = \[0\] : \(tensor<2x16x12xf32>"),
+        _has(r"reduce.*across dimensions = \[0\] : \(tensor<2x8x12xf32>"),
     ),
     "back_over_turned_axes": Fault(
         f"{_TILED} mesh=ab22 back=back_over_turned_axes", ("back=back_over_turned_axes",), _peers,
