@@ -1,5 +1,6 @@
 """Reads whatever module file people have: StableHLO or HLO, text or bytes, one of a folder."""
 
+import re
 from pathlib import Path
 
 from hlo_passes.errors import InputError, LancetError
@@ -10,6 +11,7 @@ from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.ir.wire import LENGTH, fields
 
+_IS_HLO = re.compile(r"^[ \t]*HloModule\b", re.MULTILINE)
 _BYTECODE = b"ML\xefR"
 _PORTABLE = b"StableHLO_v"
 _REMEDY = "pass StableHLO text or bytecode, HLO text or .hlo.pb as XLA dumps it, or its dump folder"
@@ -18,7 +20,7 @@ _REMEDY = "pass StableHLO text or bytecode, HLO text or .hlo.pb as XLA dumps it,
 def load(path: str | Path) -> Module | ScheduledModule:
     """Read a module.
 
-    Bytes are parsed in a child process first, as native parsers may die of damaged ones.
+    What native parsers read they read in a child process first, as they may die of it.
 
     Args:
         path: StableHLO text, MLIR bytecode or portable artifact; a serialized `jax.export`
@@ -56,21 +58,54 @@ def _parse(data: bytes, where: str) -> Module | ScheduledModule:
     if not data.strip():
         raise InputError(where, "the file is empty", _REMEDY)
     if data.startswith(_BYTECODE):
-        return _from_bytecode(data, where)
+        return _from_mlir(data, where)
     if (inner := _exported(data)) is not None:
-        return _from_bytecode(inner, where)
+        return _from_mlir(inner, where)
     try:
         text = data.decode()
     except UnicodeDecodeError:
         return _from_proto(data, where)
-    if text.lstrip().startswith("HloModule") or "\nHloModule " in text[:10_000]:
-        return ScheduledModule(text, path=where)
+    if _IS_HLO.search(text, 0, 10_000):
+        return _from_text(text, where)
     if any(word in text for word in ("module", "func.func", "stablehlo")):
-        return Module.parse(text, where)
+        return _from_mlir(data, where)
     raise InputError(where, "neither StableHLO nor HLO", _REMEDY)
 
 
-def _from_bytecode(data: bytes, where: str) -> Module:
+def _from_text(text: str, where: str) -> ScheduledModule:
+    """Take HLO text: as it stands if it is in XLA's form, else as jaxlib prints it.
+
+    What XLA prints has names that are unique in the module. jaxlib's parser refuses some of what
+    XLA itself prints, so that its refusal of a text that is otherwise plain counts for nothing.
+
+    Raises:
+        InputError: if a line is not understood and jaxlib's parser refuses the text as well.
+    """
+    module = ScheduledModule(text, path=where)
+    complaint = None
+    try:
+        if module.parsed.is_named_uniquely:
+            return module
+    except InputError as error:
+        complaint = error
+    try:
+        other = parsed_apart(text.encode(), "text", where).decode()
+    except InputError as error:
+        if complaint is None:
+            return module
+        raise InputError(complaint.where, f"{complaint.what} ({error.what})", complaint.remedy) \
+            from None  # fmt: skip
+    module = ScheduledModule(other, path=where)
+    try:
+        assert module.parsed
+    except InputError as error:
+        if complaint is not None and complaint.what == error.what:
+            raise complaint from None
+        raise InputError(where, f"as jaxlib prints it, {error.what}", error.remedy) from None
+    return module
+
+
+def _from_mlir(data: bytes, where: str) -> Module:
     parsed_apart(data, "mlir", where)
     return Module.parse(data, where)
 
@@ -97,4 +132,4 @@ def _from_proto(data: bytes, where: str) -> ScheduledModule:
     inner = next((v for number, v in top if number == 1 and isinstance(v, bytes)), b"")
     is_wrapped = b"\x00" in inner[:4096] or len(inner) > len(data) // 2
     proto = inner if is_wrapped else data
-    return ScheduledModule(parsed_apart(proto, "hlo", where), proto, where)
+    return ScheduledModule(parsed_apart(proto, "hlo", where).decode(), proto, where)

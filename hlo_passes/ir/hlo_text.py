@@ -1,31 +1,45 @@
-"""Reads HLO text of any pass stage, of XLA old and new, without asking XLA.
+"""Reads HLO text as XLA prints it, of any pass stage, of XLA old and new, without asking XLA.
 
 jaxlib's own parser refuses some of what XLA prints (a collective-start with operand aliasing), and
-tells nothing of metadata. The printed form is regular enough to be read line by line.
+tells nothing of metadata. The printed form is regular enough to be read line by line. A line is
+understood to its end or it is an error: `dumps.load` has jaxlib print such a text in this form.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 
 from hlo_passes.errors import InputError
-from hlo_passes.ir.types import TensorType, from_hlo_dtype
+from hlo_passes.ir.hlo_syntax import (
+    UnboundedError,
+    balanced,
+    check_tail,
+    close,
+    is_outside,
+    leaves_of,
+    operands_of,
+    shape_at_start,
+)
+from hlo_passes.ir.types import TensorType
 
-_INSTRUCTION = re.compile(r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>.*)$")
-_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\s*->.*)?\{\s*$")
-_SHAPE = re.compile(r"(\w+)\[([\d,\s<=?]*)\](?:\{[^{}]*\})?")
+_INSTRUCTION = re.compile(r"^\s*(?P<root>ROOT )?%?(?P<name>[\w.\-]+)\s*=\s*(?P<rest>.*)$")
+_COMPUTATION = re.compile(r"^\s*(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\s*->.*)?\{$")
+_END = re.compile(r'^\s*\}(?:, execution_thread="[^"]*")?$')
+_HEADER = re.compile(r"^[ \t]*HloModule (?P<name>[\w.\-]+)(?:,.*)?$", re.MULTILINE)
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _TARGET = re.compile(r'custom_call_target="((?:[^"\\]|\\.)*)"')
-_OPERAND = re.compile(r"%([\w.\-]+)(?:#(\d+))?")
 _NAME = re.compile(r"[\w.\-]+")
 _NAME_OF_ATTRIBUTE = re.compile(r"([a-z][\w.\-]*)=")
+_CALLS = re.compile(r"\b(?:calls|body)=%?([\w.\-]+)")
+"""What runs as a part of the step, where reducers and conditions hardly take time."""
+_LITERALS = ("constant", "parameter", "iota")
+_TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
+_AGAIN = "write it as XLA prints it, or dump it again"
+_BOUND = "give every dimension a size, or a bound as in f32[<=128]"
 _SECOND_HALF = "device_ids="
 """Goes on with the replica groups before it, behind a comma."""
-_COMMENT = re.compile(r"/\*.*?\*/")
-_BRACKETS = {"(": re.compile(r"[()]"), "{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}
-_FRAME = re.compile(r"^(\d+) \{(.*)\}$")
-_NAMED = re.compile(r'^(\d+) "(.*)"$')
+_FRAME = re.compile(r"^\s*(\d+) \{((?:\w+=\d+ ?)*)\}$")
+_NAMED = re.compile(r'^\s*(\d+) "(.*)"$')
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +76,10 @@ class Instruction:
         """Return the value of `name=...` as printed, or "" where it has none."""
         if name not in self.attributes:
             return ""
-        match = re.search(rf"(?:^|[,\s]){re.escape(name)}=", self.attributes)
-        return _balanced(self.attributes, match.end()) if match else ""
+        for match in re.finditer(rf"(?:^|[,\s]){re.escape(name)}=", self.attributes):
+            if is_outside(self.attributes, match.start()):
+                return balanced(self.attributes, match.end())
+        return ""
 
     def called(self, *names: str) -> tuple[str, ...]:
         """Return the computations that the attributes `names` refer to."""
@@ -113,6 +129,12 @@ class HloText:
         counts = re.findall(r"(?:num_partitions|replica_count)=(\d+)", self.header)
         return max([int(c) for c in counts], default=1)
 
+    @property
+    def is_named_uniquely(self) -> bool:
+        """Whether no two computations use the same name for an instruction."""
+        names = [i.name for c in self.computations.values() for i in c.instructions]
+        return len(set(names)) == len(names)
+
     def source_of(self, instruction: Instruction) -> str:
         """Return `file:line` of the user's code that an instruction comes from, or ""."""
         text = instruction.attributes
@@ -144,32 +166,41 @@ def read_hlo(text: str, path: str = "<text>") -> HloText:
         path: where it came from, for messages.
 
     Raises:
-        InputError: if it is no HLO, ends early, defines a value twice, or reads one that
-            nothing defines.
+        InputError: if it is no HLO, has a line that is not understood, ends early, defines a value
+            twice, or reads or calls what nothing defines.
     """
-    start = text.find("HloModule ")
-    if start < 0:
+    start = _HEADER.search(text)
+    if start is None:
         raise InputError(path, "no HloModule line", "pass HLO text as XLA prints or dumps it")
-    header = text[start : text.find("\n", start) if "\n" in text[start:] else len(text)]
-    name = re.split(r"[,\s]", header[len("HloModule ") :], maxsplit=1)[0]
-    module = HloText(name, header, {}, {}, {}, {})
+    module = HloText(start["name"], start[0].strip(), {}, {}, {}, {})
     current: Computation | None = None
     table = ""
-    for number, line in enumerate(text[start:].split("\n"), 1 + text[:start].count("\n")):
-        if current is not None:
-            if line.startswith("}"):
-                current = None
-            elif match := _INSTRUCTION.match(line):
-                current.instructions.append(_instruction(match, number, path))
-        elif match := _COMPUTATION.match(line):
-            current = Computation(match["name"], bool(match["entry"]))
-            module.computations[current.name] = current
-        elif line in ("FileNames", "FileLocations", "StackFrames", "FunctionNames"):
-            table = line
-        elif table:
-            _read_table(module, table, line)
-    _check(module, current, path, text.count("\n") + 1)
+    first = text.count("\n", 0, start.start()) + 1
+    lines = text[start.end() :].split("\n")
+    for number, line in enumerate(map(str.rstrip, lines), first):
+        if match := _INSTRUCTION.match(line) if current is not None else None:
+            current.instructions.append(_instruction(match, number, path))
+        elif current is not None and _END.match(line):
+            current = None
+        elif not line or line.lstrip().startswith("//"):
+            continue
+        elif current is None and (match := _COMPUTATION.match(line)):
+            current = _computation(module, match, f"{path}:{number}")
+        elif current is None and line.strip() in _TABLES:
+            table = line.strip()
+        elif current is not None or not (table and _read_table(module, table, line)):
+            raise InputError(f"{path}:{number}", f"not understood: {line.strip()[:60]}", _AGAIN)
+    _check(module, current, path, first + len(lines) - 1)
     return module
+
+
+def _computation(module: HloText, match: re.Match[str], where: str) -> Computation:
+    """Begin a computation."""
+    name = match["name"]
+    if name in module.computations:
+        raise InputError(where, f"computation {name} is defined a second time", _AGAIN)
+    module.computations[name] = Computation(name, bool(match["entry"]))
+    return module.computations[name]
 
 
 def _check(module: HloText, open_one: Computation | None, path: str, lines: int) -> None:
@@ -180,50 +211,79 @@ def _check(module: HloText, open_one: Computation | None, path: str, lines: int)
             f"the text ends inside computation {open_one.name}",
             "the dump is truncated: write it again",
         )
-    if not any(c.is_entry for c in module.computations.values()):
-        raise InputError(path, "the module has no ENTRY computation", "write the dump again")
+    entries = sum(c.is_entry for c in module.computations.values())
+    if entries != 1:
+        what = "no ENTRY computation" if not entries else f"{entries} ENTRY computations"
+        raise InputError(path, f"the module has {what}", "write the dump again")
     for computation in module.computations.values():
-        known: set[str] = set()
-        for instruction in computation.instructions:
-            for operand in instruction.operands:
-                if operand not in known:
-                    raise InputError(
-                        f"{path}:{instruction.line}",
-                        f"{instruction.name} reads {operand}, which no line before it defines",
-                        "the module is malformed or cyclic: dump it again from XLA",
-                    )
-            if instruction.name in known:
+        _check_computation(module, computation, path)
+
+
+def _check_computation(module: HloText, computation: Computation, path: str) -> None:
+    """Raise if it is empty or ambiguous, or reads or calls what is not there; find its root."""
+    instructions = computation.instructions
+    roots = sum(i.is_root for i in instructions)
+    if not instructions or roots > 1:
+        what = f"{roots} ROOT instructions" if instructions else "no instruction"
+        raise InputError(path, f"computation {computation.name} has {what}", _AGAIN)
+    if not roots:
+        instructions[-1] = replace(instructions[-1], is_root=True)
+    known: set[str] = set()
+    for instruction in instructions:
+        where = f"{path}:{instruction.line}"
+        for operand in instruction.operands:
+            if operand not in known:
                 raise InputError(
-                    f"{path}:{instruction.line}",
-                    f"{instruction.name} is defined a second time in {computation.name}",
-                    "the module is malformed: dump it again from XLA",
+                    where,
+                    f"{instruction.name} reads {operand}, which no line before it defines",
+                    "the module is malformed or cyclic: dump it again from XLA",
                 )
-            known.add(instruction.name)
+        if instruction.name in known:
+            raise InputError(
+                where,
+                f"{instruction.name} is defined a second time in {computation.name}",
+                "the module is malformed: dump it again from XLA",
+            )
+        named = instruction.called("to_apply") if instruction.opcode == "call" else ()
+        for called in (*named, *_CALLS.findall(instruction.attributes)):
+            if called not in module.computations:
+                raise InputError(
+                    where, f"{instruction.name} calls {called}, which is not there", _AGAIN
+                )
+        known.add(instruction.name)
 
 
 def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
     """Read what stands right of an instruction's name."""
     rest = match["rest"]
-    shape = _balanced(rest, 0) if rest.startswith("(") else _first_shape(rest)
-    opcode = _OPCODE.match(rest, len(shape)) if shape else None
-    if opcode is None:
-        where = f"{path}:{line}"
-        raise InputError(where, f"cannot read instruction {match['name']}", "dump it again")
-    end = rest.find(")", opcode.end())
-    if "(" in rest[opcode.end() : end] or end < 0:
-        end = _close(rest, opcode.end() - 1)
-    inside = rest[opcode.end() : end]
-    literal = opcode[1] in ("constant", "parameter", "iota")
-    picks = [int(k) if k else -1 for _, k in _OPERAND.findall(inside)] if "#" in inside else ()
+    try:
+        shape = shape_at_start(rest)
+        opcode = _OPCODE.match(rest, len(shape)) if shape else None
+        if opcode is None:
+            raise ValueError("no shape and opcode behind its name")
+        end = rest.find(")", opcode.end())
+        if "(" in rest[opcode.end() : end] or end < 0:
+            end = close(rest, opcode.end() - 1)
+        inside, tail = rest[opcode.end() : end], rest[end + 1 :]
+        literal = opcode[1] in _LITERALS
+        operands, picks = ((), ()) if literal else operands_of(inside)
+        leaves = leaves_of(shape)
+        if end == len(rest):
+            raise ValueError("its operands do not end in its line")
+        check_tail(tail)
+    except ValueError as error:
+        what = f"cannot read instruction {match['name']}: {error}"
+        remedy = _BOUND if isinstance(error, UnboundedError) else _AGAIN
+        raise InputError(f"{path}:{line}", what, remedy) from None
     return Instruction(
         name=match["name"],
         opcode=opcode[1],
-        leaves=_leaves(shape),
-        operands=() if literal else tuple(_operands(inside)),
-        attributes=(inside if literal else "") + rest[end + 1 :],
+        leaves=leaves,
+        operands=operands,
+        attributes=(inside if literal else "") + tail,
         line=line,
         is_root=bool(match["root"]),
-        picks=() if literal else tuple(picks),
+        picks=picks,
     )
 
 
@@ -247,74 +307,19 @@ def attributes_of(instruction: Instruction) -> Iterator[tuple[str, str]]:
             yield (match[1], part[match.end() :]) if match else ("", part)
 
 
-def _first_shape(text: str) -> str:
-    match = _SHAPE.match(text)
-    return match[0] if match else ""
-
-
-@lru_cache(maxsize=4096)
-def _leaves(shape: str) -> tuple[TensorType, ...]:
-    """Read every tensor of a shape; a dynamic dimension counts at its bound."""
-    return tuple(
-        TensorType(
-            tuple(int(d.strip("<= ") or 0) for d in dims.split(",") if d.strip()),
-            from_hlo_dtype(dtype),
-        )
-        for dtype, dims in _SHAPE.findall(_COMMENT.sub("", shape))
-    )
-
-
-def _operands(inside: str) -> Iterator[str]:
-    """Yield operand names, with or without percent signs and shapes before them."""
-    if "%" in inside:
-        yield from (name for name, _ in _OPERAND.findall(inside))
-        return
-    depth, word = 0, ""
-    for char in _COMMENT.sub("", inside) + ",":
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
-            if word.strip():
-                yield word.split()[-1]
-            word = ""
-        else:
-            word += char
-
-
-def _close(text: str, start: int) -> int:
-    """Return the index of the bracket that closes the one at `start`; the end if none does."""
-    depth, opened = 0, text[start]
-    for match in _BRACKETS[opened].finditer(text, start):
-        depth += 1 if match[0] == opened else -1
-        if depth == 0:
-            return match.start()
-    return len(text)
-
-
-def _balanced(text: str, start: int) -> str:
-    """Return the bracketed, quoted or plain word at `start`, what follows a `]` included."""
-    if start >= len(text):
-        return ""
-    if text[start] == '"':
-        return text[start + 1 : text.find('"', start + 1)]
-    if text[start] in "({":
-        return text[start : _close(text, start) + 1]
-    end = start
-    while end < len(text) and text[end] not in ", ":
-        if text[end] in "[{(":
-            end = _close(text, end)
-        end += 1
-    return text[start:end]
-
-
-def _read_table(module: HloText, table: str, line: str) -> None:
-    """Take one line of a stack-frame table."""
+def _read_table(module: HloText, table: str, line: str) -> bool:
+    """Take one line of a stack-frame table; return whether it is one."""
     if match := _NAMED.match(line):
         if table == "FileNames":
             module.files[int(match[1])] = match[2]
-    elif match := _FRAME.match(line):
-        fields = dict(item.split("=") for item in match[2].split())
-        if table == "FileLocations":
-            place = (int(fields["file_name_id"]), int(fields["line"]))
-            module.locations[int(match[1])] = place
-        elif table == "StackFrames":
-            module.frames[int(match[1])] = int(fields["file_location_id"])
+        return table in _TABLES[:2]
+    match = _FRAME.match(line)
+    fields = dict(item.split("=") for item in match[2].split()) if match else {}
+    if match and table == "FileLocations" and {"file_name_id", "line"} <= fields.keys():
+        place = (int(fields["file_name_id"]), int(fields["line"]))
+        module.locations[int(match[1])] = place
+    elif match and table == "StackFrames" and "file_location_id" in fields:
+        module.frames[int(match[1])] = int(fields["file_location_id"])
+    else:
+        return False
+    return True

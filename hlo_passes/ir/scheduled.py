@@ -23,6 +23,7 @@ _COMPUTATIONS, _SCHEDULE = 3, 7
 _METADATA = re.compile(r', metadata=\{(?:[^{}"]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*\}')
 _TABLES = re.compile(r'^\d+ ["{].*\n', re.MULTILINE)
 """Lines of the tables of file names, functions and stack frames."""
+_SYNTAX = re.compile(r"was parsing (\d+):\d+: error: (.*)")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,25 @@ class ScheduledModule:
         text = _reorder_text(self.text, self.parsed, orders)
         proto = self.proto and _reorder_proto(self.proto, self.parsed, orders)
         return ScheduledModule(text, proto, self.path, self.devices, self.opaque)
+
+
+def printed(text: str, path: str = "<text>") -> str:
+    """Return HLO text as jaxlib prints it after its own parser has read it, constants in full.
+
+    Names that several computations use are made different, as XLA does before it compiles.
+
+    Raises:
+        InputError: if the parser refuses it. It may also end the process: see `guard`.
+    """
+    options = _hlo.HloPrintOptions()
+    options.print_large_constants = True
+    try:
+        return _hlo.hlo_module_from_text(text).to_string(options)
+    except Exception as error:
+        found = _SYNTAX.search(str(error))
+        where = f"{path}:{found[1]}" if found else path
+        what = found[2] if found else str(error).splitlines()[0]
+        raise InputError(where, f"jaxlib's parser: {what}", "write the module again") from None
 
 
 def _reorder_text(text: str, parsed: HloText, orders: Mapping[str, Sequence[int]]) -> str:

@@ -5,18 +5,24 @@ StableHLO writes `tensor<8x16xi32>`, HLO writes `s32[8,16]{1,0}`. Everything abo
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 _BITS = {
     "i1": 8, "i2": 2, "i4": 4, "i8": 8, "i16": 16, "i32": 32, "i64": 64,
-    "ui2": 2, "ui4": 4, "ui8": 8, "ui16": 16, "ui32": 32, "ui64": 64,
+    "ui1": 1, "ui2": 2, "ui4": 4, "ui8": 8, "ui16": 16, "ui32": 32, "ui64": 64,
     "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128,
-    "token": 0,
+    "token": 0, "opaque": 0,
 }  # fmt: skip
 """Bits per element in memory; a boolean takes a byte."""
 
 _COMPLEX = {"complex<f32>": "c64", "complex<f64>": "c128"}
 _HLO_TO_MLIR = {"pred": "i1", "s": "i", "u": "ui"}
+
+
+_HLO_DTYPE = re.compile(
+    r"pred|[su](?:1|2|4|8|16|32|64)|bf16|f(?:16|32|64)|f[468]e\dm\d\w*|c64|c128|token|opaque"
+)
 
 
 def element_bits(dtype: str) -> int:
@@ -46,6 +52,11 @@ def from_hlo_dtype(dtype: str) -> str:
 def from_mlir_dtype(dtype: str) -> str:
     """Translate MLIR's element name: `complex<f32>` is `c64`, as in HLO."""
     return _COMPLEX.get(dtype, dtype)
+
+
+def is_hlo_dtype(dtype: str) -> bool:
+    """Whether HLO has an element type of that name."""
+    return bool(_HLO_DTYPE.fullmatch(dtype))
 
 
 @dataclass(frozen=True, slots=True)
