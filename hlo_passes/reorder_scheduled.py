@@ -22,17 +22,15 @@ Limits
     XLA must hand out the scheduled module: jax 0.12 on CUDA and CPU.
 """
 
-from dataclasses import dataclass, field
-from dataclasses import replace as replace_fields
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
-
-from msgspec.structs import replace
 
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.bound import exposed_bound
+from hlo_passes.plan.decision import Decision
 from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.schedule_dw import ScheduleDw, plan_of
@@ -57,38 +55,7 @@ class ReorderScheduled(Pass):
 
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's ops and of every loop and branch inside it."""
-        orders: dict[str, tuple[int, ...]] = {}
-        strategies: dict[str, str] = {}
-        bounds: dict[str, float] = {}
-        simulator = Simulator(graph, context.costs)
-        spare = _spare(simulator, context)
-        for computation in reversed({g.name: g for g, _ in graph.walk()}.values()):
-            simulator = Simulator(computation, context.costs, orders)
-            problem = simulator.problem
-            stock_bytes = problem.buffers.peak(range(problem.size))
-            if computation is graph:
-                problem = replace_fields(problem, uncut_bytes=context.uncut_bytes)
-            if spare is not None:
-                room = stock_bytes + (spare if computation is graph else max(spare, 0))
-                problem = replace_fields(problem, room=room)
-            problem = self.schedule.limited(problem, computation)
-            strategy, order = self.schedule.choose(problem, context.costs.contention)
-            strategies[computation.name] = strategy
-            bounds[computation.name] = float(exposed_bound(simulator.problem))
-            if order is not None:
-                orders[computation.name] = order
-                if spare is not None:  # as if all loops were at their peak at once
-                    spare -= max(problem.buffers.peak(order) - stock_bytes, 0)
-        stock = simulator if len(strategies) == 1 else Simulator(graph, context.costs)
-        plan = plan_of(graph, stock.timeline(), simulator.timeline(orders.get(graph.name)))
-        return replace(
-            plan,
-            module=context.fingerprint,
-            passes=(self.spec,),
-            strategy=_winner(strategies, graph.name),
-            orders=orders,
-            bound_us=round(sum(bounds[g.name] * trips for g, trips in graph.walk()), 3),
-        )
+        return plan_of(self.schedule, _decide, graph, context)
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
         """Return the module with the planned schedule.
@@ -110,12 +77,36 @@ def at_post_scheduler(step: Pass) -> Pass:
     return ReorderScheduled(step) if isinstance(step, ScheduleDw) else step
 
 
-def _spare(simulator: Simulator, context: Context) -> int | None:
+def _decide(schedule: ScheduleDw, graph: Graph, context: Context) -> Decision:
+    """Order the graph and every loop and branch inside it."""
+    orders: dict[str, tuple[int, ...]] = {}
+    made = Decision(graph, {}, orders, {}, {}, {})
+    spare = _spare(graph, context)
+    for computation in reversed({g.name: g for g, _ in graph.walk()}.values()):
+        name, is_entry = computation.name, computation is graph
+        simulator = made.simulators[name] = Simulator(computation, context.costs, orders)
+        problem = simulator.problem
+        stock_bytes = problem.buffers.peak(range(problem.size))
+        if is_entry:
+            problem = replace(problem, uncut_bytes=context.uncut_bytes)
+        if spare is not None:
+            problem = replace(problem, room=stock_bytes + (spare if is_entry else max(spare, 0)))
+        held = schedule.held(problem, computation)
+        if held is not None:
+            made.held[name], problem = held, held.problem
+        strategy, order = schedule.choose(problem, context.costs.contention)
+        made.strategies[name] = strategy
+        made.bounds[name] = float(exposed_bound(simulator.problem))
+        if order is not None:
+            orders[name] = order
+            if spare is not None:  # as if all loops were at their peak at once
+                spare -= max(problem.buffers.peak(order) - stock_bytes, 0)
+    return made
+
+
+def _spare(graph: Graph, context: Context) -> int | None:
     """Return the bytes by which temporaries may grow; below 0 if the old order does not fit."""
-    room, problem = context.room(simulator.graph), simulator.problem
-    return None if room is None else room - problem.buffers.peak(range(problem.size))
-
-
-def _winner(strategies: dict[str, str], entry: str) -> str:
-    """Name the strategy of the entry, or of a loop if only loops were re-ordered."""
-    return next((s for s in (strategies[entry], *strategies.values()) if s != "stock"), "stock")
+    room = context.room(graph)
+    if room is None:
+        return None
+    return room - Simulator(graph, context.costs).problem.buffers.peak(range(len(graph.ops)))

@@ -23,22 +23,21 @@ Limits
     An exchange of the forward pass has nothing independent beside it: only splitting helps there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
-from itertools import pairwise
 from typing import ClassVar, Literal
-
-from msgspec.structs import replace
 
 from hlo_passes.analysis.roles import before_loss
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.bound import exposed_bound
+from hlo_passes.plan.decision import Decision, refusals_of
 from hlo_passes.plan.greedy import greedy_order
 from hlo_passes.plan.list_schedule import list_order
-from hlo_passes.plan.plan import Move, Plan, Refusal
+from hlo_passes.plan.plan import Move, Plan
 from hlo_passes.plan.problem import Problem
+from hlo_passes.plan.reasons import Held
 from hlo_passes.plan.simulate import Simulator, execute
 from hlo_passes.plan.streams import uncrossed
 from hlo_passes.plan.timeline import Timeline, prediction_of
@@ -73,21 +72,7 @@ class ScheduleDw(Pass):
 
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's own ops; loops inside it keep theirs."""
-        simulator = Simulator(graph, context.costs)
-        problem = replace_fields(
-            simulator.problem, room=context.room(graph), uncut_bytes=context.uncut_bytes
-        )
-        problem = self.limited(problem, graph)
-        strategy, order = self.choose(problem, context.costs.contention)
-        plan = plan_of(graph, simulator.timeline(), simulator.timeline(order))
-        return replace(
-            plan,
-            module=context.fingerprint,
-            passes=(self.spec,),
-            strategy=strategy,
-            orders={graph.name: order} if order is not None else {},
-            bound_us=round(float(exposed_bound(simulator.problem)), 3),
-        )
+        return plan_of(self, _decide, graph, context)
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
         """Put the module's ops in the planned order.
@@ -100,13 +85,13 @@ class ScheduleDw(Pass):
             return PassResult(module, False)
         return PassResult(module.reordered(plan.orders), True)
 
-    def limited(self, problem: Problem, graph: Graph) -> Problem:
-        """Return the problem in which nothing moves that may not; see `moves`."""
+    def held(self, problem: Problem, graph: Graph) -> Held | None:
+        """Return the problem in which nothing moves that may not; None if all may. See `moves`."""
         if self.moves == "all":
-            return problem
+            return None
         free = before_loss(graph)
         still = [op.id for op in graph.ops if op.id not in free]
-        return replace_fields(problem, preds=_in_a_row(problem.preds, still))
+        return Held(problem.in_a_row(still), "moves=forward")
 
     def limit(self, stock_bytes: int, room: int | None = None, uncut_bytes: int = 0) -> int:
         """Return the temporary memory that a new order may need, in bytes.
@@ -143,15 +128,6 @@ class ScheduleDw(Pass):
         return (best, None) if best == "stock" else (best, tuple(candidates[best]))
 
 
-def _in_a_row(preds: Sequence[tuple[int, ...]], ops: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Let each of some ops wait for the one before it."""
-    chain = dict(pairwise(reversed(ops)))
-    return tuple(
-        tuple(sorted({*before, chain[op]})) if op in chain else before
-        for op, before in enumerate(preds)
-    )
-
-
 def _shortest(
     problem: Problem, candidates: Mapping[str, Sequence[int]], limit: int, contention: float
 ) -> str:
@@ -170,16 +146,60 @@ def _shortest(
     return min(fit, key=lambda name: length[name])
 
 
-def plan_of(graph: Graph, before: Timeline, after: Timeline) -> Plan:
-    """Put what an order does to a graph into words and figures; who made it is for the caller."""
+def plan_of(
+    schedule: ScheduleDw,
+    decide: Callable[[ScheduleDw, Graph, Context], Decision],
+    graph: Graph,
+    context: Context,
+) -> Plan:
+    """Decide on an order, and put what it does, and what it does not, into words and figures.
+
+    Args:
+        schedule: the options of the decision.
+        decide: makes it.
+        graph, context: as in `Pass.plan`.
+    """
+
+    def again(slack: float, lift: int) -> Decision:
+        limit = context.memory_limit
+        lifted = replace_fields(context, memory_limit=None if limit is None else limit + lift)
+        return decide(replace_fields(schedule, memory_slack=slack), graph, lifted)
+
+    made = decide(schedule, graph, context)
+    before, after = Simulator(graph, context.costs).timeline(), made.timeline
+    entry = made.strategies[graph.name]
     return Plan(
-        module="",
+        module=context.fingerprint,
         target=before.target,
+        passes=(schedule.spec,),
+        strategy=next((s for s in (entry, *made.strategies.values()) if s != "stock"), "stock"),
+        orders=dict(made.orders),
         moves=_moves(before, after),
-        refusals=_refusals(graph, after),
+        refusals=refusals_of(made, again, slack=schedule.memory_slack, room=context.room(graph)),
         before=prediction_of(before),
         after=prediction_of(after),
+        bound_us=round(made.bound_us, 3),
     )
+
+
+def _decide(schedule: ScheduleDw, graph: Graph, context: Context) -> Decision:
+    """Order the graph's own ops."""
+    orders: dict[str, tuple[int, ...]] = {}
+    simulators = {g.name: Simulator(g, context.costs, orders) for g, _ in graph.walk()}
+    simulator = simulators[graph.name]
+    problem = replace_fields(
+        simulator.problem, room=context.room(graph), uncut_bytes=context.uncut_bytes
+    )
+    why = "what is inside a loop or call is ordered after XLA's scheduler"
+    held = {name: Held(inside.problem.in_a_row(), why) for name, inside in simulators.items()}
+    del held[graph.name]
+    if (own := schedule.held(problem, graph)) is not None:
+        held[graph.name] = own
+    strategy, order = schedule.choose(own.problem if own else problem, context.costs.contention)
+    if order is not None:
+        orders[graph.name] = order
+    bounds = {graph.name: float(exposed_bound(simulator.problem))}
+    return Decision(graph, simulators, orders, {graph.name: strategy}, bounds, held)
 
 
 def _moves(before: Timeline, after: Timeline) -> tuple[Move, ...]:
@@ -197,30 +217,3 @@ def _moves(before: Timeline, after: Timeline) -> tuple[Move, ...]:
         for filler in window.fillers
         if filler not in old.get(window.op, set())
     )
-
-
-def _refusals(graph: Graph, after: Timeline) -> tuple[Refusal, ...]:
-    """Say why exchanges stay exposed."""
-    if not after.windows:
-        return (
-            Refusal(
-                op=graph.name,
-                reason="no exchange between devices: there is nothing to hide",
-            ),
-        )
-    ops = {op.key: op for inside, _ in graph.walk() for op in inside.ops}
-    return tuple(
-        Refusal(
-            op=w.key,
-            reason=ops[w.key].why_blocking or _why_exposed(w.exposed_us, w.us),
-            source=ops[w.key].source,
-        )
-        for w in after.windows
-        if w.exposed_us > 0.01 * w.us
-    )
-
-
-def _why_exposed(exposed_us: float, us: float) -> str:
-    if exposed_us > 0.99 * us:
-        return "exposed: all other work needs the exchange or feeds it; only splitting would help"
-    return "partly exposed: there is not enough independent work to fill its window"

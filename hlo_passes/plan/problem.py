@@ -1,9 +1,10 @@
 """A graph reduced to what scheduling needs: lanes, durations, precedence, memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
+from itertools import pairwise
 
 from hlo_passes.analysis.liveness import Buffers, buffers_of
 from hlo_passes.cost.model import CostModel, Source
@@ -105,6 +106,15 @@ class Problem:
         own = self.streams.of.get(op, 0)
         for stream in range(len(ends)) if own < 0 else (own,):
             ends[stream] = until
+
+    def in_a_row(self, ops: Sequence[int] | None = None) -> "Problem":
+        """Return the problem in which each of some ops, or of all, waits for the one before it."""
+        chain = dict(pairwise(reversed(range(self.size) if ops is None else ops)))
+        preds = tuple(
+            tuple(sorted({*before, chain[op]})) if op in chain else before
+            for op, before in enumerate(self.preds)
+        )
+        return replace(self, preds=preds)
 
     def is_order(self, order: Sequence[int]) -> bool:
         """Whether `order` names every op once and keeps every precedence."""
