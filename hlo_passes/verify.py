@@ -65,8 +65,8 @@ def exchange_order(graph: Graph, order: Sequence[int] | None = None) -> tuple[st
     issued: list[str] = []
     for op in order if order is not None else range(len(graph.ops)):
         exchange = graph.ops[op].collective
-        if exchange is not None:
-            issued.append(f"{exchange.kind}{exchange.groups}:{exchange.bytes}")
+        for part in exchange.parts if exchange is not None else ():
+            issued.append(f"{part.kind}{part.groups}:{part.bytes}")
         for inner in graph.ops[op].inner:
             issued.extend(exchange_order(inner))
     return tuple(issued)

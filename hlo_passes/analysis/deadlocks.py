@@ -13,6 +13,7 @@ they come to all exchanges in one order, and none waits for ever, unless
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from hlo_passes.analysis.replicas import Labels, Replicas, is_same
@@ -49,7 +50,7 @@ def deadlocks(
         op.condition for inside in everything for op in inside.ops if op.condition is not None
     ]
     named = [g for inside in everything for op in inside.ops if op.collective
-             for g in op.collective.groups]  # fmt: skip
+             for e in op.collective.parts for g in e.groups]  # fmt: skip
     spread = [len(labels) for inside in everything for labels in inside.spread]
     devices = max([graph.devices, *spread, *(1 + max(row) for row in named if row)])
     controls = [
@@ -68,9 +69,12 @@ def deadlocks(
 
 
 def issued_in(op: Op) -> Iterator[Op]:
-    """Yield an op if it is an exchange, and the exchanges inside it, in order."""
-    if op.collective is not None:
-        yield op
+    """Yield an op if it is an exchange, and the exchanges inside it, in order.
+
+    An op that issues several at once is yielded once for each.
+    """
+    for part in op.collective.parts if op.collective is not None else ():
+        yield op if part is op.collective else replace(op, collective=part)
     yield from _inside(op)
 
 
@@ -160,7 +164,7 @@ def _crossed(graph: Graph, order: Sequence[int], devices: int) -> Iterator[Deadl
                         f"let {other.name} be done before, or keep both on one stream (no"
                         " collective_communication_domain)",
                     )
-        if op.id in graph.done_of:
+        if op.id in graph.done_of and op.collective is not None:
             flying[op.id] = op
 
 

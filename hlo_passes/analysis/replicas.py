@@ -39,6 +39,11 @@ def meet(one: Labels, other: Labels) -> Labels:
 
 def received(exchange: Collective, sent: Labels, devices: int) -> Labels:
     """Return who holds the same after an exchange of what devices share as `sent` says."""
+    if exchange.members:
+        labels = SAME
+        for member in exchange.members:
+            labels = meet(labels, received(member, sent, devices))
+        return labels
     sent = sent or (0,) * devices
     keys: list[object] = [("none", device) for device in range(devices)]
     if exchange.kind == "collective_permute":

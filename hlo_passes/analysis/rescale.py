@@ -70,7 +70,7 @@ def _regrouped(op: Op, before: int, after: int) -> Op:
             "mesh axis grows",
             f"name a target of {before} devices",
         )
-    return replace(op, collective=replace(exchange, groups=()), inner=inner)
+    return replace(op, collective=exchange.over(()), inner=inner)
 
 
 def experts_of(graph: Graph) -> Experts:
@@ -147,7 +147,7 @@ def with_experts(graph: Graph, per_device: int, known: Experts) -> Graph:
     heavier = _Scaled(graph, known.shapes, ratio).result()
     rows = tuple(tuple(range(at, at + group)) for at in range(0, devices, group))
     local = replace(heavier, ops=tuple(
-        replace(op, collective=replace(op.collective, groups=rows))
+        replace(op, collective=op.collective.over(rows))
         if op.collective and op.collective.is_all_to_all else op for op in heavier.ops
     ))  # fmt: skip
     twins = tuple(tuple(range(i, devices, group)) for i in range(group))

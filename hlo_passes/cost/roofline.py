@@ -124,8 +124,12 @@ class TargetCosts:
 
         Of a ragged exchange of padded rows only the filled ones are sent, and all wait for the
         device that sends or gets most: `Collective.fill` and `skew`. An opaque exchange takes the
-        time that the user has given, whatever the fraction.
+        time that the user has given, whatever the fraction. Those that are issued as one follow
+        each other.
         """
+        if collective.members:
+            costs = [self.exchange(member, fraction) for member in collective.members]
+            return replace(max(costs, key=lambda c: c.us), us=sum(c.us for c in costs))
         if collective.us is not None:
             return Cost(collective.us, Source.GIVEN)
         size, nodes = self.reach(collective)
@@ -141,6 +145,9 @@ class TargetCosts:
 
     def reach(self, collective: Collective) -> tuple[int, int]:
         """Return how many devices take part in an exchange, and on how many nodes they are."""
+        if collective.members:
+            sizes, nodes = zip(*map(self.reach, collective.members), strict=True)
+            return max(sizes), max(nodes)
         topology, groups = self.target.topology, self._groups(collective)
         size = len(groups[0]) if groups else topology.devices
         return size, topology.nodes_of(groups) if size > 1 else 1

@@ -1,9 +1,10 @@
 """What an exchange between devices is: its kind, who takes part, how much each device sends."""
 
+import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -42,6 +43,8 @@ class Collective:
         us: its time in us where the user has given one; None to price it.
         domain: the links that XLA:GPU was told it stays on, `scale_up_fabric` for those inside a
             node; "" if it was told nothing. Every domain has a stream of its own.
+        members: exchanges that are issued as one, of which this is the chief and has all `bytes`;
+            () for an exchange of its own.
     """
 
     kind: str
@@ -54,6 +57,17 @@ class Collective:
     opaque: str = ""
     us: float | None = None
     domain: str = ""
+    members: tuple["Collective", ...] = ()
+
+    @property
+    def parts(self) -> tuple["Collective", ...]:
+        """The exchanges that it is made of: its members, or itself."""
+        return self.members or (self,)
+
+    def over(self, groups: tuple[tuple[int, ...], ...]) -> "Collective":
+        """Return the same exchange of other groups."""
+        members = tuple(replace(member, groups=groups) for member in self.members)
+        return replace(self, groups=groups, members=members)
 
     @property
     def busiest_bytes(self) -> float:
@@ -73,7 +87,18 @@ class Collective:
     @property
     def reduces(self) -> bool:
         """Whether the exchange adds up, as gradient exchanges do."""
-        return self.kind in ("all_reduce", "reduce_scatter")
+        return all(part.kind in ("all_reduce", "reduce_scatter") for part in self.parts)
+
+
+def as_one(exchanges: Sequence[Collective]) -> Collective | None:
+    """Return exchanges that are issued together as one; None if there is none.
+
+    Its chief is one that moves tokens, where there is any, and the largest of them.
+    """
+    if len(exchanges) < 2:
+        return next(iter(exchanges), None)
+    chief = max(exchanges, key=lambda e: (e.is_all_to_all, e.bytes))
+    return replace(chief, bytes=sum(e.bytes for e in exchanges), members=tuple(exchanges))
 
 
 KINDS = frozenset({
@@ -184,6 +209,96 @@ def parse_hlo_groups(text: str) -> tuple[tuple[int, ...], ...]:
         names = tuple(_axis_name(part) for part in match["over"].split(",") if part.strip())
         return groups_from_mesh(axes, names, mesh_ids(match["ids"]))
     raise ValueError(f"replica groups in a spelling that is not known: {text!r}")
+
+
+CONFIG = "async_collective_config"
+"""Frontend attribute of the custom calls by which JAX starts an exchange; JSON."""
+
+_CONFIG_DIMS = ("split_dimension", "concat_dimension", "all_gather_dimension", "scatter_dimension")
+
+
+def from_config(
+    kind: str,
+    config: str,
+    operands: Sequence[TensorType],
+    results: Sequence[TensorType],
+    *,
+    replicas: int,
+    partitions: int,
+) -> Collective:
+    """Read an exchange that JAX starts by a custom call: `CONFIG` says who takes part.
+
+    Raises:
+        ValueError: if `config` is no JSON object.
+    """
+    said = json.loads(config)
+    if not isinstance(said, dict):
+        raise ValueError(f"{CONFIG}={config!r} is no object")
+    rows = said.get("replica_groups") or said.get("permutation") or ()
+    channel = int(said.get("channel_id", -1))
+    groups = device_groups(
+        kind, tuple(map(tuple, rows)), has_channel=channel > 0,
+        is_global=bool(said.get("use_global_device_ids")), replicas=replicas, partitions=partitions,
+    )  # fmt: skip
+    dims = tuple(int(said[name]) for name in _CONFIG_DIMS if name in said)
+    return Collective(kind, groups, payload(kind, operands, results), channel, dims)
+
+
+def payload(kind: str, operands: Sequence[TensorType], results: Sequence[TensorType]) -> int:
+    """Return the bytes of one device: its operands, and what it gathers of all of them."""
+    sent = operands[:1] if kind == "ragged_all_to_all" else operands
+    size = sum(t.bytes for t in sent)
+    if kind == "all_gather":
+        # The start of one has its operands among its results, before what it gathers.
+        size = max(size, sum(t.bytes for t in results[-len(sent) :]))
+    return size
+
+
+_BY_MODE = ("all_reduce", "all_gather", "reduce_scatter")
+"""Kinds whose groups may hold ids of replicas and stand for all partitions of these."""
+
+
+def device_groups(
+    kind: str,
+    rows: tuple[tuple[int, ...], ...],
+    *,
+    has_channel: bool,
+    is_global: bool,
+    replicas: int,
+    partitions: int,
+) -> tuple[tuple[int, ...], ...]:
+    """Return who exchanges, as rows of device ids: replica times `partitions`, plus partition.
+
+    What the ids in a module are of depends on how an exchange is spelled: of replicas without a
+    channel, of partitions with one; for sums and gathers of replicas and all their partitions with
+    a channel, of devices if `use_global_device_ids` says so. Ids that cannot be those are taken
+    for devices, as people write them.
+
+    Source: XLA's `GetCollectiveOpGroupMode`, StableHLO's specification of `all_reduce`.
+
+    Args:
+        kind: as in `Collective.kind`.
+        rows: groups, or pairs (from, to), as the module has them; () for everybody.
+        has_channel: whether it has a channel id above 0.
+        is_global: whether it says `use_global_device_ids`.
+        replicas, partitions: of the module.
+    """
+    of_replicas = not has_channel or kind in _BY_MODE
+    known = replicas if of_replicas else partitions
+    if not rows and min(replicas, partitions) > 1 and not (has_channel and of_replicas):
+        rows = (tuple(range(known)),)
+    if is_global:
+        return rows
+    if any(id >= known for row in rows for id in row):
+        return rows
+    every = range(partitions)
+    if not of_replicas:
+        ids = ([r * partitions + p for p in row] for r in range(replicas) for row in rows)
+    elif has_channel:
+        ids = ([r * partitions + p for r in row for p in every] for row in rows)
+    else:
+        ids = ([r * partitions + p for r in row] for row in rows for p in every)
+    return tuple(map(tuple, ids))
 
 
 def expected_fill(kind: str, operands: Sequence[TensorType]) -> float:

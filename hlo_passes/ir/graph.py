@@ -67,7 +67,7 @@ class Op:
         matmul: whether a matrix product is in it; `dtype` is then that of its operands.
         dtype: element type that decides its peak rate.
         xla_us: XLA's own estimate in us, None where the module has none.
-        collective: the exchange that it does or starts.
+        collective: the exchange that it does or starts; several as one (`Collective.members`).
         start: for the done half of a split exchange, the id of its start; else -1.
         blocking: an exchange that no compute runs beside (XLA marked it synchronous).
         why_blocking: why, in words, if it is blocking for another reason than that mark.
@@ -193,7 +193,7 @@ class Graph:
     def named_devices(self) -> int:
         """Devices that run the program, or that its exchanges speak of; a dump may say no more."""
         ops = (op for graph, _ in self.walk() for op in graph.ops)
-        groups = (op.collective.groups for op in ops if op.collective is not None)
+        groups = (e.groups for op in ops if op.collective is not None for e in op.collective.parts)
         return max(self.devices, 1, *(1 + max(map(max, found)) for found in groups if found))
 
     @property

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from hlo_passes.ir.aliases import buffer_order, donated_bytes
 from hlo_passes.ir.graph import Graph, Op, Value
-from hlo_passes.ir.hlo_exchanges import collective_of, integers, kind_of, wrapped_exchange
+from hlo_passes.ir.hlo_exchanges import ExchangeReader, integers, send_of
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
 from hlo_passes.ir.hlo_traffic import fusion_traffic, outputs_of
 from hlo_passes.ir.keys import KeyMaker
@@ -54,6 +54,7 @@ class _Builder:
     devices: int
 
     def __post_init__(self) -> None:
+        self.exchanges = ExchangeReader(self.module)
         self.work = cache(self._work)
         self.is_ranked = cache(self._is_ranked)
 
@@ -71,7 +72,7 @@ class _Builder:
         )
         plain = Graph(name, ops, values, (root,), (), self.devices, self.module.is_scheduled)
         header = self.module.header if computation.is_entry else ""
-        ordered = [*_control(computation, ids), *_side_effects(ops)]
+        ordered = [*_control(computation, ids), *_side_effects(ops), *_waits(ops)]
         if self.module.is_scheduled:
             ordered += buffer_order(plain, header)
         return Graph(
@@ -88,9 +89,9 @@ class _Builder:
         keys: KeyMaker,
         where: str,
     ) -> Op:
-        kind, half = kind_of(ins, self.module)
-        sent = wrapped_exchange(ins, self.module) if kind == "async_start" else None
-        kind = f"{sent.opcode.replace('-', '_')}_start" if sent else kind
+        kind, half = self.exchanges.kind_of(ins)
+        start = self._start_of(ins, half, computation, ids)
+        half = "done" if start >= 0 else half
         operands = tuple(ids[o] for o in ins.operands)
         types = tuple(
             t for n, o in enumerate(operands)
@@ -99,6 +100,7 @@ class _Builder:
         work = self._instruction_work(ins, kind, types)
         scope = match[1] if (match := _OP_NAME.search(ins.attributes)) else ""
         is_loop = kind in ("while", "conditional", "call")
+        collective = self.exchanges.of(ins, types) if half != "done" else None
         return Op(
             id=i,
             kind=kind,
@@ -113,9 +115,9 @@ class _Builder:
             matmul=work.matmul and not half,
             dtype=work.dtype,
             xla_us=None if _widens(ins, work) else _xla_cost(ins),
-            collective=collective_of(sent or ins, kind, types) if half != "done" else None,
-            start=operands[0] if half == "done" and operands else -1,
-            blocking='"is_sync":true' in ins.attributes,
+            collective=collective,
+            start=start,
+            blocking=self.exchanges.is_sync(ins),
             side_effect=_has_side_effect(ins),
             overwrites=self._overwrites(ins, kind, operands),
             trips=_trips(ins) if kind == "while" else 1,
@@ -127,6 +129,23 @@ class _Builder:
             if kind == "while"
             else None,
         )
+
+    def _start_of(
+        self, ins: Instruction, half: str, computation: Computation, ids: dict[str, int]
+    ) -> int:
+        """Return the op that a done waits for; -1 for other ops, and where it is elsewhere."""
+        if ins.opcode == "recv-done":
+            send = send_of(ins, computation)
+            return ids[send.name] if send else -1
+        if half != "done" and not ins.opcode.endswith("-done"):
+            return -1
+        first = next(iter(ins.operands), "")
+        while first and computation.instructions[ids[first]].opcode == "async-update":
+            first = computation.instructions[ids[first]].operands[0]
+        if not first:
+            return -1
+        start = ids[first]
+        return start if self.exchanges.is_done(ins, computation.instructions[start]) else -1
 
     def _by_rank(self, ins: Instruction) -> bool:
         """Whether a result depends on which device runs it: its own doing, or a fusion's."""
@@ -155,9 +174,9 @@ class _Builder:
         self, ins: Instruction, kind: str, operands: tuple[TensorType, ...]
     ) -> Work:
         """Work of one instruction, what it calls included."""
-        if kind.endswith("_done"):
-            return Work(0.0, 0.0)  # its start is charged
-        if kind in ("fusion", "fusion_start"):
+        if kind.endswith("_done") or kind in ("send", "recv"):
+            return Work(0.0, 0.0)  # its start is charged, an exchange by its bytes
+        if kind in ("fusion", "fusion_start", "async_start", "call_start"):
             names = ins.called("calls")
             return self.work(names[0]) if names else Work(0.0, 0.0)
         if kind == "copy_start":
@@ -246,6 +265,13 @@ def _flops(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> tup
         labels = ins.attribute("dim_labels").replace("->", "_").split("_")
         return convolution_flops(operands[1], ins.leaves[0], labels[1].index("o")), True
     return pointwise_flops(kind, operands, ins.leaves), False
+
+
+def _waits(ops: tuple[Op, ...]) -> Iterable[tuple[int, int]]:
+    """Yield what a done waits for without reading it, as a `recv-done` does for the send."""
+    for op in ops:
+        if op.is_done and op.start not in op.operands:
+            yield op.start, op.id
 
 
 def _control(computation: Computation, ids: dict[str, int]) -> Iterable[tuple[int, int]]:

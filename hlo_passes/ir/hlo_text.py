@@ -5,9 +5,11 @@ tells nothing of metadata. The printed form is regular enough to be read line by
 understood to its end or it is an error: `dumps.load` has jaxlib print such a text in this form.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from hlo_passes.errors import InputError
 from hlo_passes.ir.hlo_syntax import (
@@ -15,6 +17,7 @@ from hlo_passes.ir.hlo_syntax import (
     balanced,
     check_tail,
     close,
+    is_closed,
     is_outside,
     leaves_of,
     operands_of,
@@ -26,12 +29,14 @@ _INSTRUCTION = re.compile(r"^\s*(?P<root>ROOT )?%?(?P<name>[\w.\-]+)\s*=\s*(?P<r
 _COMPUTATION = re.compile(r"^\s*(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\s*->.*)?\{$")
 _END = re.compile(r'^\s*\}(?:, execution_thread="[^"]*")?$')
 _HEADER = re.compile(r"^[ \t]*HloModule (?P<name>[\w.\-]+)(?:,.*)?$", re.MULTILINE)
+_MORE_HEADER = re.compile(r"^\s*\w+=\{.*\}$")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _TARGET = re.compile(r'custom_call_target="((?:[^"\\]|\\.)*)"')
 _NAME = re.compile(r"[\w.\-]+")
 _NAME_OF_ATTRIBUTE = re.compile(r"([a-z][\w.\-]*)=")
 _CALLS = re.compile(r"\b(?:calls|body)=%?([\w.\-]+)")
 """What runs as a part of the step, where reducers and conditions hardly take time."""
+_SENT = ("send", "recv")
 _LITERALS = ("constant", "parameter", "iota")
 _TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 _AGAIN = "write it as XLA prints it, or dump it again"
@@ -125,15 +130,25 @@ class HloText:
 
     @property
     def devices(self) -> int:
-        """Number of devices that the module was compiled for."""
-        counts = re.findall(r"(?:num_partitions|replica_count)=(\d+)", self.header)
-        return max([int(c) for c in counts], default=1)
+        """Number of devices that the module was compiled for: replicas of so many partitions."""
+        counts = re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", self.header)
+        return math.prod(map(int, counts))
 
     @property
-    def is_named_uniquely(self) -> bool:
-        """Whether no two computations use the same name for an instruction."""
-        names = [i.name for c in self.computations.values() for i in c.instructions]
-        return len(set(names)) == len(names)
+    def is_as_printed(self) -> bool:
+        """Whether names and shapes are as XLA leaves them, whatever a text may say.
+
+        XLA counts `add` and `add.0` as the same name, and gives a `send` three results.
+        """
+        for names in (self.computations, [i.name for i in self._instructions()]):
+            parts = [name.rpartition(".") for name in names]
+            keys = {(a, int(b)) if a and b.isdecimal() else (a + dot + b, 0) for a, dot, b in parts}
+            if len(keys) < len(parts) or any(name[0] in "0123456789.-" for name in names):
+                return False
+        return all(len(i.leaves) == 3 for i in self._instructions() if i.opcode in _SENT)
+
+    def _instructions(self) -> Iterator[Instruction]:
+        return chain.from_iterable(c.instructions for c in self.computations.values())
 
     def source_of(self, instruction: Instruction) -> str:
         """Return `file:line` of the user's code that an instruction comes from, or ""."""
@@ -188,6 +203,8 @@ def read_hlo(text: str, path: str = "<text>") -> HloText:
             current = _computation(module, match, f"{path}:{number}")
         elif current is None and line.strip() in _TABLES:
             table = line.strip()
+        elif current is None and not module.computations and _MORE_HEADER.match(line):
+            module.header += f", {line.strip()}"
         elif current is not None or not (table and _read_table(module, table, line)):
             raise InputError(f"{path}:{number}", f"not understood: {line.strip()[:60]}", _AGAIN)
     _check(module, current, path, first + len(lines) - 1)
@@ -285,6 +302,17 @@ def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
         is_root=bool(match["root"]),
         picks=picks,
     )
+
+
+def one_line_each(text: str) -> str:
+    """Join what jaxlib prints over several lines: tables in the header, configs with line ends."""
+    out, held = [], ""
+    for line in text.split("\n"):
+        held = f"{held} {line.strip()}" if held else line
+        if is_closed(held) or _COMPUTATION.match(held) or _END.match(held):
+            out.append(held)
+            held = ""
+    return "\n".join([*out, held] if held else out)
 
 
 def attributes_of(instruction: Instruction) -> Iterator[tuple[str, str]]:

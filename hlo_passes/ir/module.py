@@ -5,6 +5,7 @@ jit keeps the module that it lowered in a cache; editing that one changes what t
 """
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,10 +19,10 @@ from jaxlib.mlir.dialects import mhlo
 
 from hlo_passes.errors import InputError, PlanError, VerifyError
 from hlo_passes.ir.attributes import tensor_type
-from hlo_passes.ir.collectives import KINDS
 from hlo_passes.ir.edit import inline_calls, reorder_block
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.opaque import OpaqueExchange, recognised
+from hlo_passes.ir.stablehlo_exchanges import exchange_kind
 from hlo_passes.ir.stablehlo_graph import graph_of
 
 _PORTABLE = b"StableHLO_v"
@@ -118,7 +119,7 @@ class Module:
             for name in ("mhlo.num_partitions", "mhlo.num_replicas")
             if name in attributes
         ]
-        return max(counts, default=1)
+        return math.prod(counts)
 
     @cached_property
     def body(self) -> ir.Block:
@@ -237,7 +238,7 @@ def _talks(op: ir.Operation, named: frozenset[str]) -> bool:
 
     def visit(inner: ir.Operation) -> ir.WalkResult:
         nonlocal found
-        found = found or inner.name.removeprefix("stablehlo.") in KINDS or is_named(inner)
+        found = found or bool(exchange_kind(inner)) or is_named(inner)
         return ir.WalkResult.INTERRUPT if found else ir.WalkResult.ADVANCE
 
     op.walk(visit)

@@ -1,7 +1,6 @@
 """Builds a `Graph` from a block of StableHLO."""
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,20 +9,10 @@ from jax.extend.mlir.dialects import chlo, stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.attributes import tensor_type
-from hlo_passes.ir.collectives import (
-    DOMAIN,
-    FILL,
-    KINDS,
-    SKEW,
-    Collective,
-    expected_fill,
-    groups_from_mesh,
-    parse_fill,
-    parse_skew,
-)
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.keys import KeyMaker
 from hlo_passes.ir.meshes import Meshes, meshes_of, spread_of
+from hlo_passes.ir.stablehlo_exchanges import ExchangeReader, kind_of, start_behind, string
 from hlo_passes.ir.trips import counter_of
 from hlo_passes.ir.types import TensorType
 from hlo_passes.ir.work import Work, convolution_flops, dot_flops, pointwise_flops, traffic
@@ -37,9 +26,6 @@ _RUNS_REGIONS = {
 }
 """Kinds whose regions are programs of their own, and which of them count; None is all."""
 
-type _Attributes = ir.OpAttributeMap | ir.DictAttr
-
-_FRONTEND = "mhlo.frontend_attributes"
 _TERMINATORS = ("return", "func.return")
 _EFFECTS = ("custom_call", "infeed", "outfeed", "send", "recv", "rng", "rng_bit_generator")
 _RANKED = frozenset({"partition_id", "replica_id", "rng", "infeed", "recv"})
@@ -55,13 +41,15 @@ def graph_of(block: ir.Block, module: ir.Module, devices: int) -> Graph:
         devices: how many devices run the program.
     """
     with module.context:
-        scope = _scope_of(block.owner)
-        return _Snapshot(meshes_of(module), devices).graph(block, "main", scope, {})
+        scope, meshes = _scope_of(block.owner), meshes_of(module)
+        reader = ExchangeReader.of_module(module, meshes)
+        return _Snapshot(meshes, reader, devices).graph(block, "main", scope, {})
 
 
 @dataclass
 class _Snapshot:
     meshes: Meshes
+    exchanges: ExchangeReader
     devices: int
     types: dict[ir.Type, TensorType | None] = field(default_factory=dict)
 
@@ -119,19 +107,21 @@ class _Snapshot:
         where: str,
         known: dict[ir.Value, int],
     ) -> Op:
-        kind = op.name.rpartition(".")[2]
+        kind, half = kind_of(op)
         path, source = place_of(op.location)
         full = "/".join(filter(None, (scope, path)))
         types = tuple(t for v in operands[: len(op.operands)] for t in values[v].leaves)
         made = tuple(t for v in results for t in values[v].leaves)
         inside = f"{where}/{kind}.{i}"
         inner = tuple(self._inner(op, kind, full, inside, known))
-        work = Work(0.0, 0.0) if inner else _work(op, kind, types, made)
+        collective = self.exchanges.of(op)
+        is_priced = not (inner or half or collective)
+        work = _work(op, kind, types, made) if is_priced else Work(0.0, 0.0)
         return Op(
             id=i,
             kind=kind,
             name=f"%{i}",
-            key=keys.make(full, kind),
+            key=keys.make(full, kind.removesuffix("_start")),
             operands=operands,
             results=results,
             scope=full,
@@ -140,11 +130,12 @@ class _Snapshot:
             bytes=work.bytes,
             matmul=work.matmul,
             dtype=work.dtype,
-            collective=self._collective(op, kind, types, made),
+            collective=collective,
+            start=values[known[start_behind(op.operands[0])]].op if half == "done" else -1,
             side_effect=(is_effect := _has_side_effect(op, kind)),
             trips=_trips(op) if kind == "while" else 1,
             inner=inner,
-            target=_string(op, "call_target_name") if kind == "custom_call" else "",
+            target=string(op, "call_target_name"),
             by_rank=kind in _RANKED or (kind == "custom_call" and is_effect),
             condition=self.graph(op.regions[0].blocks[0], f"{inside}/0", full, known)
             if kind == "while" else None,
@@ -165,78 +156,6 @@ class _Snapshot:
             self.types[kind] = tensor_type(kind)
         found = self.types[kind]
         return (found,) if found else ()
-
-    def _collective(
-        self,
-        op: ir.Operation,
-        kind: str,
-        operands: tuple[TensorType, ...],
-        results: tuple[TensorType, ...],
-    ) -> Collective | None:
-        if kind == "custom_call" and _string(op, "call_target_name") == "ragged_all_to_all":
-            kind = "ragged_all_to_all"
-        if kind not in KINDS:
-            return None
-        fill = parse_fill(_said(op, FILL), expected_fill(kind, operands))
-        operands = operands[:1] if kind == "ragged_all_to_all" else operands
-        size = sum(t.bytes for t in operands)
-        if kind == "all_gather":
-            size = max(size, sum(t.bytes for t in results))
-        names = ("split_dimension", "concat_dimension", "all_gather_dim", "scatter_dimension")
-        dims = tuple(
-            ir.IntegerAttr(op.attributes[name]).value for name in names if name in op.attributes
-        )
-        facts = _exchange_attributes(op)
-        channel = -1
-        if "channel_handle" in facts:
-            channel = stablehlo.ChannelHandle(facts["channel_handle"]).handle
-        elif "channel_id" in facts:
-            channel = ir.IntegerAttr(facts["channel_id"]).value
-        skew = parse_skew(_said(op, SKEW))
-        return Collective(
-            kind, self._groups(facts), size, channel, dims, fill, skew, domain=_said(op, DOMAIN)
-        )
-
-    def _groups(self, facts: _Attributes) -> tuple[tuple[int, ...], ...]:
-        """Read who takes part, as a table of ids or as mesh axes."""
-        for name in ("replica_groups", "source_target_pairs"):
-            if name not in facts:
-                continue
-            attribute = facts[name]
-            if isinstance(attribute, ir.DenseIntElementsAttr):
-                columns = ir.ShapedType(attribute.type).shape[-1]
-                flat = [int(x) for x in attribute]
-                return tuple(
-                    tuple(flat[i : i + columns]) for i in range(0, len(flat), max(columns, 1))
-                )
-            by_axes = stablehlo.ReplicaGroupMeshAxesAttr(attribute)
-            axes, ids = self.meshes[str(by_axes.mesh).lstrip("@").strip('"')]
-            return groups_from_mesh(axes, tuple(map(_axis, by_axes.axes)), ids)
-        return ()
-
-
-def _exchange_attributes(op: ir.Operation) -> _Attributes:
-    """Return the attributes that say who exchanges: a custom call has them in a dictionary."""
-    if "backend_config" in op.attributes:
-        config = op.attributes["backend_config"]
-        if isinstance(config, ir.DictAttr):
-            return config
-    return op.attributes
-
-
-def _said(op: ir.Operation, name: str) -> str:
-    """Read a frontend attribute of an op; "" if it has none of that name."""
-    if _FRONTEND not in op.attributes:
-        return ""
-    given = ir.DictAttr(op.attributes[_FRONTEND])
-    return ir.StringAttr(given[name]).value if name in given else ""
-
-
-def _axis(attribute: ir.Attribute) -> str:
-    """Spell an axis as `groups_from_mesh` wants it."""
-    axis = stablehlo.AxisRefAttr(attribute)
-    sub = re.search(r"\((\d+)\)(\d+)", str(axis.sub_axis_info or ""))
-    return f"{axis.name}:({sub[1]}){sub[2]}" if sub else axis.name
 
 
 def _work(
@@ -262,7 +181,7 @@ def _work(
         numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
         flops = convolution_flops(operands[1], results[0], numbers.kernel_output_feature_dimension)
         return Work(flops, traffic(kind, operands, results), True, operands[0].dtype)
-    if kind in KINDS or kind in _TERMINATORS:
+    if kind in _TERMINATORS or kind in ("send", "recv"):
         return Work(0.0, 0.0)
     dtype = results[0].dtype if results else "f32"
     return Work(
@@ -289,7 +208,7 @@ def captured(op: ir.Operation) -> list[ir.Value]:
 
 
 def _has_side_effect(op: ir.Operation, kind: str) -> bool:
-    if kind == "custom_call" and "has_side_effect" in op.attributes:
+    if op.name == "stablehlo.custom_call" and "has_side_effect" in op.attributes:
         return ir.BoolAttr(op.attributes["has_side_effect"]).value
     return kind in _EFFECTS and kind not in ("custom_call", "rng_bit_generator")
 
@@ -297,10 +216,6 @@ def _has_side_effect(op: ir.Operation, kind: str) -> bool:
 def _trips(loop: ir.Operation) -> int:
     counter = counter_of(loop)
     return counter.trips if counter else 0
-
-
-def _string(op: ir.Operation, name: str) -> str:
-    return ir.StringAttr(op.attributes[name]).value if name in op.attributes else ""
 
 
 def _scope_of(owner: ir.Operation) -> str:

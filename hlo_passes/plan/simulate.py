@@ -1,14 +1,15 @@
 """Runs an order on two lanes, and says when everything happens and what stays exposed."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from hlo_passes.cost.model import CostModel
+from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.problem import Lane, Problem, problem_of
-from hlo_passes.plan.timeline import Slot, Timeline, Window
+from hlo_passes.plan.timeline import Share, Slot, Timeline, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Simulator:
         problem = self.problem
         chosen = range(problem.size) if order is None else order
         run = execute(problem, chosen, self.costs.contention)
-        windows = _windows(self.graph, problem, run)
+        windows = _windows(self.graph, problem, run, self.costs)
         for op, timelines in self.inner.items():
             windows += _looped(timelines, self._trips(op), run.start_us[op])
         return Timeline(
@@ -165,7 +166,7 @@ def _slots(graph: Graph, problem: Problem, run: Run, order: Sequence[int]) -> tu
     )
 
 
-def _windows(graph: Graph, problem: Problem, run: Run) -> list[Window]:
+def _windows(graph: Graph, problem: Problem, run: Run, costs: CostModel) -> list[Window]:
     """Measure how much of every exchange compute covers."""
     busy = sorted(
         (run.start_us[op], run.start_us[op] + problem.us[op], op)
@@ -181,14 +182,24 @@ def _windows(graph: Graph, problem: Problem, run: Run) -> list[Window]:
         beside = _beside(busy, starts, begin, begin + us)
         hidden = 0.0 if op.blocking else min(us, sum(overlap for overlap, _ in beside))
         assert op.collective is not None
+        bare = exposed.get(exchange, max(0.0, us - hidden))
         windows.append(
             Window(
                 exchange, op.key, op.name, op.collective.kind, op.collective.bytes, begin, us,
-                exposed.get(exchange, max(0.0, us - hidden)), problem.sources[exchange],
+                bare, problem.sources[exchange],
                 fillers=tuple(graph.ops[f].key for _, f in sorted(beside, reverse=True)),
+                members=tuple(_shares(op.collective, costs, begin, bare / us if us else 0.0)),
             )
         )  # fmt: skip
     return windows
+
+
+def _shares(collective: Collective, costs: CostModel, begin: float, bare: float) -> Iterator[Share]:
+    """Yield the members of a group, one after the other; each exposes the same share `bare`."""
+    for member in collective.members:
+        us = costs.exchange(member).us
+        yield Share(member.kind, member.bytes, begin, us, us * bare)
+        begin += us
 
 
 def _shared_out(
@@ -238,6 +249,7 @@ def _looped(timelines: list[Timeline], trips: int, start_us: float) -> list[Wind
         Window(
             w.op, w.key, w.name, w.kind, w.bytes, start_us + w.start_us, w.us, w.exposed_us,
             w.source, w.times * trips, w.fillers,
+            tuple(replace(m, start_us=start_us + m.start_us) for m in w.members),
         )
         for timeline in timelines
         for w in timeline.windows

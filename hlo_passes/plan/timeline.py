@@ -34,6 +34,22 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What one of several exchanges that are issued as one has of their window.
+
+    Attributes:
+        kind, bytes: the exchange, as in `Window`.
+        start_us, us, exposed_us: its part of the time; one follows the other.
+    """
+
+    kind: str
+    bytes: int
+    start_us: float
+    us: float
+    exposed_us: float
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """The time that one exchange is in flight.
 
@@ -45,6 +61,7 @@ class Window:
         source: where its duration comes from.
         times: how often it happens per step, for an exchange in a loop.
         fillers: keys of the ops that run beside it, longest overlap first.
+        members: the exchanges that are issued as this one; () for one alone.
     """
 
     op: int
@@ -58,6 +75,7 @@ class Window:
     source: str
     times: int = 1
     fillers: tuple[str, ...] = ()
+    members: tuple[Share, ...] = ()
 
     @property
     def is_all_to_all(self) -> bool:

@@ -139,6 +139,14 @@ def test_groups_say_what_may_run_beside_what(report):
             assert members(view["groups"][group]) == wanted
 
 
+def test_an_exchange_of_one_device_takes_no_time_and_is_not_drawn():
+    """A mesh axis of size 1: `psum` over it sums up groups of one device."""
+    one = small(STEP.replace("replica_groups=mesh['ep'=8] {'ep'}", "replica_groups=[8,1]<=[8]"))
+    for view in encode(one)["views"]:
+        assert view["windows"] == []
+        assert not any(members(group) for group in view["groups"])
+
+
 def test_what_moved_is_marked():
     report = small()
     data = encode(report)

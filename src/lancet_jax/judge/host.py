@@ -1,24 +1,30 @@
 """What the host queues on the streams as it walks through a schedule, line by line.
 
 An exchange's start raises a flag on the compute stream, for what it sends must be there, and the
-exchange stream waits for it; the done makes the compute stream wait for the exchange. Loops are
-queued trip by trip. An exchange that XLA was told stays on the links inside a node has a stream of
-its own. What may not be is refused: a line that reads what is not made yet, or what an exchange in
-flight has not delivered, and an exchange that starts while one on the other stream is in flight and
-two devices are in both: they could wait for each other for ever.
+exchange stream waits for it; the done makes the compute stream wait for the exchange. Exchanges
+that are issued as one follow each other. A send is an exchange, and what it brings is there when
+the `recv-done` of its channel is through. Loops are queued trip by trip. An exchange that XLA was
+told stays on the links inside a node has a stream of its own. What may not be is refused: a line
+that reads what is not made yet, or what an exchange in flight has not delivered, and an exchange
+that starts while one on the other stream is in flight and two devices are in both: they could wait
+for each other for ever.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
 from hlo_passes.errors import InputError
 from lancet_jax.judge.listing import Block, Line, Listing
-from lancet_jax.judge.prices import Prices, exchange_kind
+from lancet_jax.judge.prices import Prices, exchange_kind, peers
 from lancet_jax.judge.streams import Await, Command, Kernel, Kind, Raise
 
 _INSIDE = "COLLECTIVE_COMMUNICATION_DOMAIN_SCALE_UP_FABRIC"
 """How XLA says that an exchange stays on the fast links inside a node."""
+
+_WRAPPERS = ("async-start", "fusion", "fusion-start", "call-start", "custom-call-start")
+"""Opcodes that run what they call as a part of themselves: also exchanges, several as one."""
 
 _MOST_TRIPS = 64
 """Trips that are queued one by one; of a longer loop each of these stands for several."""
@@ -62,7 +68,8 @@ class Host:
     sources: Counter[str] = field(default_factory=Counter)
     _flags: count = field(default_factory=count)
     _memo: dict[str, tuple[float, Kind]] = field(default_factory=dict)
-    _flying: dict[int, Line] = field(default_factory=dict)
+    _inside: dict[str, list[tuple[Line, Block]]] = field(default_factory=dict)
+    _flying: dict[int, tuple[Line, Block]] = field(default_factory=dict)
 
     def queue(self) -> None:
         """Queue the whole step.
@@ -73,17 +80,27 @@ class Host:
         self._block(self.listing.entry, 1.0)
 
     def _block(self, block: Block, weight: float) -> None:
-        made: set[str] = set()
+        made: dict[str, Line] = {}
         flights: dict[str, int] = {}
         for line in block.lines:
             self._check(line, made, flights)
-            self._line(line, block, weight, flights)
-            made.add(line.name)
-        if flights:
-            line = next(line for line in block.lines if line.name in flights)
-            raise self._illegal(line, "is an exchange that nothing waits for")
+            if line.opcode == "recv-done":
+                self._receive(line, made, flights)
+            else:
+                self._line(line, block, weight, flights)
+            made[line.name] = line
+        for line in block.lines:
+            if line.name in flights and line.opcode != "send":
+                raise self._illegal(line, "is an exchange that nothing waits for")
 
-    def _check(self, line: Line, made: set[str], flights: dict[str, int]) -> None:
+    def _receive(self, line: Line, made: dict[str, Line], flights: dict[str, int]) -> None:
+        """Let compute wait for the send that brings what a line receives."""
+        receive = made[line.reads[0]]
+        for name, flag in flights.items():
+            if receive.opcode == "recv" and peers(made[name]) == peers(receive):
+                self.compute.append(Await(flag))
+
+    def _check(self, line: Line, made: dict[str, Line], flights: dict[str, int]) -> None:
         """Raise if a line reads what is not there."""
         ends = line.opcode.endswith("-done")
         for name in line.reads:
@@ -112,49 +129,60 @@ class Host:
 
     def _work(self, line: Line, block: Block, weight: float, flights: dict[str, int]) -> None:
         """Queue a line that computes or exchanges."""
-        us, kind = self._priced(line, block)
-        if kind is Kind.COMPUTE:
+        issued = self._issued(line, block)
+        if not issued:
+            us, kind = self._priced(line, block)
             if us > 0:
                 self.compute.append(Kernel(kind, us * weight))
             return
         ready, done = next(self._flags), next(self._flags)
-        self._check_streams(line)
+        self._check_streams(line, block)
         self.compute.append(Raise(ready))
-        queue = self.fabric if self._is_inside(line) else self.exchange
-        queue += [Await(ready), Kernel(kind, us * weight), Raise(done)]
-        if line.opcode.endswith("-start"):
+        queue = self.fabric if self._is_inside(line, block) else self.exchange
+        queue.append(Await(ready))
+        for each, where in issued:
+            us, kind = self._priced(each, where)
+            queue.append(Kernel(kind, us * weight))
+        queue.append(Raise(done))
+        is_async = line.opcode.endswith("-start") or line.opcode == "send"
+        if is_async:
             flights[line.name] = done
-            self._flying[done] = line
-        waits = not line.opcode.endswith("-start") or '"is_sync":true' in line.text
-        if waits or not self.overlaps:
+            self._flying[done] = line, block
+        is_sync = any('"is_sync":true' in each.text for each in (line, *(e for e, _ in issued)))
+        if is_sync or not is_async or not self.overlaps:
             self.compute.append(Await(done))
 
-    def _exchange_of(self, line: Line) -> Line:
-        """Return the exchange itself, where an `async-start` wraps it."""
-        if line.opcode != "async-start":
-            return line
-        inner = self.listing.block(line.names("calls")[0], line)
-        return next((each for each in inner.lines if exchange_kind(each)), line)
+    def _issued(self, line: Line, block: Block) -> list[tuple[Line, Block]]:
+        """Return the exchanges that a line does or starts, and where they stand."""
+        if exchange_kind(line) and not line.opcode.endswith("-done"):
+            return [(line, block)]
+        if line.opcode not in _WRAPPERS:
+            return []
+        called = [self.listing.block(name, line) for name in line.names("calls", "to_apply")]
+        return [
+            found for each in called for inner in each.lines for found in self._issued(inner, each)
+        ]
 
-    def _is_inside(self, line: Line) -> bool:
-        return _INSIDE in line.text or _INSIDE in self._exchange_of(line).text
+    def _is_inside(self, line: Line, block: Block) -> bool:
+        issued = (each for each, _ in self._issued(line, block))
+        return any(_INSIDE in each.text for each in (line, *issued))
 
-    def _check_streams(self, line: Line) -> None:
+    def _check_streams(self, line: Line, block: Block) -> None:
         """Raise if an exchange crosses one in flight on the other stream."""
-        for other in self._flying.values():
-            if self._is_inside(line) == self._is_inside(other):
+        for other, where in self._flying.values():
+            if self._is_inside(line, block) == self._is_inside(other, where):
                 continue
-            ours, theirs = (self._members(each) for each in (line, other))
+            ours, theirs = (list(self._members(*each)) for each in ((line, block), (other, where)))
             if any(len(a & b) > 1 for a in ours for b in theirs):
                 raise self._illegal(line, f"starts while {other.name} is in flight on another "
                                     "stream, and two devices are in both")  # fmt: skip
 
-    def _members(self, line: Line) -> list[set[int]]:
-        exchange = self._exchange_of(line)
-        rows = self.prices.groups(exchange) or (tuple(range(self.listing.devices)),)
-        if "collective-permute" in exchange.opcode:
-            return [{device for row in rows for device in row}]
-        return list(map(set, rows))
+    def _members(self, line: Line, block: Block) -> Iterator[set[int]]:
+        for each, _ in self._issued(line, block):
+            rows = self.prices.groups(each) or (tuple(range(self.listing.devices)),)
+            if exchange_kind(each) == "collective-permute":
+                rows = (tuple(device for row in rows for device in row),)
+            yield from map(set, rows)
 
     def _priced(self, line: Line, block: Block) -> tuple[float, Kind]:
         """Price a line once, however often it runs."""
@@ -166,9 +194,6 @@ class Host:
         return self._memo[key]
 
     def _price(self, line: Line, block: Block) -> tuple[float, str, Kind]:
-        if line.opcode == "async-start":
-            inner = self.listing.block(line.names("calls")[0], line)
-            return max((self._price(each, inner) for each in inner.lines), key=lambda p: p[0])
         if kind := exchange_kind(line):
             us, source = self.prices.exchange(line, block, self.load.fill)
             is_tokens = kind in ("all-to-all", "ragged-all-to-all")

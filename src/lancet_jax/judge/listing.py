@@ -94,13 +94,15 @@ class Listing:
 
     Attributes:
         path: where the text came from, for messages.
-        devices: how many run it.
+        devices: how many run it: replicas, of so many partitions each.
+        replicas: how many replicas.
         entry: the block that runs.
         blocks: all of them by name.
     """
 
     path: str
     devices: int
+    replicas: int
     entry: Block
     blocks: dict[str, Block]
 
@@ -128,7 +130,10 @@ def read_listing(text: str, path: str = "<module>") -> Listing:
     if "is_scheduled=true" not in header[0]:
         raise InputError(path, "the module is not scheduled: its order says nothing",
                          "pass what XLA compiled: compiled.as_text()")  # fmt: skip
-    counts = re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", header[0])
+    replicas, partitions = (
+        int(found[1]) if (found := re.search(rf"\b{name}=(\d+)", header[0])) else 1
+        for name in ("replica_count", "num_partitions")
+    )
     blocks: dict[str, Block] = {}
     entry, name, is_entry = "", "", False
     lines: list[Line] = []
@@ -143,7 +148,7 @@ def read_listing(text: str, path: str = "<module>") -> Listing:
             name, is_entry, lines = head[2], bool(head[1]), []
     if name or not entry:
         raise InputError(path, "the text ends too early", "write the dump again")
-    return Listing(path, math.prod(map(int, counts)) or 1, blocks[entry], blocks)
+    return Listing(path, replicas * partitions, replicas, blocks[entry], blocks)
 
 
 def _line(row: str, left: re.Match[str], number: int, path: str) -> Line:

@@ -19,12 +19,16 @@ EXCHANGES = {
 }  # fmt: skip
 """Opcodes that talk to other devices."""
 
+_PAIRS = re.compile(r'source_target_pairs="?\{((?:\{[\d,]+\},?)*)\}')
 _COSTS = re.compile(r'"reification_cost":(\[[^\]]*\])')
 _ABSURD_US = 1e7
 """XLA writes 1.9e10 us where its model does not apply."""
 _UNPRICED_US = 0.01
 """XLA writes this beside fusions that it gives to Triton, whatever their size: no price either. On
 an H100 those of attention's softmax took 100 us and more (docs/real-gpu.md)."""
+
+
+type _Rows = tuple[tuple[int, ...], ...]
 
 
 class Prices:
@@ -99,24 +103,56 @@ class Prices:
         Raises:
             InputError: if it is spelled in a way that is not known.
         """
-        if pairs := re.search(r"source_target_pairs=\{((?:\{[\d,]+\},?)*)\}", line.text):
-            return _rows(pairs[1])
+        if pairs := _PAIRS.search(line.text):
+            return self._devices(line, _rows(pairs[1]))
         said = re.search(r"replica_groups=(.*)$", line.text)
         if said is None or said[1].startswith("{}"):
-            return ()
+            return self._devices(line, ())
         try:
-            return read_groups(said[1])
+            return self._devices(line, read_groups(said[1]))
         except ValueError as error:
             raise InputError(f"{self._listing.path}:{line.number}", str(error),
                              "write the dump with another version of XLA") from None  # fmt: skip
 
+    def _devices(self, line: Line, rows: _Rows) -> _Rows:
+        """Turn a line's ids into those of devices: they may be of replicas, or of partitions.
+
+        Without a channel they are replicas, of each partition by itself; with one they are
+        partitions, or, for a sum or gather, replicas with all their partitions. Ids that cannot be
+        those, and those of a line that says `use_global_device_ids`, are devices.
+        """
+        ids = np.arange(self._listing.devices).reshape(self._listing.replicas, -1)
+        has_channel = re.search(r"channel_id=[1-9]", line.text) is not None
+        adds = exchange_kind(line) in ("all-reduce", "all-gather", "reduce-scatter")
+        grid = ids if adds or not has_channel else ids.T  # what an id names is a row
+        if not rows and min(grid.shape) > 1 and not (adds and has_channel):
+            rows = (tuple(range(len(grid))),)
+        is_global = "use_global_device_ids=true" in line.text
+        if is_global or any(i >= len(grid) for row in rows for i in row):
+            return rows
+        named = [grid[list(row)] for row in rows]
+        if adds and has_channel:
+            return tuple(tuple(found.reshape(-1).tolist()) for found in named)
+        return tuple(tuple(column.tolist()) for found in named for column in found.T)
+
 
 def exchange_kind(line: Line) -> str:
-    """Return the opcode of the exchange that a line does, starts or ends; "" if it does none."""
-    if line.opcode == "custom-call":
+    """Return the opcode of the exchange that a line does, starts or ends; "" if it does none.
+
+    A send between devices is a permutation; its other half, which receives, is none.
+    """
+    if line.opcode in ("send", "send-done"):
+        return "" if "is_host_transfer=true" in line.text else "collective-permute"
+    if line.opcode in ("custom-call", "custom-call-start"):
         return "ragged-all-to-all" if 'target="ragged_all_to_all' in line.text else ""
     kind = line.opcode.removesuffix("-start").removesuffix("-done")
     return kind if kind in EXCHANGES else ""
+
+
+def peers(line: Line) -> tuple[str, str]:
+    """Return what a send and the line that receives what it sends have in common."""
+    pairs = _PAIRS.search(line.text)
+    return line.value("channel_id"), pairs[1] if pairs else ""
 
 
 def read_groups(text: str) -> tuple[tuple[int, ...], ...]:

@@ -18,9 +18,10 @@ _MOVES = {"copy", "transpose", "reverse", "concatenate", "pad", "broadcast", "co
 NAMES = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "reshape", "after-all",
     "opt-barrier", "optimization-barrier", "add-dependency", "partition-id", "replica-id", "iota",
-    "domain", "create-token",
+    "domain", "create-token", "send", "recv", "send-done", "recv-done",
 }  # fmt: skip
-"""Opcodes that name memory, or numbers that their readers know: no kernel runs."""
+"""Opcodes that name memory, or numbers that their readers know, or that only exchange: no kernel of
+their own runs on the stream that computes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,8 @@ def _view(table: OpTable, name: str, timeline: Timeline, step: Step) -> dict[str
         "exchange": _lane(table, step, step.exchange)
         | {"window": [numbers[bar.level, bar.op] for bar in step.exchange]},
         "groups": [
-            runs(numbers[at, op] for op in _ones(step.levels[at], bits)) for at, bits in groups
+            runs(numbers[at, op] for op in _ones(step.levels[at], bits) if (at, op) in numbers)
+            for at, bits in groups
         ],
         "bare": [v for a, b in step.bare for v in (round(a * 1e3), round((b - a) * 1e3))],
         "loops": [(table.row(step.levels[b.level], step.op(b), b), round(b.start_us * 1e3),
@@ -180,7 +181,7 @@ def _lane(table: OpTable, step: Step, bars: Sequence[Bar]) -> dict[str, list[int
 
 
 def _exchanges(step: Step) -> list[tuple[int, int]]:
-    """Return (level, op) of every exchange, by the first time that it is drawn."""
+    """Return (level, op) of every exchange that takes time, by the first time that it is drawn."""
     drawn = dict.fromkeys((bar.level, bar.op) for bar in step.exchange)
     return list(drawn)
 

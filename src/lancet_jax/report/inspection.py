@@ -241,7 +241,10 @@ def _exchanges(
     labels: dict[str, Label],
     names: Sequence[str],
 ) -> Iterator[Exchange]:
-    """Describe every exchange, and the compute that neither needs it nor feeds it."""
+    """Describe every exchange, and the compute that neither needs it nor feeds it.
+
+    Those that are issued as one have a row each.
+    """
     ops = {op.key: op for inside, _ in graph.walk() for op in inside.ops if op.collective}
     places = {graph.ops[e].key: i for i, e in enumerate(graph.exchanges)}
     able, longest = _could_hide(graph, problem)
@@ -252,12 +255,13 @@ def _exchanges(
         fillers = () if place is None else tuple(
             _filler(graph, op, problem.us[op], names, start, w, hides) for op in longest[place]
         )  # fmt: skip
-        yield Exchange(
-            w.key, w.name, w.kind, str(label.phase), label.direction, label.layer, w.bytes, w.us,
-            str(w.source), w.start_us, w.exposed_us, None if place is None else able[place],
-            w.times, ops[w.key].source, ops[w.key].blocking,
-            ops[w.key].why_blocking, fillers,
-        )  # fmt: skip
+        for part in w.members or (w,):
+            yield Exchange(
+                w.key, w.name, part.kind, str(label.phase), label.direction, label.layer,
+                part.bytes, part.us, str(w.source), part.start_us, part.exposed_us,
+                None if place is None else able[place], w.times, ops[w.key].source,
+                ops[w.key].blocking, ops[w.key].why_blocking, fillers,
+            )  # fmt: skip
 
 
 def _filler(
