@@ -65,7 +65,7 @@ def _parse(data: bytes, where: str) -> Module | ScheduledModule:
         text = data.decode()
     except UnicodeDecodeError:
         return _from_proto(data, where)
-    if _IS_HLO.search(text, 0, 10_000):
+    if _IS_HLO.search(text):
         return _from_text(text, where)
     if any(word in text for word in ("module", "func.func", "stablehlo")):
         return _from_mlir(data, where)
@@ -75,8 +75,8 @@ def _parse(data: bytes, where: str) -> Module | ScheduledModule:
 def _from_text(text: str, where: str) -> ScheduledModule:
     """Take HLO text: as it stands if it is in XLA's form, else as jaxlib prints it.
 
-    What XLA prints has names that are unique in the module. jaxlib's parser refuses some of what
-    XLA itself prints, so that its refusal of a text that is otherwise plain counts for nothing.
+    jaxlib's parser refuses some of what XLA itself prints, so that its refusal of a text whose every
+    line is understood counts for nothing.
 
     Raises:
         InputError: if a line is not understood and jaxlib's parser refuses the text as well.
@@ -84,7 +84,7 @@ def _from_text(text: str, where: str) -> ScheduledModule:
     module = ScheduledModule(text, path=where)
     complaint = None
     try:
-        if module.parsed.is_named_uniquely:
+        if module.parsed.is_as_printed:
             return module
     except InputError as error:
         complaint = error

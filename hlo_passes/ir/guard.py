@@ -69,7 +69,8 @@ class _Parser:
         """
         with self.lock:
             child = self._living()
-            assert child.stdin is not None and child.stdout is not None
+            assert child.stdin is not None
+            assert child.stdout is not None
             timer = Timer(_SECONDS, child.kill)
             timer.start()
             try:

@@ -113,13 +113,18 @@ def check_tail(tail: str) -> None:
         raise ValueError(f"{tail.strip()[:40]!r} behind its operands is no attribute")
     if tail[-1] == ",":
         raise ValueError("it goes on in the next line")
-    if not _is_closed(tail) and not _is_closed(_STRING.sub('""', tail)):
+    if not is_closed(tail):
         raise ValueError("a bracket or a string is not closed in its line")
     if "//" in tail and "//" in _STRING.sub('""', tail):
         raise ValueError("a comment stands behind it")
 
 
-def _is_closed(text: str) -> bool:
+def is_closed(text: str) -> bool:
+    """Whether no bracket and no string is open at the end."""
+    return _is_even(text) or _is_even(_STRING.sub('""', text))
+
+
+def _is_even(text: str) -> bool:
     count = text.count
     return (
         count("{") == count("}")
@@ -131,8 +136,7 @@ def _is_closed(text: str) -> bool:
 
 def is_outside(text: str, at: int) -> bool:
     """Whether position `at` is in no bracket and no string."""
-    before = text[:at]
-    return _is_closed(before) or _is_closed(_STRING.sub('""', before))
+    return is_closed(text[:at])
 
 
 def close(text: str, start: int) -> int:

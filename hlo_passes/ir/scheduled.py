@@ -15,7 +15,7 @@ from jaxlib import _hlo
 from hlo_passes.errors import InputError, PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.hlo_graph import graph_of
-from hlo_passes.ir.hlo_text import HloText, read_hlo
+from hlo_passes.ir.hlo_text import HloText, one_line_each, read_hlo
 from hlo_passes.ir.opaque import OpaqueExchange, recognised
 from hlo_passes.ir.wire import LENGTH, VARINT, fields, message, packed, varint
 
@@ -23,6 +23,7 @@ _COMPUTATIONS, _SCHEDULE = 3, 7
 _METADATA = re.compile(r', metadata=\{(?:[^{}"]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*\}')
 _TABLES = re.compile(r'^\d+ ["{].*\n', re.MULTILINE)
 """Lines of the tables of file names, functions and stack frames."""
+_LEFT_OUT = "{...}"
 _SYNTAX = re.compile(r"was parsing (\d+):\d+: error: (.*)")
 
 
@@ -110,17 +111,17 @@ class ScheduledModule:
 
 
 def printed(text: str, path: str = "<text>") -> str:
-    """Return HLO text as jaxlib prints it after its own parser has read it, constants in full.
+    """Return HLO text as jaxlib prints it after its own parser has read it.
 
-    Names that several computations use are made different, as XLA does before it compiles.
+    Constants are printed in full, unless the text leaves out some itself: nobody knows those. Names that several computations use are made different, as XLA does before it compiles.
 
     Raises:
         InputError: if the parser refuses it. It may also end the process: see `guard`.
     """
     options = _hlo.HloPrintOptions()
-    options.print_large_constants = True
+    options.print_large_constants = _LEFT_OUT not in text
     try:
-        return _hlo.hlo_module_from_text(text).to_string(options)
+        return one_line_each(_hlo.hlo_module_from_text(text).to_string(options))
     except Exception as error:
         found = _SYNTAX.search(str(error))
         where = f"{path}:{found[1]}" if found else path
