@@ -3,8 +3,10 @@
 A cut is proved to be the same program before it is made, and tested; this is what catches a proof
 that is wrong, on the user's own data. The cut program runs first, on copies of what it may donate,
 then the uncut one on the arguments themselves. Where every output agrees, the cut one's results are
-returned and it runs from then on. Where one does not, the uncut results are returned, the uncut
-program takes its place for good, and what is needed to find the fault is written down.
+returned and it runs from then on. Where one does not, the uncut results are returned. It may still
+be rounding: a step that takes its arguments changed in their last bit as hard is not well enough
+defined to tell (see `nudge`). Otherwise the uncut program takes the cut one's place for good, and
+what is needed to find the fault is written down.
 
 Where both sets of results do not fit into memory, only projections of the cut program's are kept
 (see `sketch`), and the uncut ones are returned. All processes of a job do the same: they agree on
@@ -19,25 +21,21 @@ from typing import Any, Literal
 
 import jax
 import msgspec
-import numpy as np
 from jaxlib.mlir import ir
 
 from lancet_jax import _calls, _jax
 from lancet_jax.agree import Peers
 from lancet_jax.errors import AuditError, AuditWarning
 from lancet_jax.evidence import Evidence
-from lancet_jax.leaves import Deviation, bits
+from lancet_jax.leaves import Deviation
+from lancet_jax.nudge import nudged
 from lancet_jax.outcome import Outcome
+from lancet_jax.outputs import compared, sketches
 from lancet_jax.room import Room
-from lancet_jax.sketch import Sketch
 from lancet_jax.step_facts import StepFacts
+from lancet_jax.tally import Tally
 
 type AuditWhen = Literal["first", False]
-
-ROUNDINGS = 32
-"""How many roundings of the narrowest floats in the step an output's elements may be off, as a
-share of its largest: 2e-6 in float32. Integers have to be equal.
-"""
 
 DUE = "to be audited at the first call: the uncut program will run on the same arguments"
 
@@ -94,31 +92,28 @@ class Audit:
     ) -> _calls.Verdict:
         """Make the first call; see `_calls.Judge`."""
         started = time.perf_counter()
-        notes = self.outcome.notes
-        notes[:] = [note for note in notes if note != DUE]
         if effect := cut.effect or self.facts.effect:
-            return self._unaudited(cut, args, f"{effect}, and is not run twice")
+            return self._unaudited(cut, cut.run(*args), f"{effect}, and is not run twice")
         uncut, reason = self._compiled(compile_uncut)
         room = Room.SKIPPED if uncut is None else Room.of(cut.executable, uncut.executable)
         room = max(Room(int(said)) for said in self._gather("room", str(int(room))))
         if uncut is None or room is Room.SKIPPED:
-            return self._unaudited(cut, args, reason or "the uncut results do not fit into memory")
-        try:
-            results = cut(cut.spared(args, self.facts.donated))
-        except jax.errors.JaxRuntimeError as error:
-            return self._unaudited(cut, args, f"beside its arguments {_first_line(error)}")
-        is_held = room is Room.BOTH
-        kept = results if is_held else [_shards(x, Sketch.of) for x in results]
-        del results
-        expected = uncut(args)
-        found = self._merged([_deviation(a, b) for a, b in zip(expected, kept, strict=True)])
-        wrong = [i for i, (leaf, x) in enumerate(zip(found, expected, strict=True))
-                 if not self._is_within(leaf, x)]  # fmt: skip
-        if wrong:
-            self._drop(cut, uncut, step, found, expected, wrong)
-            return _calls.Verdict(expected, uncut)
-        notes.append(self._passed(found, is_held) + f" ({time.perf_counter() - started:,.1f} s)")
-        return _calls.Verdict(kept if is_held else expected, cut)
+            reason = reason or "the uncut results do not fit into memory"
+            return self._unaudited(cut, cut.run(*args), reason)
+        if room is Room.BOTH:
+            verdict, tally = self._at_once(cut, uncut, args)
+        else:
+            verdict, tally = self._in_turn(cut, uncut, args)
+        if tally is None:
+            return verdict
+        if tally.wrong:
+            self._drop(cut, uncut, step, tally)
+            return _calls.Verdict(verdict.results, uncut)
+        by = " by random projections, for want of memory" if room is Room.ONE else ""
+        self._note(
+            f"audited at the first call: {tally}{by} ({time.perf_counter() - started:,.1f} s)"
+        )
+        return verdict
 
     # ------------------------------------------------------------------ running
 
@@ -134,26 +129,49 @@ class Audit:
         finally:
             self.uncut = None
 
-    def _unaudited(self, cut: _calls.Program, args: Sequence[Any], reason: str) -> _calls.Verdict:
-        self.outcome.notes.append(f"not audited: {reason}")
-        return _calls.Verdict(cut.run(*args), cut)
+    def _at_once(
+        self, cut: _calls.Program, uncut: _calls.Program, args: Sequence[Any]
+    ) -> tuple[_calls.Verdict, Tally | None]:
+        """Hold both sets of results, and arguments to run on once more if they differ."""
+        donated = self.facts.donated
+        try:
+            results, spare = cut(cut.spared(args, donated)), cut.spared(args, donated)
+        except jax.errors.JaxRuntimeError as error:
+            return self._unaudited(cut, cut.run(*args), _first_line(error)), None
+        expected = uncut(args)
+        tally = Tally(self.facts, expected, self._merged("outputs", compared(expected, results)))
+        if not tally.beyond:
+            return _calls.Verdict(results, cut), tally
+        del results
+        again = compared(expected, uncut(nudged(spare, self.facts.unit_of)))
+        tally.sway = self._merged("sway", again)
+        return _calls.Verdict(expected, cut), tally
 
-    # ------------------------------------------------------------------ judging
+    def _in_turn(
+        self, cut: _calls.Program, uncut: _calls.Program, args: Sequence[Any]
+    ) -> tuple[_calls.Verdict, Tally | None]:
+        """Hold one set of results, and projections of the others."""
+        donated = self.facts.donated
+        try:
+            ours = sketches(cut(cut.spared(args, donated)))
+            moved = sketches(uncut(nudged(cut.spared(args, donated), self.facts.unit_of)))
+        except jax.errors.JaxRuntimeError as error:
+            return self._unaudited(cut, cut.run(*args), _first_line(error)), None
+        expected = uncut(args)
+        tally = Tally(self.facts, expected, self._merged("outputs", compared(expected, ours)))
+        tally.sway = self._merged("sway", compared(expected, moved))
+        return _calls.Verdict(expected, cut), tally
 
-    def _merged(self, mine: list[Deviation]) -> list[Deviation]:
-        """Return how far every output is off on any process."""
-        said = self._gather("outputs", msgspec.json.encode(mine).decode())
-        total = mine
-        for theirs in (msgspec.json.decode(text, type=list[Deviation]) for text in said):
-            total = [a | b for a, b in zip(total, theirs, strict=True)]
-        return total
+    def _unaudited(self, cut: _calls.Program, results: list[Any], reason: str) -> _calls.Verdict:
+        self._note(f"not audited: {reason}")
+        return _calls.Verdict(results, cut)
 
-    def _is_within(self, leaf: Deviation, output: Any) -> bool:
-        if leaf.is_identical:
-            return True
-        if not jax.dtypes.issubdtype(output.dtype, np.inexact):
-            return False
-        return leaf.relative <= ROUNDINGS * self.facts.unit_of(output.dtype)
+    # ------------------------------------------------------------------ telling
+
+    def _note(self, said: str) -> None:
+        """Say what came of the audit, where it was said to be due."""
+        notes = self.outcome.notes
+        notes[:] = [*(note for note in notes if note != DUE), said]
 
     def _gather(self, what: str, mine: str) -> Sequence[str]:
         """Return what every process says."""
@@ -161,45 +179,33 @@ class Audit:
             return (mine,)
         return self.peers.gather(f"audit/{self.outcome.salt}/{what}", mine)
 
-    def _passed(self, found: Sequence[Deviation], is_held: bool) -> str:
-        count, worst = len(found), max((leaf.relative for leaf in found), default=0.0)
-        how = "bit-identical" if all(leaf.is_identical for leaf in found) else (
-            f"equal within {_rounded_up(worst)}")  # fmt: skip
-        by = "" if is_held else " by random projections, for want of memory"
-        return f"audited at the first call: {count} of {count} outputs {how}{by}"
+    def _merged(self, what: str, mine: list[Deviation]) -> list[Deviation]:
+        """Return how far every output is off on any process."""
+        total = mine
+        for said in self._gather(what, msgspec.json.encode(mine).decode()):
+            theirs = msgspec.json.decode(said, type=list[Deviation])
+            total = [a | b for a, b in zip(total, theirs, strict=True)]
+        return total
 
     def _drop(
-        self,
-        cut: _calls.Program,
-        uncut: _calls.Program,
-        step: ir.Module,
-        found: Sequence[Deviation],
-        outputs: Sequence[Any],
-        wrong: Sequence[int],
+        self, cut: _calls.Program, uncut: _calls.Program, step: ir.Module, tally: Tally
     ) -> None:
-        """Note that the cut is wrong, write down why, and warn."""
-        ours, facts = self.outcome, self.facts
+        """Note that the cut is wrong, write down what is needed to see why, and warn."""
+        ours, name = self.outcome, self.facts.name
         _dropped.add(ours.salt)
-        table = [
-            f"{facts.path_of(i)}  {x.shape} {x.dtype}  {_said(leaf)}{'  WRONG' * (i in wrong)}"
-            for i, (leaf, x) in enumerate(zip(found, outputs, strict=True))
-        ]
         folder = Evidence(
-            facts.name,
+            name,
             {"step.mlir": step, "cut.mlir": self.cut},
             {"cut.hlo": _jax.hlo_of(cut.executable), "uncut.hlo": _jax.hlo_of(uncut.executable)},
             (*ours.made, *([ours.plan] if ours.plan is not None else ())),
-            self.options, table,
+            self.options, tally.table(),
         ).write()  # fmt: skip
-        first = min(wrong, key=lambda i: (found[i].relative != float("inf"), -found[i].relative))
         ours.error = AuditError(
-            facts.name,
-            f"cut it gives other numbers than uncut: {len(wrong)} of {len(found)} outputs differ, "
-            f"{facts.path_of(first)} {_said(found[first])}",
+            name, f"cut it gives other numbers than uncut: {tally}",
             f"send in {folder}; what was returned is right, and the step stays uncut",
-        )
+        )  # fmt: skip
         ours.cuts, ours.plan, ours.graph = (), None, None
-        ours.notes.append(f"audited at the first call and left whole: {ours.error}")
+        self._note(f"audited at the first call and left whole: {ours.error}")
         warnings.warn(str(ours.error), AuditWarning, 2)
 
 
@@ -211,40 +217,6 @@ class _Given:
 
     def prepare(self, request: _jax.Request) -> _jax.Prepared:
         return _jax.Prepared(request.module, {}, compile_with=lambda _: self.executable)
-
-
-def _deviation(expected: Any, got: Any) -> Deviation:
-    """Compare what lies on this process's devices, with an array or with its sketches."""
-    if isinstance(got, jax.Array):
-        if expected.shape != got.shape or expected.sharding != got.sharding:
-            return Deviation(False, float("inf"))
-        pairs = zip(_shards(expected, bits), _shards(got, bits), strict=True)
-        return _union(Deviation.of(a, b) for a, b in pairs)
-    return _union(a.deviation(b) for a, b in zip(_shards(expected, Sketch.of), got, strict=True))
-
-
-def _shards(array: Any, read: Callable[[np.ndarray], Any]) -> list[Any]:
-    """Read the part of every device of this process."""
-    return [read(bits(shard.data)) for shard in array.addressable_shards]
-
-
-def _union(parts: Any) -> Deviation:
-    total = Deviation(True)
-    for part in parts:
-        total |= part
-    return total
-
-
-def _said(leaf: Deviation) -> str:
-    return "identical" if leaf.is_identical else f"differs by {leaf.relative:.2e} of its largest"
-
-
-def _rounded_up(share: float) -> str:
-    """Return a share with one digit, never less than it is."""
-    if share == 0:
-        return "0"
-    exponent = int(np.floor(np.log10(share)))
-    return f"{np.ceil(share / 10.0**exponent - 1e-9) * 10.0**exponent:.0e}".replace("e-0", "e-")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """`lancet_jax.jit`: the one line that a user changes."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -59,9 +59,8 @@ def jit(
         memory_limit: what the step may need of a device, arguments and results included (`70GiB`).
         check_cuts: on GPUs, whether XLA compiles a step that passes chose to cut uncut as well, to
             keep the program whose final schedule is shorter; costs such steps a second compile.
-        audit: whether the first call of a step that passes cut runs the uncut step as well, on the
-            same arguments, and compares every output (`first`), or not (False). If one differs, the
-            uncut results are returned and the step stays uncut. See `docs/audit.md`.
+        audit: whether the `first` call of a step that passes cut runs it uncut as well, compares
+            every output, and keeps it uncut if one differs (`docs/audit.md`); False if not.
         **jit_kwargs: passed on to `jax.jit`. Not allowed around a function that is jitted already.
 
     Returns:
@@ -78,13 +77,10 @@ def jit(
             plan_on=plan_on, peer_timeout_s=peer_timeout_s, opaque=opaque,
             memory_limit=memory_limit, check_cuts=check_cuts, audit=audit, **jit_kwargs,
         )  # fmt: skip
-    _check_choices(on_unsupported, plan_on, audit)
-    if _jax.is_jitted(fun) and jit_kwargs:
-        raise OptionError("lancet_jax.jit", f"{sorted(jit_kwargs)} given for a jitted function",
-                          "give them to the inner jit, or pass the plain function")  # fmt: skip
+    _check_choices(on_unsupported, plan_on, audit, jit_kwargs if _jax.is_jitted(fun) else {})
     passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
-    name, table, limit = _checked(target, costs, memory_limit)
     jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
+    name, table, limit = _checked(target, costs, memory_limit)
     known = table, tuple(opaque), limit, check_cuts, audit
     return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, *known))
 
@@ -102,7 +98,12 @@ def _checked(
     return name, str(costs) if costs is not None else None, limit
 
 
-def _check_choices(on_unsupported: str, plan_on: str, audit: AuditWhen) -> None:
+def _check_choices(
+    on_unsupported: str, plan_on: str, audit: AuditWhen, too_late: Mapping[str, Any]
+) -> None:
+    if too_late:
+        raise OptionError("lancet_jax.jit", f"{sorted(too_late)} given for a jitted function",
+                          "give them to the inner jit, or pass the plain function")  # fmt: skip
     if audit not in ("first", False):
         raise OptionError("audit", f"{audit!r} is no choice", "use 'first' or False")
     if plan_on not in ("every", "first"):

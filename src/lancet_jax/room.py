@@ -66,10 +66,13 @@ class Room(IntEnum):
         ours, theirs = Memory.of(first), Memory.of(second)
         if room is None or ours is None or theirs is None:
             return Room.BOTH
-        if max(ours.temporary + ours.made + ours.aliased, theirs.temporary + theirs.made) > room:
-            return Room.SKIPPED
-        held = ours.made + ours.aliased
-        return Room.BOTH if held + theirs.temporary + theirs.made <= room else Room.ONE
+        copies = ours.aliased
+        at_once = copies + theirs.temporary + theirs.made + max(ours.made + copies, theirs.given)
+        in_turn = max(ours.temporary + ours.made + copies,
+                      theirs.temporary + theirs.made + theirs.given)  # fmt: skip
+        if at_once <= room:
+            return Room.BOTH
+        return Room.ONE if in_turn <= room else Room.SKIPPED
 
 
 def free_bytes(devices: Sequence[Any]) -> float | None:
