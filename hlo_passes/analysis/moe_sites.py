@@ -8,15 +8,19 @@ can be sent alone, and land where the whole exchange would have put them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.arithmetic import direction_of
+from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.distinct import DistinctRows
+from hlo_passes.analysis.engine import kind_of, maker_of
 from hlo_passes.analysis.numbering import number_values
 from hlo_passes.analysis.split_rules.indexing import update_of
-from hlo_passes.analysis.split_rules.pointwise import splat_of
 from hlo_passes.ir.attributes import ints, shape_of
 from hlo_passes.ir.body import Body
 
@@ -133,7 +137,7 @@ def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctRow
     if kind != "scatter":
         raise _NoSite(f"no dispatch: its rows are not written by index (made by {kind or 'input'})")
     op = body.ops[place]
-    if len(op.operands) != 3 or not is_zero(body, op.operands[0]):
+    if len(op.operands) != 3 or not distinct.counting.constants.is_zero(op.operands[0]):
         raise _NoSite("no dispatch: the buffer that rows are written to is not empty")
     if update_of(op) not in ("add", "set"):
         raise _NoSite("no dispatch: rows are neither added nor written")
@@ -191,7 +195,7 @@ def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctR
         _peers(body.ops[i]),
     )
     _check_leading(shape_of(body.ops[i].results[0]), "concat_dimension", body.ops[i], rows)
-    clamps = not is_masked(body, place, numbers)
+    clamps = not is_masked(body, place, numbers, distinct.counting.constants)
     is_distinct = not clamps and _is_distinct(distinct, op.operands[1], rows)
     return Site(place, i, tuple(between), rows, is_distinct, clamps)
 
@@ -230,23 +234,9 @@ def _check_leading(shape: tuple[int, ...], name: str, exchange: ir.Operation, ro
         raise _NoSite("the rows of one peer are not behind each other in the buffer")
 
 
-def is_zero(body: Body, value: ir.Value) -> bool:
-    """Whether a value is zero everywhere, whatever the input."""
-    place, kind = body.made_by(value)
-    if place < 0:
-        return False
-    op = body.ops[place]
-    if kind == "constant":
-        number = splat_of(op)
-        return isinstance(number, ir.FloatAttr | ir.IntegerAttr) and number.value == 0
-    if kind in ("broadcast_in_dim", "reshape", "convert", "transpose", "optimization_barrier"):
-        return is_zero(body, op.operands[list(op.results).index(value)])
-    if kind == "select":
-        return is_zero(body, op.operands[1]) and is_zero(body, op.operands[2])
-    return False
-
-
-def is_masked(body: Body, gather: int, numbers: dict[ir.Value, int]) -> bool:
+def is_masked(
+    body: Body, gather: int, numbers: Mapping[ir.Value, int], constants: Constants
+) -> bool:
     """Whether what a gather reads beyond its buffer is replaced afterwards, as `mode="fill"` does.
 
     All readers have to be selects between it and something else, by a mask that is false for every
@@ -258,13 +248,17 @@ def is_masked(body: Body, gather: int, numbers: dict[ir.Value, int]) -> bool:
         body.kind(user) == "select"
         and body.ops[user].operands[1] == op.results[0]
         and body.ops[user].operands[2] != op.results[0]
-        and _means_inside(body, body.ops[user].operands[0], op, numbers)
+        and _means_inside(body, body.ops[user].operands[0], op, numbers, constants)
         for user in users
     )
 
 
 def _means_inside(
-    body: Body, mask: ir.Value, gather: ir.Operation, numbers: dict[ir.Value, int]
+    body: Body,
+    mask: ir.Value,
+    gather: ir.Operation,
+    numbers: Mapping[ir.Value, int],
+    constants: Constants,
 ) -> bool:
     """Whether a mask is all(0 <= index <= limit) over the index vectors of a gather."""
     place, kind = body.made_by(mask)
@@ -280,49 +274,27 @@ def _means_inside(
     both, kind = body.made_by(body.ops[place].operands[0])
     if kind != "and":
         return False
-    found = {_bound(body, side, gather, numbers) for side in body.ops[both].operands}
+    found = {_bound(side, gather, numbers, constants) for side in body.ops[both].operands}
     return found == {"GE", "LE"}
 
 
 def _bound(
-    body: Body, value: ir.Value, gather: ir.Operation, numbers: dict[ir.Value, int]
+    value: ir.Value, gather: ir.Operation, numbers: Mapping[ir.Value, int], constants: Constants
 ) -> str | None:
     """Return GE or LE if a value says that indices are at least 0, or within the buffer."""
-    place, kind = body.made_by(value)
-    if kind != "compare":
+    op = maker_of(value)
+    if op is None or kind_of(op) != "compare":
         return None
-    op = body.ops[place]
     if numbers[op.operands[0]] != numbers[gather.operands[1]]:
         return None
-    direction = str(op.attributes["comparison_direction"])
-    if "GE" in direction:
-        return "GE" if is_zero(body, op.operands[1]) else None
-    if "LE" not in direction:
+    direction = direction_of(op)
+    if direction == "GE":
+        return "GE" if constants.is_zero(op.operands[1]) else None
+    limits = constants.all_of(op.operands[1])
+    if direction != "LE" or limits is None:
         return None
-    limits = _constant_vector(body, op.operands[1])
     numbers_of = stablehlo.GatherDimensionNumbers(gather.attributes["dimension_numbers"])
     dims, sizes = shape_of(gather.operands[0]), ints(gather, "slice_sizes")
     wanted = [dims[d] - sizes[d] for d in numbers_of.start_index_map]
-    return "LE" if limits is not None and all(
-        limit <= want for limit, want in zip(limits, wanted, strict=True)
-    ) else None  # fmt: skip
-
-
-def _constant_vector(body: Body, value: ir.Value) -> list[int] | None:
-    """Return the vector that broadcasts repeat along the last dim, if it is a constant."""
-    while True:
-        place, kind = body.made_by(value)
-        if kind == "constant":
-            attribute = body.ops[place].attributes["value"]
-            if not isinstance(attribute, ir.DenseIntElementsAttr):
-                return None
-            shape = shape_of(value)
-            return [int(x) for x in attribute] if len(shape) == 1 else None
-        if kind != "broadcast_in_dim":
-            return None
-        op = body.ops[place]
-        source, made = shape_of(op.operands[0]), shape_of(value)
-        last = ints(op, "broadcast_dimensions")[-1:]
-        if last != (len(made) - 1,) or source[-1] != made[-1]:
-            return None
-        value = op.operands[0]
+    along = [-1 if d == numbers_of.index_vector_dim else 1 for d in range(limits.ndim)]
+    return "LE" if np.all(limits <= np.reshape(wanted, along)) else None

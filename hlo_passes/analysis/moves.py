@@ -5,15 +5,13 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.split_rules.pointwise import splat_of
+from hlo_passes.analysis.constants import Constants
+from hlo_passes.analysis.engine import maker_of
 from hlo_passes.analysis.split_rules.reduce import reducer, starts_from_nothing
-from hlo_passes.ir.attributes import integer, ints, shape_of
+from hlo_passes.ir.attributes import ints, shape_of
 
 type Label = int
 """A dim: of the value at hand, from 0; or one that was summed over, negative."""
-
-_COUNTS = {"f64": 2**53, "f32": 2**24, "f16": 2**11, "bf16": 2**8}
-"""Up to which number floats count exactly."""
 
 
 def move_of(op: ir.Operation, value: ir.Value) -> tuple[ir.Value, tuple[Label | None, ...]] | None:
@@ -59,74 +57,13 @@ def _is_of_one(op: ir.Operation) -> bool:
     merge = reducer(op)
     if merge in ("add", "multiply"):
         return starts_from_nothing(op, merge)
-    return merge == "maximum" and _is_lowest(op.operands[1])
-
-
-def _is_lowest(value: ir.Value) -> bool:
-    """Whether a value is the lowest of its type."""
-    op = _maker(root_of(value)[0])
-    number = splat_of(op) if op is not None and op.name == "stablehlo.constant" else None
-    if isinstance(number, ir.FloatAttr):
-        return number.value == -math.inf
-    if isinstance(number, ir.IntegerAttr) and not ir.IntegerType(number.type).is_unsigned:
-        return number.value == -(2 ** (ir.IntegerType(number.type).width - 1))
-    return False
+    return merge == "maximum" and Constants().is_lowest(op.operands[1])
 
 
 def root_of(value: ir.Value) -> tuple[ir.Value, tuple[Label | None, ...]]:
     """Follow a value back through moves: to what it is from, and where it has the dims of that."""
     places: Sequence[Label | None] = range(len(shape_of(value)))
-    while (op := _maker(value)) is not None and (move := move_of(op, value)) is not None:
+    while (op := maker_of(value)) is not None and (move := move_of(op, value)) is not None:
         value = move[0]
         places = [None if p is None else places[p] for p in move[1]]
     return value, tuple(places)
-
-
-def counts_along(value: ir.Value) -> Label | None:
-    """Return the dim along which a value is 0, 1, 2, ..., the same along all others."""
-    types = [value.type.element_type]
-    places: Sequence[Label | None] = range(len(shape_of(value)))
-    while True:
-        value, at = root_of(value)
-        places = [None if a is None else places[a] for a in at]
-        op = _maker(value)
-        if op is None:
-            given = _given_to_loop(value)
-            if given is None:
-                return None
-            value = given
-        elif op.name == "stablehlo.convert":
-            value = op.operands[0]
-            types.append(value.type.element_type)
-        else:
-            break
-    if op.name != "stablehlo.iota":
-        return None
-    dim = integer(op, "iota_dimension")
-    count = shape_of(value)[dim]
-    return places[dim] if all(_holds(kind, count) for kind in types) else None
-
-
-def _maker(value: ir.Value) -> ir.Operation | None:
-    return None if isinstance(value.owner, ir.Block) else value.owner.operation
-
-
-def _given_to_loop(value: ir.Value) -> ir.Value | None:
-    """Return what a loop was given for a value that no trip changes; None if it is no such value.
-
-    XLA moves what is the same in every trip out of loops.
-    """
-    argument = ir.BlockArgument(value)
-    block, number = argument.owner, argument.arg_number
-    loop = block.owner.operation
-    if loop.name != "stablehlo.while" or block != loop.regions[1].blocks[0]:
-        return None
-    end = list(block.operations)[-1].operation
-    return loop.operands[number] if end.operands[number] == value else None
-
-
-def _holds(kind: ir.Type, count: int) -> bool:
-    """Whether a type has all numbers below a count."""
-    if isinstance(kind, ir.IntegerType):
-        return count <= 2 ** (kind.width - (0 if kind.is_unsigned else 1))
-    return count <= _COUNTS.get(str(kind), 0)

@@ -9,24 +9,31 @@ less is true of more elements: where nothing is known there is one that says not
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.counting import direction_of
-from hlo_passes.analysis.moves import Label, counts_along, move_of, root_of
-from hlo_passes.analysis.split_rules.pointwise import splat_of
+from hlo_passes.analysis.arithmetic import (
+    KEEPS_ONE,
+    KEEPS_ZERO,
+    direction_of,
+    element_of,
+    is_total,
+)
+from hlo_passes.analysis.constants import Constants
+from hlo_passes.analysis.engine import Domain, Rules, kind_of
+from hlo_passes.analysis.moves import Label, move_of, root_of
+from hlo_passes.analysis.ranges import Ranges, held
 from hlo_passes.analysis.split_rules.reduce import reducer
 from hlo_passes.ir.attributes import ints, shape_of
-from hlo_passes.ir.body import Body
 
 _MOST = 16
 """Terms of one value; with more, nothing is said."""
 _BELOW = -(2**30)
 """Negative numbers from here on stay negative in every type that is followed."""
-_KEEPS_ZERO = frozenset({"abs", "convert", "negate", "sign", "sqrt", "reduce_precision"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,165 +84,44 @@ type Terms = tuple[Term, ...]
 ANYTHING: Terms = (Term(),)
 
 
-@dataclass
-class OneHot:
-    """Answers where values of a block can be other than zero.
+class OneHot(Domain[Terms]):
+    """Where values of a block can be other than zero.
 
     Attributes:
-        body: the block.
+        constants: what values hold in every run.
+        ranges: between which numbers they are.
+        places: where they can be the number of a place.
     """
 
-    body: Body
-    _known: dict[ir.Value, Terms] = field(default_factory=dict)
-    _done: int = 0
-    _names: Iterable[int] = field(default_factory=lambda: itertools.count(-1, -1))
+    rules: ClassVar[Rules]
+
+    def __init__(self, constants: Constants, ranges: Ranges) -> None:
+        super().__init__()
+        self.constants, self.ranges = constants, ranges
+        self.places = _Places(self)
+        self._names = itertools.count(-1, -1)
+
+    def unknown(self, value: ir.Value) -> Terms:
+        """Say nothing."""
+        return ANYTHING
 
     def fresh(self) -> Label:
         """Return a name that no dim has yet."""
-        return next(iter(self._names))
+        return next(self._names)
 
     def terms(self, value: ir.Value) -> Terms:
         """Return the terms of which one holds wherever a value is not zero.
 
         Labels are dims of the value; those of summed dims are new in every answer.
         """
-        place = self.body.maker.get(value, -1)
-        while self._done <= place:
-            # In program order, so that nothing recurses through the depth of a model.
-            for made in self.body.ops[self._done].results:
-                found = self._find(made)
-                self._known[made] = found if len(found) <= _MOST else ANYTHING
-            self._done += 1
-        return tuple(self._with_fresh(term) for term in self._known.get(value, ANYTHING))
+        found = self.of(value)
+        return tuple(map(self._with_fresh, found)) if len(found) <= _MOST else ANYTHING
 
     def _with_fresh(self, term: Term) -> Term:
         summed = {label for hot in term.hots for label in hot.labels if label < 0}
         if not summed:
             return term
         return term.renamed({label: self.fresh() for label in sorted(summed)})
-
-    def _find(self, value: ir.Value) -> Terms:
-        place, kind = self.body.made_by(value)
-        op = self.body.ops[place]
-        match kind:
-            case "compare":
-                return self._compared(op)
-            case "multiply" | "and":
-                return both(*map(self.terms, op.operands))
-            case "add" | "subtract" | "or" | "xor":
-                return _vague(self.terms(op.operands[0]) + self.terms(op.operands[1]))
-            case "maximum" | "minimum":
-                return _vague(self.terms(op.operands[0]) + self.terms(op.operands[1]))
-            case "divide":
-                return _vague(self.terms(op.operands[0]))
-            case "select":
-                return self._selected(op)
-            case "dot_general":
-                return self._product(op)
-            case "reduce":
-                return self._reduced(op)
-            case "constant":
-                return _constant(op)
-        if kind in _KEEPS_ZERO:
-            keeps = kind in ("convert", "abs", "sign", "sqrt")
-            found = self.terms(op.operands[0])
-            return found if keeps else _vague(found)
-        return self._moved(op, value)
-
-    def _moved(self, op: ir.Operation, value: ir.Value) -> Terms:
-        """Follow what only moves elements."""
-        step = move_of(op, value)
-        if step is None:
-            return ANYTHING
-        source, places = step
-        names = dict(enumerate(places))
-        return tuple(term.renamed(names) for term in self.terms(source))
-
-    def _compared(self, op: ir.Operation) -> Terms:
-        left, right = op.operands
-        direction = direction_of(op)
-        if direction == "EQ":
-            for index, counted in ((left, right), (right, left)):
-                dim = counts_along(counted)
-                root, at = root_of(index)
-                if dim is not None and dim not in at:
-                    hot = Term(frozenset({Hot(root, at, dim)}), exact=True)
-                    names = dict(enumerate(at))
-                    implied = tuple(t.renamed(names) for t in self._where_counting(root))
-                    found = both((hot,), implied)
-                    return tuple(replace(term, exact=len(found) == 1) for term in found)
-        for number, zero, ways in ((left, right, ("GT", "NE")), (right, left, ("LT", "NE"))):
-            if direction in ways and self.splat(zero) == 0:
-                found = self.terms(number)
-                return found if len(found) == 1 else _vague(found)
-        return ANYTHING
-
-    def _where_counting(self, value: ir.Value) -> Terms:
-        """Return the terms of which one holds wherever a value is above -1.
-
-        What is x - 1 is no place where x is zero.
-        """
-        place, kind = self.body.made_by(value)
-        if place < 0:
-            return ANYTHING
-        op = self.body.ops[place]
-        if kind in ("add", "subtract"):
-            number = self.splat(op.operands[1])
-            sign = 1 if kind == "add" else -1
-            if number is not None and _BELOW <= sign * number <= -1:
-                return self.terms(op.operands[0])
-        elif kind == "maximum":
-            return sum(map(self._where_counting, op.operands), ())
-        elif kind == "select":
-            number = self.splat(op.operands[2])
-            if number is not None and number <= -1:
-                return both(self.terms(op.operands[0]), self._where_counting(op.operands[1]))
-        elif kind == "convert" and _keeps_sign(op):
-            return self._where_counting(op.operands[0])
-        elif kind == "reduce" and len(op.results) == 1 and reducer(op) == "maximum":
-            start = self.splat(op.operands[1])
-            if start is not None and start <= -1:
-                return self._summed(op, self._where_counting(op.operands[0]))
-        elif (step := move_of(op, value)) is not None:
-            names = dict(enumerate(step[1]))
-            return tuple(term.renamed(names) for term in self._where_counting(step[0]))
-        return ANYTHING
-
-    def _selected(self, op: ir.Operation) -> Terms:
-        mask, yes, no = op.operands
-        where = self.terms(mask) if shape_of(mask) == shape_of(yes) else ANYTHING
-        if self.terms(no) == ():
-            return both(where, self.terms(yes))
-        return _vague(both(where, self.terms(yes)) + self.terms(no))
-
-    def _reduced(self, op: ir.Operation) -> Terms:
-        merge = reducer(op) if len(op.results) == 1 else None
-        start = self.splat(op.operands[1]) if merge else None
-        if merge not in ("add", "or", "maximum") or start is None or start > 0:
-            return ANYTHING
-        if merge != "maximum" and start != 0:
-            return ANYTHING
-        return self._summed(op, self.terms(op.operands[0]))
-
-    def _summed(self, op: ir.Operation, terms: Terms) -> Terms:
-        gone, rank = ints(op, "dimensions"), len(shape_of(op.operands[0]))
-        kept = [d for d in range(rank) if d not in gone]
-        names: dict[Label, Label] = {d: i for i, d in enumerate(kept)}
-        names |= {d: self.fresh() for d in gone}
-        several = [names[d] for d in gone if shape_of(op.operands[0])[d] > 1]
-        return tuple(
-            _without(term.renamed(names), [names[d] for d in gone], several) for term in terms
-        )
-
-    def _product(self, op: ir.Operation) -> Terms:
-        left, right, contracted = self.dims_of(op)
-        names = [dict(enumerate(side)) for side in (left, right)]
-        terms = [
-            tuple(term.renamed(side) for term in self.terms(value))
-            for value, side in zip(op.operands, names, strict=True)
-        ]
-        several = [d for d in contracted if shape_of(op.operands[0])[left.index(d)] > 1]
-        return tuple(_without(term, contracted, several) for term in both(*terms))
 
     def dims_of(self, op: ir.Operation) -> tuple[list[Label], list[Label], list[Label]]:
         """Name the dims of a product's operands after those of its result; and the contracted."""
@@ -263,15 +149,198 @@ class OneHot:
         left, right = ([side[d] for d in sorted(side)] for side in names)
         return left, right, contracted
 
-    def splat(self, value: ir.Value) -> float | None:
-        """Return the one number that a value holds everywhere, if it is a constant."""
-        place, kind = self.body.made_by(value)
-        while kind in ("broadcast_in_dim", "reshape", "convert", "transpose"):
-            value = self.body.ops[place].operands[0]
-            place, kind = self.body.made_by(value)
-        number = splat_of(self.body.ops[place]) if kind == "constant" else None
-        kinds = ir.IntegerAttr | ir.FloatAttr | ir.BoolAttr
-        return float(number.value) if isinstance(number, kinds) else None
+
+def _moved(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    """Follow what only moves elements."""
+    step = move_of(op, value)
+    if step is None:
+        return ANYTHING
+    names = dict(enumerate(step[1]))
+    return tuple(term.renamed(names) for term in domain.terms(step[0]))
+
+
+def _kept(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    """Zero and one stay what they are."""
+    return domain.terms(op.operands[0])
+
+
+def _first(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    """Zero stays what it is."""
+    return _vague(domain.terms(op.operands[0]))
+
+
+def _both(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    """What is not zero is neither zero here nor there."""
+    return both(domain.terms(op.operands[0]), domain.terms(op.operands[1]))
+
+
+def _all(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    """What is both zero and zero is zero."""
+    return _vague(domain.terms(op.operands[0]) + domain.terms(op.operands[1]))
+
+
+def _compared(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    left, right = op.operands
+    direction = direction_of(op)
+    if is_total(op):
+        return ANYTHING
+    if direction == "EQ":
+        for index, counted in ((left, right), (right, left)):
+            dim = domain.constants.counts_along(counted)
+            root, at = root_of(index)
+            if dim is not None and dim not in at:
+                hot = Term(frozenset({Hot(root, at, dim)}), exact=True)
+                names = dict(enumerate(at))
+                implied = tuple(t.renamed(names) for t in domain.places.terms(root))
+                found = both((hot,), implied)
+                return tuple(replace(term, exact=len(found) == 1) for term in found)
+    for number, zero, ways in ((left, right, ("GT", "NE")), (right, left, ("LT", "NE"))):
+        if direction in ways and domain.constants.is_zero(zero):
+            found = domain.terms(number)
+            return found if len(found) == 1 else _vague(found)
+    return ANYTHING
+
+
+def _selected(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    mask, yes, no = op.operands
+    where = domain.terms(mask) if shape_of(mask) == shape_of(yes) else ANYTHING
+    if domain.terms(no) == ():
+        return both(where, domain.terms(yes))
+    return _vague(both(where, domain.terms(yes)) + domain.terms(no))
+
+
+def _reduced(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    merge = reducer(op) if len(op.results) == 1 else None
+    start = domain.constants.number(op.operands[1]) if merge else None
+    if merge not in ("add", "or", "maximum") or start is None or start > 0:
+        return ANYTHING
+    if merge != "maximum" and start != 0:
+        return ANYTHING
+    return _summed(domain, op, domain.terms(op.operands[0]))
+
+
+def _summed(domain: OneHot, op: ir.Operation, terms: Terms) -> Terms:
+    gone, rank = ints(op, "dimensions"), len(shape_of(op.operands[0]))
+    kept = [d for d in range(rank) if d not in gone]
+    names: dict[Label, Label] = {d: i for i, d in enumerate(kept)}
+    names |= {d: domain.fresh() for d in gone}
+    several = [names[d] for d in gone if shape_of(op.operands[0])[d] > 1]
+    return tuple(_without(term.renamed(names), [names[d] for d in gone], several) for term in terms)
+
+
+def _product(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    left, right, contracted = domain.dims_of(op)
+    names = [dict(enumerate(side)) for side in (left, right)]
+    terms = [
+        tuple(term.renamed(side) for term in domain.terms(read))
+        for read, side in zip(op.operands, names, strict=True)
+    ]
+    several = [d for d in contracted if shape_of(op.operands[0])[left.index(d)] > 1]
+    return tuple(_without(term, contracted, several) for term in both(*terms))
+
+
+def _constant(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    number = domain.constants.number(value)
+    if number is None:
+        return ANYTHING
+    return () if number == 0 else (Term(exact=number == 1),)
+
+
+OneHot.rules = {
+    "compare": _compared,
+    "multiply": _both, "and": _both,
+    **dict.fromkeys(("add", "subtract", "or", "xor", "maximum", "minimum"), _all),
+    **dict.fromkeys(KEEPS_ZERO, _first), "divide": _first,
+    **dict.fromkeys(KEEPS_ONE, _kept),
+    "select": _selected,
+    "dot_general": _product,
+    "reduce": _reduced,
+    "constant": _constant,
+    **dict.fromkeys(
+        ("optimization_barrier", "transpose", "broadcast_in_dim", "reshape"), _moved
+    ),
+}  # fmt: skip
+
+
+class _Places(Domain[Terms]):
+    """Where values can be above -1: elsewhere they are no place along a dim.
+
+    What is x - 1 is no place where x is zero.
+    """
+
+    rules: ClassVar[Rules]
+
+    def __init__(self, one_hot: OneHot) -> None:
+        super().__init__()
+        self.one_hot = one_hot
+
+    def unknown(self, value: ir.Value) -> Terms:
+        """Say nothing."""
+        return ANYTHING
+
+    def terms(self, value: ir.Value) -> Terms:
+        """Return the terms of which one holds wherever a value is above -1."""
+        found = self.of(value)
+        return found if len(found) <= _MOST else ANYTHING
+
+
+def _less(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
+    number = domain.one_hot.constants.number(op.operands[1])
+    sign = 1 if kind_of(op) == "add" else -1
+    element = element_of(value)
+    is_signed = not (isinstance(element, ir.IntegerType) and element.is_unsigned)
+    if is_signed and number is not None and _BELOW <= sign * number <= -1:
+        return domain.one_hot.terms(op.operands[0])
+    return ANYTHING
+
+
+def _largest(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
+    if kind_of(op) == "maximum":
+        return domain.terms(op.operands[0]) + domain.terms(op.operands[1])
+    start = domain.one_hot.constants.number(op.operands[1])
+    is_largest = len(op.results) == 1 and reducer(op) == "maximum"
+    if not is_largest or start is None or start > -1:
+        return _moved_place(domain, op, value)
+    return _summed(domain.one_hot, op, domain.terms(op.operands[0]))
+
+
+def _chosen(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
+    mask, yes, no = op.operands
+    number = domain.one_hot.constants.number(no)
+    if number is None or number > -1 or shape_of(mask) != shape_of(value):
+        return ANYTHING
+    return both(domain.one_hot.terms(mask), domain.terms(yes))
+
+
+def _converted(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
+    """Follow a conversion that makes no number above -1 of one that is not."""
+    found, element = domain.one_hot.ranges.of(op.operands[0]), element_of(value)
+    source = element_of(op.operands[0])
+    is_float = isinstance(element, ir.FloatType)
+    if isinstance(source, ir.FloatType):
+        keeps = is_float or (not found.is_any and held(found, element) == found)
+    else:
+        keeps = is_float or held(found, element) == found
+    return domain.terms(op.operands[0]) if keeps else ANYTHING
+
+
+def _moved_place(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
+    step = move_of(op, value)
+    if step is None:
+        return ANYTHING
+    names = dict(enumerate(step[1]))
+    return tuple(term.renamed(names) for term in domain.terms(step[0]))
+
+
+_Places.rules = {
+    "add": _less, "subtract": _less,
+    "maximum": _largest, "reduce": _largest,
+    "select": _chosen,
+    "convert": _converted,
+    **dict.fromkeys(
+        ("optimization_barrier", "transpose", "broadcast_in_dim", "reshape"), _moved_place
+    ),
+}  # fmt: skip
 
 
 def both(left: Terms, right: Terms) -> Terms:
@@ -291,21 +360,3 @@ def _without(term: Term, gone: Sequence[Label], several: Sequence[Label]) -> Ter
     kept = frozenset(hot for hot in term.hots if hot.counted not in gone)
     named = {label for hot in kept for label in hot.labels}
     return Term(kept, term.exact and len(kept) == len(term.hots) and named.issuperset(several))
-
-
-def _constant(op: ir.Operation) -> Terms:
-    number = splat_of(op)
-    if not isinstance(number, ir.IntegerAttr | ir.FloatAttr | ir.BoolAttr):
-        return ANYTHING
-    is_flag = str(op.results[0].type.element_type) == "i1"
-    return () if not number.value else (Term(exact=is_flag or number.value == 1),)
-
-
-def _keeps_sign(op: ir.Operation) -> bool:
-    """Whether a conversion makes no number above -1 of one that is not, and is above `_BELOW`."""
-    source, made = (v.type.element_type for v in (op.operands[0], op.results[0]))
-    if isinstance(source, ir.IntegerType) and (source.is_unsigned or source.width == 1):
-        return False
-    if isinstance(made, ir.IntegerType):
-        return not made.is_unsigned and made.width >= 32
-    return isinstance(made, ir.FloatType)

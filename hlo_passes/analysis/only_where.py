@@ -1,19 +1,21 @@
 """Which elements of a value its readers need, if they multiply it with masks.
 
 The gradient of a one-hot mask is made for every element and then multiplied with the mask's own
-factors, one by one. Every reader is followed through what is linear in the value until, for all
-that is left of it, some hots hold; elsewhere the value may as well be zero.
+factors, one by one. Every reader is followed through what works element by element, or adds up,
+until, for all that is left of it, some hots hold; elsewhere the value may as well be zero.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.engine import Domain, Rules, same_operand
 from hlo_passes.analysis.moves import Label, move_of
 from hlo_passes.analysis.one_hot import Hot, OneHot, Terms
 from hlo_passes.analysis.split_rules.reduce import reducer
-from hlo_passes.ir.attributes import ints
+from hlo_passes.ir.attributes import ints, shape_of
 from hlo_passes.ir.body import Body
 
 
@@ -23,7 +25,7 @@ class NotOnly(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A value that is linear in the one that is followed.
+    """A value that the one that is followed has a share in.
 
     Attributes:
         dims: per dim its name; dims of the followed value are called 0, 1, ...
@@ -34,93 +36,108 @@ class _Seen:
     terms: frozenset[frozenset[Hot]]
 
 
-@dataclass
-class _Follower:
-    body: Body
-    one_hot: OneHot
-    rows: Collection[Label]
-    value: ir.Value
-    seen: dict[ir.Value, _Seen] = field(default_factory=dict)
-    found: set[frozenset[Hot]] = field(default_factory=set)
+class _Shares(Domain[_Seen | None]):
+    """What has a share of the followed value; None for what has none, or for all of it."""
 
-    def run(self) -> frozenset[frozenset[Hot]]:
-        start = len(self.value.type.shape)
-        self._reach(self.value, _Seen(tuple(range(start)), frozenset({frozenset()})))
-        for place in range(self.body.maker[self.value] + 1, len(self.body.ops)):
-            op = self.body.ops[place]
-            if any(value in self.seen for value in self.body.reads[place]):
-                self._read(place, op)
-        return frozenset(self.found)
+    rules: ClassVar[Rules]
 
-    def _reach(self, value: ir.Value, seen: _Seen) -> None:
-        """Go on from a value, unless hots hold for all its elements."""
-        if all({hot.counted for hot in term}.issuperset(self.rows) for term in seen.terms):
-            self.found |= seen.terms
-        else:
-            self.seen[value] = seen
+    def __init__(self, one_hot: OneHot) -> None:
+        super().__init__()
+        self.one_hot = one_hot
 
-    def _read(self, place: int, op: ir.Operation) -> None:
-        kind = self.body.kind(place)
-        mine = [i for i, value in enumerate(op.operands) if value in self.seen]
-        if len(self.body.reads[place]) > len(op.operands):
-            raise NotOnly(f"{self.body.where(place)} reads all of it")
-        seen = self._after(kind, op, mine)
-        if seen is None:
-            raise NotOnly(f"{self.body.where(place)} reads all of it")
-        for result in op.results:
-            if kind != "optimization_barrier":
-                self._reach(result, seen)
-            elif op.operands[list(op.results).index(result)] in self.seen:
-                self._reach(result, self.seen[op.operands[list(op.results).index(result)]])
+    def unknown(self, value: ir.Value) -> _Seen | None:
+        """Nothing is followed."""
+        return None
 
-    def _after(self, kind: str, op: ir.Operation, mine: list[int]) -> _Seen | None:
-        """Return what is known of an op's result; None if it is not linear, or nobody knows."""
-        seen = self.seen[op.operands[mine[0]]]
-        if kind in ("optimization_barrier", "negate", "convert"):
-            return seen
-        if kind in ("add", "subtract"):
-            others = [self.seen[op.operands[i]] for i in mine]
-            if any(other.dims != seen.dims for other in others):
-                return None
-            return _Seen(seen.dims, frozenset().union(*(other.terms for other in others)))
-        if kind == "divide" and mine == [0]:
-            return seen
-        if kind == "multiply" and len(mine) == 1:
-            other = self.one_hot.terms(op.operands[1 - mine[0]])
-            return _Seen(seen.dims, _with(seen.terms, other, seen.dims))
-        if kind == "select" and 0 not in mine:
-            if mine == [1] and op.operands[0].type.shape == op.operands[1].type.shape:
-                other = self.one_hot.terms(op.operands[0])
-                return _Seen(seen.dims, _with(seen.terms, other, seen.dims))
-            return seen if len(mine) == 1 else None
-        if kind == "dot_general" and len(mine) == 1:
-            return self._multiplied(op, mine[0], seen)
-        if kind == "reduce" and mine == [0] and reducer(op) == "add":
-            gone = ints(op, "dimensions")
-            dims = tuple(name for d, name in enumerate(seen.dims) if d not in gone)
-            return _Seen(dims, seen.terms)
-        move = move_of(op, op.results[0]) if len(op.results) == 1 else None
-        return None if move is None else self._moved(op, seen, move[1])
+    def among(self, op: ir.Operation) -> list[int]:
+        """Return which operands are followed."""
+        return [i for i, value in enumerate(op.operands) if self.of(value) is not None]
 
-    def _moved(
-        self, op: ir.Operation, seen: _Seen, places: tuple[Label | None, ...]
-    ) -> _Seen | None:
-        dims: list[Label | None] = [None] * len(op.results[0].type.shape)
-        for name, place in zip(seen.dims, places, strict=True):
-            if place is not None:
-                dims[place] = name
-        fresh = tuple(self.one_hot.fresh() if name is None else name for name in dims)
-        return _Seen(fresh, seen.terms)
 
-    def _multiplied(self, op: ir.Operation, side: int, seen: _Seen) -> _Seen:
-        *sides, _ = self.one_hot.dims_of(op)
-        names: dict[Label, Label] = dict(zip(sides[side], seen.dims, strict=True))
-        for name in sides[1 - side]:
-            names.setdefault(name, self.one_hot.fresh())
-        other = tuple(names[name] for name in sides[1 - side])
-        terms = _with(seen.terms, self.one_hot.terms(op.operands[1 - side]), other)
-        made = range(len(op.results[0].type.shape))
-        return _Seen(tuple(names[d] for d in made), terms)
+def _first(shares: _Shares, op: ir.Operation) -> tuple[int, _Seen]:
+    side = shares.among(op)[0]
+    seen = shares.of(op.operands[side])
+    assert seen is not None
+    return side, seen
+
+
+def _same(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
+    return shares.of(same_operand(op, value))
+
+
+def _added(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
+    found = [seen for v in op.operands if (seen := shares.of(v)) is not None]
+    if len({seen.dims for seen in found}) != 1:
+        return None
+    return _Seen(found[0].dims, frozenset().union(*(seen.terms for seen in found)))
+
+
+def _divided(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
+    return shares.of(op.operands[0]) if shares.among(op) == [0] else None
+
+
+def _multiplied(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
+    if len(shares.among(op)) != 1:
+        return None
+    side, seen = _first(shares, op)
+    other = shares.one_hot.terms(op.operands[1 - side])
+    return _Seen(seen.dims, _with(seen.terms, other, seen.dims))
+
+
+def _selected(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
+    mine = shares.among(op)
+    if len(mine) != 1 or mine == [0]:
+        return None
+    _, seen = _first(shares, op)
+    if mine == [1] and shape_of(op.operands[0]) == shape_of(value):
+        other = shares.one_hot.terms(op.operands[0])
+        return _Seen(seen.dims, _with(seen.terms, other, seen.dims))
+    return seen
+
+
+def _product(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
+    if len(shares.among(op)) != 1:
+        return None
+    side, seen = _first(shares, op)
+    *sides, _ = shares.one_hot.dims_of(op)
+    names: dict[Label, Label] = dict(zip(sides[side], seen.dims, strict=True))
+    for name in sides[1 - side]:
+        names.setdefault(name, shares.one_hot.fresh())
+    other = tuple(names[name] for name in sides[1 - side])
+    terms = _with(seen.terms, shares.one_hot.terms(op.operands[1 - side]), other)
+    return _Seen(tuple(names[d] for d in range(len(shape_of(value)))), terms)
+
+
+def _reduced(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
+    if shares.among(op) == [0] and reducer(op) == "add":
+        _, seen = _first(shares, op)
+        gone = ints(op, "dimensions")
+        return _Seen(tuple(n for d, n in enumerate(seen.dims) if d not in gone), seen.terms)
+    return _moved(shares, op, value)
+
+
+def _moved(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
+    step, seen = move_of(op, value), shares.of(op.operands[0])
+    if step is None or seen is None or shares.among(op) != [0]:
+        return None
+    dims: list[Label | None] = [None] * len(shape_of(value))
+    for name, place in zip(seen.dims, step[1], strict=True):
+        if place is not None:
+            dims[place] = name
+    fresh = tuple(shares.one_hot.fresh() if name is None else name for name in dims)
+    return _Seen(fresh, seen.terms)
+
+
+_Shares.rules = {
+    **dict.fromkeys(("optimization_barrier", "negate", "convert"), _same),
+    "add": _added, "subtract": _added,
+    "divide": _divided,
+    "multiply": _multiplied,
+    "select": _selected,
+    "dot_general": _product,
+    "reduce": _reduced,
+    **dict.fromkeys(("transpose", "broadcast_in_dim", "reshape"), _moved),
+}  # fmt: skip
 
 
 def _with(
@@ -145,4 +162,37 @@ def terms_of_readers(
     Raises:
         NotOnly: if an element is needed for which none holds.
     """
-    return _Follower(body, one_hot, rows, value).run()
+    shares, found = _Shares(one_hot), set()
+    shares.say(value, _Seen(tuple(range(len(shape_of(value)))), frozenset({frozenset()})))
+    followed = {value}
+    for place in range(body.maker[value] + 1, len(body.ops)):
+        op = body.ops[place]
+        if followed.isdisjoint(body.reads[place]):
+            continue
+        if len(body.reads[place]) > len(op.operands):
+            raise NotOnly(f"{body.where(place)} reads all of it")
+        for other in op.operands:
+            if other not in followed:
+                shares.say(other, None)
+        for result in op.results:
+            seen = shares.of(result)
+            if seen is None and not _is_beside(op, result, followed):
+                raise NotOnly(f"{body.where(place)} reads all of it")
+            if seen is not None and _says(seen, rows):
+                found |= seen.terms
+                shares.say(result, None)
+            elif seen is not None:
+                followed.add(result)
+        if not len(op.results):
+            raise NotOnly(f"{body.where(place)} reads all of it")
+    return frozenset(found)
+
+
+def _says(seen: _Seen, rows: Collection[Label]) -> bool:
+    """Whether hots hold for all that is left of the followed value."""
+    return all({hot.counted for hot in term}.issuperset(rows) for term in seen.terms)
+
+
+def _is_beside(op: ir.Operation, result: ir.Value, followed: Collection[ir.Value]) -> bool:
+    """Whether a result of a barrier has nothing to do with what is followed."""
+    return op.name.endswith("optimization_barrier") and same_operand(op, result) not in followed

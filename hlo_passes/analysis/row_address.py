@@ -8,6 +8,7 @@ from jaxlib.mlir import ir
 
 from hlo_passes.analysis.moves import Label
 from hlo_passes.analysis.one_hot import Hot
+from hlo_passes.analysis.ranges import Ranges
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
 
@@ -86,7 +87,11 @@ class Dims:
 
 
 def address_of(
-    hots: frozenset[Hot], dims: Dims, body: Body, numbers: Mapping[ir.Value, int]
+    hots: frozenset[Hot],
+    dims: Dims,
+    body: Body,
+    numbers: Mapping[ir.Value, int],
+    ranges: Ranges,
 ) -> tuple[Address, tuple[Label, ...], bool]:
     """Return the rows that hots name, the token dims in their order, and whether that is all.
 
@@ -97,9 +102,10 @@ def address_of(
         dims: what their labels are.
         body: the block.
         numbers: its value numbers, by which one of several hots is chosen.
+        ranges: between which numbers its values are.
 
     Raises:
-        NoAddress: if there is no hot for some dim of the buffer.
+        NoAddress: if there is no hot for some dim of the buffer, or none that is an index.
     """
     chosen: list[Hot | None] = []
     for label in dims.rows:
@@ -123,7 +129,7 @@ def address_of(
         else Column(hot.index, tuple(None if a is None else places[a] for a in hot.at))
         for label, hot in zip(dims.rows, chosen, strict=True)
     )  # fmt: skip
-    _check(columns)
+    _check(columns, ranges)
     sizes = {label: size for hot in chosen if hot for label, size in _sizes(hot)}
     address = Address(
         tuple(dims.sizes[t] for t in tokens),
@@ -152,12 +158,16 @@ def _rank(
     return by_rows, numbers[hot.index], body.maker.get(hot.index, -1), at
 
 
-def _check(columns: Sequence[Column]) -> None:
+def _check(columns: Sequence[Column], ranges: Ranges) -> None:
     for column in columns:
         if len(column.by_rows) > 1 or any(columns[row].by_rows for row in column.by_rows):
             raise NoAddress("the places along dims of the buffer depend on each other")
         if column.index is not None and _is_wide(column.index):
             raise NoAddress("an index of 64 bits")
+        if column.index is not None and ranges.of(column.index).is_any:
+            raise NoAddress(
+                f"{ranges.blame(column.index)} may give an index that is no whole number"
+            )
 
 
 def _is_wide(index: ir.Value) -> bool:

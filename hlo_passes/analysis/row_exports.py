@@ -9,12 +9,14 @@ more bytes than what it would be made of.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.cuts import NoSplit
-from hlo_passes.analysis.moe_sites import is_zero
+from hlo_passes.analysis.fills import Fills
 from hlo_passes.analysis.split_rules import layout, pointwise
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
@@ -22,11 +24,6 @@ from hlo_passes.ir.types import TensorType
 
 CHEAP = frozenset({*pointwise.RULES, *layout.RULES} - {"iota"})
 """Kinds of ops that may run again rather than have their results put together."""
-
-_KEEPS_ZERO = frozenset({
-    "abs", "convert", "negate", "reshape", "reverse", "sign", "sine", "slice", "sqrt", "tan",
-    "tanh", "transpose",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,12 @@ def find_exports(body: Body, came: ir.Value, inside: Collection[int], last: int)
     direct: frozenset[ir.Value] = frozenset()
     best = path.made_of(read, direct)
     for value in read:
-        if path.is_zero_for_zero(value):
+        if path.fills.is_zero(value):
             other = path.made_of(read, direct | {value})
             if other.bytes <= best.bytes:
                 direct, best = direct | {value}, other
     for value in best.values:
-        if not path.is_zero_for_zero(value):
+        if not path.fills.is_zero(value):
             raise NoSplit(f"{body.where(body.maker[value])} is read by others, and is not zero in "
                           "rows that nothing came for")  # fmt: skip
     return best
@@ -85,7 +82,6 @@ class _Path:
     body: Body
     came: ir.Value
     inside: frozenset[int]
-    zeros: dict[ir.Value, bool] = field(default_factory=dict, compare=False)
 
     def made_of(self, read: Sequence[ir.Value], direct: Collection[ir.Value]) -> RowExports:
         """Go back from values through cheap ops, as far as `direct` ones and ops that are not."""
@@ -104,26 +100,16 @@ class _Path:
             todo.extend(self.body.ops[maker].operands)
         return RowExports(frozenset(kept), tuple(starts))
 
-    def is_zero_for_zero(self, value: ir.Value) -> bool:
-        """Whether a row is zero where nothing came, whatever else is read."""
-        if value not in self.zeros:
-            self.zeros[value] = self._is_zero_for_zero(value)
-        return self.zeros[value]
-
-    def _is_zero_for_zero(self, value: ir.Value) -> bool:
-        if value == self.came:
-            return True
-        maker, kind = self.body.made_by(value)
-        if maker not in self.inside:
-            return is_zero(self.body, value)
-        zeros = [self.is_zero_for_zero(v) for v in self.body.ops[maker].operands]
-        if kind in ("dot_general", "multiply", "and"):
-            return any(zeros)
-        if kind in ("add", "subtract", "maximum", "minimum", "or", "concatenate"):
-            return all(zeros)
-        if kind == "select":
-            return zeros[1] and zeros[2]
-        return kind in _KEEPS_ZERO and zeros[0]
+    @cached_property
+    def fills(self) -> Fills:
+        """What fills rows that nothing came for, whatever else is read."""
+        fills = Fills(Constants())
+        fills.say_zero(self.came)
+        for place in self.inside:
+            for value in self.body.ops[place].operands:
+                if self.body.maker.get(value, -1) not in self.inside and value != self.came:
+                    fills.say_whole(value)
+        return fills
 
 
 def _bytes(value: ir.Value) -> int:

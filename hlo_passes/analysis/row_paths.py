@@ -19,6 +19,7 @@ from hlo_passes.analysis.dropless.layers import DroplessCut
 from hlo_passes.analysis.expert_pairs import Pair, pairs_of
 from hlo_passes.analysis.moe_sites import Site, Sites
 from hlo_passes.analysis.row_exports import CHEAP, find_exports
+from hlo_passes.analysis.row_layouts import Factor, RowLayout, factors_of, layout_of
 from hlo_passes.analysis.split_rules import dot, reduce, slicing
 from hlo_passes.analysis.split_states import States, spread_cuts
 from hlo_passes.ir.attributes import integer, shape_of
@@ -35,23 +36,6 @@ _ALIGN = 8
 """Matrix products are fast for multiples of this many rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowLayout:
-    """Where a value keeps the row of a source device, a local expert and a place among its rows.
-
-    Seen as `[rows, width]`, that row is `source * s + expert * e + place`.
-
-    Attributes:
-        source: rows from one source device to the next.
-        expert: rows from one local expert to the next.
-        width: elements of one row.
-    """
-
-    source: int
-    expert: int
-    width: int
-
-
 @dataclass(frozen=True, eq=False)
 class RowPath:
     """Ops that can run for some rows at a time.
@@ -66,6 +50,7 @@ class RowPath:
         exports: values that readers outside need whole; zero in rows that nothing came for.
         by_source: how the values are cut by source device.
         by_place: how they are cut by place among the rows of an expert.
+        by_expert: how they are cut by local expert; None if there is one.
         on_way: places of the ops between the two all-to-alls.
         experts: experts of one device.
         capacity: rows of one expert from one source.
@@ -80,6 +65,7 @@ class RowPath:
     exports: tuple[ir.Value, ...]
     by_source: States
     by_place: States
+    by_expert: States | None
     on_way: frozenset[int]
     experts: int
     capacity: int
@@ -102,22 +88,17 @@ class RowPath:
         Raises:
             NoSplit: if its rows do not stand behind each other.
         """
-        source, place = self.by_source.cuts[value], self.by_place.cuts[value]
-        factors = list(_factors(shape_of(value), source, self.by_source.k, place, self.capacity))
-        end = 1 + [tag for _, tag in factors].index("place")
-        lead, width = factors[:end], math.prod(size for size, _ in factors[end:])
-        tags = [tag for size, tag in lead if size > 1 or tag != "expert"]
-        if sorted(tags) not in (["expert", "place", "source"], ["place", "source"]):
-            raise NoSplit("rows of one expert do not stand behind each other")
-        strides = {"expert": 0}
-        stride = 1
-        for size, tag in reversed(lead):
-            if size > 1 or tag != "expert":
-                strides[tag] = stride
-            stride *= size
-        if stride != self.experts * self.rows:
+        found = layout_of(self._factors_of(value), self._expert_cut(value))
+        if found.count != self.experts * self.rows:
             raise NoSplit("a value on the way has not the rows of all experts")
-        return RowLayout(strides["source"], strides["expert"], width)
+        return found
+
+    def _factors_of(self, value: ir.Value) -> list[Factor]:
+        source, place = self.by_source.cuts[value], self.by_place.cuts[value]
+        return factors_of(shape_of(value), source, self.by_source.k, place, self.capacity)
+
+    def _expert_cut(self, value: ir.Value) -> Cut | None:
+        return None if self.by_expert is None else self.by_expert.cuts.get(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,26 +120,6 @@ class CutSites:
     def any(self) -> bool:
         """Whether there are any."""
         return bool(self.puts or self.fetches or self.dropless)
-
-
-def _factors(
-    shape: tuple[int, ...], source: Cut, peers: int, place: Cut, capacity: int
-) -> Iterator[tuple[int, str]]:
-    """Yield the dims of a value, those that hold sources or places taken apart: (size, what)."""
-    for d, size in enumerate(shape):
-        inside = [
-            (cut.outer, cut.outer * count, tag)
-            for cut, count, tag in ((source, peers, "source"), (place, capacity, "place"))
-            if cut.dim == d
-        ]
-        done = 1
-        for begin, end, tag in sorted(inside):
-            if begin % done:
-                raise NoSplit("sources and places are dealt out to each other")
-            yield begin // done, "expert"
-            yield end // begin, tag
-            done = end
-        yield size // done, "expert"
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,11 +173,21 @@ def _gone(body: Body, paths: Sequence[RowPath]) -> frozenset[ir.Value]:
 
 
 def _check_same_rows(body: Body, sites: Sites, put: Site, fetch: Site) -> None:
+    there, back = (_connected(body.ops[site.exchange]) for site in (put, fetch))
+    if there != back:
+        raise NoSplit("answers go to other devices than rows came from, or in another order")
     indices = [sites.numbers[body.ops[site.access].operands[1]] for site in (put, fetch)]
     if indices[0] != indices[1] or put.rows != fetch.rows:
         raise NoSplit("other rows are fetched than were put")
     if not put.distinct or not fetch.distinct:
         raise NoSplit("two tokens may share a row; declare unique_indices if they never do")
+
+
+def _connected(exchange: ir.Operation) -> tuple[str, ...]:
+    """Return which devices an exchange connects, in their order, and how they are named."""
+    channel = exchange.attributes.get("channel_handle")
+    kind = "" if channel is None else str(stablehlo.ChannelHandle(channel).channel_type)
+    return str(exchange.attributes["replica_groups"]), kind
 
 
 @dataclass
@@ -249,7 +220,8 @@ class _PathFinder:
         reason = None
         for cut, capacity in self._places(peers, concat):
             try:
-                return self._path(by_source, self._spread(cut, capacity), capacity)
+                by_expert = self._by_expert(Cut(concat), peers, cut, capacity)
+                return self._path(by_source, self._spread(cut, capacity), by_expert, capacity)
             except NoSplit as why:
                 reason = reason or why
         raise reason or NoSplit("no dim of the buffer is that of the rows of one expert")
@@ -284,22 +256,39 @@ class _PathFinder:
             raise NoSplit("the buffer does not hold the same rows for every source")
         return spread_cuts(self.body, [(self.came, cut)], k, fixed)
 
-    def _path(self, by_source: States, by_place: States, capacity: int) -> RowPath:
+    def _by_expert(self, source: Cut, peers: int, place: Cut, capacity: int) -> States | None:
+        """Return how values are cut by local expert; None if there is one."""
+        experts = self.put.rows.block // capacity
+        if experts == 1:
+            return None
+        factors = factors_of(shape_of(self.came), source, peers, place, capacity)
+        end = [one.tag for one in factors].index("place")
+        found = [one for one in factors[:end] if one.tag == "expert" and one.size > 1]
+        if len(found) != 1 or found[0].size != experts:
+            raise NoSplit("rows of one expert do not stand behind each other")
+        return self._spread(found[0].cut, experts)
+
+    def _path(
+        self, by_source: States, by_place: States, by_expert: States | None, capacity: int
+    ) -> RowPath:
         rows = self.put.rows
         tokens = rows.tokens(shape_of(self.body.ops[self.put.access].operands[1]))
-        ops, imports = self._closure(by_source, by_place)
+        ops, imports = self._closure(by_source, by_place, by_expert)
         exports = find_exports(self.body, self.came, self.inside, self.pair.second)
         path = RowPath(
             self.put, self.fetch, ops, self.inside - exports.kept, imports, exports.values,
-            by_source, by_place, self.inside, rows.block // capacity, capacity, tokens,
+            by_source, by_place, by_expert, self.inside, rows.block // capacity, capacity, tokens,
         )  # fmt: skip
-        answer = self.body.ops[self.pair.second].operands[0]
+        second = self.body.ops[self.pair.second]
+        answer = second.operands[0]
+        if by_source.cuts[answer] != Cut(integer(second, "split_dimension")):
+            raise NoSplit("answers are not sent back where rows came from")
         for value in (self.came, answer, *imports, *exports.values):
             path.layout_of(value)
         return path
 
     def _closure(
-        self, by_source: States, by_place: States
+        self, by_source: States, by_place: States, by_expert: States | None
     ) -> tuple[tuple[int, ...], tuple[ir.Value, ...]]:
         """Return the ops to run for some rows, and the values that they read rows of."""
         ops, imports = set(self.inside), {}
@@ -307,7 +296,7 @@ class _PathFinder:
         again = self._can_run_again(by_source.splits.keys() & by_place.splits.keys())
         while todo:
             place = todo.pop()
-            self._check(place, by_source, by_place)
+            self._check(place, by_source, by_place, by_expert)
             for value, state in zip(
                 self.body.ops[place].operands, by_place.splits[place].operands, strict=True
             ):
@@ -334,14 +323,16 @@ class _PathFinder:
                 again.add(place)
         return again
 
-    def _check(self, place: int, by_source: States, by_place: States) -> None:
+    def _check(
+        self, place: int, by_source: States, by_place: States, by_expert: States | None
+    ) -> None:
         """Check that an op treats every row alone, and agrees with its neighbours on what that is.
 
         Raises:
             NoSplit: if it does not.
         """
         where, op = self.body.where(place), self.body.ops[place]
-        for states in (by_source, by_place):
+        for states in filter(None, (by_source, by_place, by_expert)):
             split = states.splits.get(place)
             if split is None:
                 raise NoSplit(f"{where}: {states.refusals.get(place, 'it is not of rows')}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.blocks import exchanges_of
+from hlo_passes.analysis.counting import Counting
 from hlo_passes.analysis.moves import Label, move_of
 from hlo_passes.analysis.one_hot import OneHot
 from hlo_passes.analysis.only_where import NotOnly
@@ -108,7 +109,9 @@ def find_row_products(body: Body, numbers: Mapping[ir.Value, int]) -> RowProduct
         body: the block.
         numbers: its value numbers.
     """
-    finder = _Finder(body, ProductDims(body, OneHot(body)), numbers)
+    counting = Counting(body, numbers)
+    one_hot = OneHot(counting.constants, counting.ranges)
+    finder = _Finder(body, ProductDims(body, one_hot), numbers)
     writes, reads, refusals = [], [], []
     for exchange in exchanges_of(body):
         if len(body.ops[exchange].operands) != 1:
@@ -257,7 +260,8 @@ class _Finder:
         if any(sizes.get(name, 1) > 1 for name in others):
             raise NoProduct("the dims that count rows do not lead in the buffer")
         dims = Dims(sizes, meant.dims.tokens, tuple(names[d] for d in at))
-        found = [address_of(hots, dims, self.body, self.numbers) for hots in meant.terms]
+        ranges = self.dims.one_hot.ranges
+        found = [address_of(hots, dims, self.body, self.numbers, ranges) for hots in meant.terms]
         if len({address.key(self.numbers) for address, *_ in found}) != 1:
             raise NoProduct(f"readers of {self.body.where(place)} need different rows")
         address, tokens, is_all = min(found, key=lambda one: one[0].made_at(self.body))

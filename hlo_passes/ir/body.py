@@ -58,6 +58,11 @@ class Body:
 
     def where(self, i: int) -> str:
         """Name an op for a reader: kind, scope, and `file:line` where it is known."""
-        scope, source = place_of(self.ops[i].location)
-        tail = f" ({source})" if source else ""
-        return f"{self.kind(i)} {scope}{tail}".replace("  ", " ")
+        return name_op(self.ops[i])
+
+
+def name_op(op: ir.Operation) -> str:
+    """Name an op for a reader: kind, scope, and `file:line` where it is known."""
+    scope, source = place_of(op.location)
+    tail = f" ({source})" if source else ""
+    return f"{op.name.rpartition('.')[2]} {scope}{tail}".replace("  ", " ")

@@ -8,7 +8,7 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.build import binary, concatenate, convert, reshape, slice_of, tensor
 
-_NARROW = ("bf16", "f16")
+_WIDE = 32
 _PRODUCTS = ("stablehlo.dot_general", "chlo.ragged_dot")
 
 
@@ -43,14 +43,15 @@ def add_parts(parts: Sequence[ir.Value], merge: str) -> ir.Value:
 
 
 def is_narrow(value: ir.Value) -> bool:
-    """Whether a tensor is of 16-bit floating-point numbers."""
-    return str(tensor(value).element_type) in _NARROW
+    """Whether a tensor is of floating-point numbers of 16 bits or less."""
+    element = tensor(value).element_type
+    return isinstance(element, ir.FloatType) and element.width < _WIDE
 
 
 def add_up(parts: Sequence[ir.Value], merge: str, element: ir.Type) -> ir.Value:
     """Put what parts gave together, as elements of the type that the whole op made.
 
-    Totals of 16-bit products are kept in 32 bits and rounded once, as the uncut product's are.
+    Totals of narrow products are kept in 32 bits and rounded once, as the uncut product's are.
     """
     for part in parts:
         if is_narrow(part) and part.owner.name in _PRODUCTS:

@@ -13,12 +13,15 @@ from hlo_passes.ir.body import Body
 from hlo_passes.rewrite.arrange import arrange
 
 
-def columns_of(body: Body, numbers: Mapping[ir.Value, int], address: Address) -> list[ir.Value]:
+def columns_of(
+    body: Body, numbers: Mapping[ir.Value, int], one_hot: OneHot, address: Address
+) -> list[ir.Value]:
     """Build the columns of an address, int32 `[tokens, choices]` each, at the insertion point.
 
     Args:
         body: the block.
         numbers: its value numbers.
+        one_hot: answers where its masks are not zero.
         address: which rows tokens have.
     """
     sizes: dict[Place, int] = {}
@@ -30,7 +33,7 @@ def columns_of(body: Body, numbers: Mapping[ir.Value, int], address: Address) ->
         column = address.columns[i]
         if column.by_rows:
             (row,) = column.by_rows
-            made[i] = _looked_up(body, numbers, address, column, made[row], sizes)
+            made[i] = _looked_up(body, numbers, one_hot, address, column, made[row], sizes)
         else:
             made[i] = _plain(column, address, sizes)
     return [made[i] for i in range(len(made))]
@@ -53,7 +56,7 @@ def _plain(column: Column, address: Address, sizes: Mapping[Place, int]) -> ir.V
 
 
 def _looked_up(
-    body: Body, numbers: Mapping[ir.Value, int], address: Address, column: Column,
+    body: Body, numbers: Mapping[ir.Value, int], one_hot: OneHot, address: Address, column: Column,
     known: ir.Value, sizes: Mapping[Place, int],
 ) -> ir.Value:  # fmt: skip
     """Read a table of tokens and rows where another column, that is known, says.
@@ -62,7 +65,7 @@ def _looked_up(
     """
     assert column.index is not None
     (row,) = column.by_rows
-    table = _given(body, numbers, column, address.columns[row], column.index)
+    table = _given(body, numbers, one_hot, column, address.columns[row], column.index)
     order: list[Place] = [*_order(address), ("row", row)]
     table = arrange(table, column.at, order, sizes)
     table = build.reshape(table, (*address.shape, address.rows[row]))
@@ -74,7 +77,7 @@ def _looked_up(
 
 
 def _given(
-    body: Body, numbers: Mapping[ir.Value, int], column: Column, known: Column,
+    body: Body, numbers: Mapping[ir.Value, int], one_hot: OneHot, column: Column, known: Column,
     value: ir.Value,
 ) -> ir.Value:  # fmt: skip
     """Return what a table is where another column says, in simpler terms: without that mask."""
@@ -84,21 +87,21 @@ def _given(
     op = body.ops[place]
     if kind == "multiply":
         for mask, rest in (op.operands, list(op.operands)[::-1]):
-            if _is_hot(body, numbers, column, known, mask):
-                return _given(body, numbers, column, known, rest)
+            if _is_hot(numbers, one_hot, column, known, mask):
+                return _given(body, numbers, one_hot, column, known, rest)
         return value
-    parts = [_given(body, numbers, column, known, operand) for operand in op.operands]
+    parts = [_given(body, numbers, one_hot, column, known, operand) for operand in op.operands]
     if parts == list(op.operands):
         return value
     return build.op_of(kind, parts, [value.type])[0]
 
 
 def _is_hot(
-    body: Body, numbers: Mapping[ir.Value, int], column: Column, known: Column,
+    numbers: Mapping[ir.Value, int], one_hot: OneHot, column: Column, known: Column,
     mask: ir.Value,
 ) -> bool:  # fmt: skip
     """Whether a mask over the same dims is 1 where a column says."""
-    terms = OneHot(body).terms(mask)
+    terms = one_hot.terms(mask)
     if len(terms) != 1 or not terms[0].exact or len(terms[0].hots) != 1 or known.index is None:
         return False
     (hot,) = terms[0].hots

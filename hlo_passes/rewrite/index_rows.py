@@ -16,10 +16,13 @@ Numerics
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.counting import Counting
 from hlo_passes.analysis.moves import Label
+from hlo_passes.analysis.one_hot import OneHot
 from hlo_passes.analysis.row_address import Address
 from hlo_passes.analysis.row_products import Product, Read, RowProducts, Write
 from hlo_passes.analysis.split_rules.catalogue import RULES
@@ -79,6 +82,11 @@ class _Rows:
     numbers: Mapping[ir.Value, int]
     _columns: dict[object, list[ir.Value]] = field(default_factory=dict)
     _rows: dict[int, ir.Value] = field(default_factory=dict)
+
+    @cached_property
+    def _one_hot(self) -> OneHot:
+        counting = Counting(self.body, self.numbers)
+        return OneHot(counting.constants, counting.ranges)
 
     def write(self, write: Write) -> ir.Operation:
         """Build a dispatch, and return the last of the ops that it replaces."""
@@ -203,7 +211,7 @@ class _Rows:
     def _columns_of(self, address: Address) -> list[ir.Value]:
         key = address.key(self.numbers)
         if key not in self._columns:
-            self._columns[key] = columns_of(self.body, self.numbers, address)
+            self._columns[key] = columns_of(self.body, self.numbers, self._one_hot, address)
         return self._columns[key]
 
     def _sizes(self, product: Product) -> dict[Label, int]:

@@ -15,7 +15,8 @@ from functools import cached_property
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.cuts import Cut, OpSplit
-from hlo_passes.analysis.row_paths import RowLayout, RowPath
+from hlo_passes.analysis.row_layouts import RowLayout
+from hlo_passes.analysis.row_paths import RowPath
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.rule import Part
 from hlo_passes.ir import build

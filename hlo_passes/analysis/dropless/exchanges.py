@@ -17,11 +17,11 @@ import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.cuts import NoSplit
 from hlo_passes.analysis.dropless.routing import Routing
 from hlo_passes.analysis.dropless.sorted_rows import SortedRows
 from hlo_passes.analysis.dropless.tables import Tables
-from hlo_passes.analysis.moe_sites import is_zero
 from hlo_passes.analysis.split_rules.indexing import update_of
 from hlo_passes.ir.attributes import ints, shape_of
 from hlo_passes.ir.body import Body
@@ -113,7 +113,7 @@ def routing_of(body: Body, tables: Tables, place: int) -> frozenset[int]:
     """
     found: frozenset[int] = frozenset()
     for value in list(body.ops[place].operands)[2:]:
-        found |= tables.of(value, 0).counts
+        found |= tables.of(value).counts
     return found
 
 
@@ -124,7 +124,7 @@ def read_exchange(body: Body, layout: Layout, place: int, rows: SortedRows) -> R
         NoSplit: if it is not proved.
     """
     op = body.ops[place]
-    if len(op.operands) != 6 or not is_zero(body, op.operands[1]):
+    if len(op.operands) != 6 or not Constants().is_zero(op.operands[1]):
         raise NoSplit("the buffer that rows are sent into is not empty")
     way = _way_of(body, layout, place)
     near = op.operands[0] if way == "there" else op.results[0]
@@ -157,12 +157,11 @@ def _way_of(body: Body, layout: Layout, place: int) -> Way:
         group = layout.tables.group_of(place, device)
         if list(group) != list(layout.tables.group_of(layout.group, device)):
             raise NoSplit("exchanges of one routing connect other devices")
-        at = [layout.tables.of(value, device).at for value in told]
+        at = [layout.tables.of(value).on(device) for value in told]
         fits = {
             way: [np.array_equal(a, b) for a, b in zip(at, layout.wanted(device, way), strict=True)]
             for way in ("there", "back")
         }
-        layout.tables.forget(device)
         ways = {way for way in ways if all(fits[way])}
         if not ways:
             best = max(fits.values(), key=sum)
@@ -198,7 +197,7 @@ def read_access(
 
 def _scatters_rows(body: Body, op: ir.Operation) -> bool:
     """Whether a scatter puts whole rows into an empty buffer."""
-    if len(op.operands) != 3 or not is_zero(body, op.operands[0]):
+    if len(op.operands) != 3 or not Constants().is_zero(op.operands[0]):
         return False
     numbers = stablehlo.ScatterDimensionNumbers(op.attributes["scatter_dimension_numbers"])
     updates, window = shape_of(op.operands[2]), tuple(numbers.update_window_dims)

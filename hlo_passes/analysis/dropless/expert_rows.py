@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from jax.extend.mlir.dialects import chlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.counting import direction_of
+from hlo_passes.analysis.arithmetic import direction_of
+from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
-from hlo_passes.analysis.dropless.idle_rows import BEYOND, IdleRows
+from hlo_passes.analysis.fills import BEYOND, Fills, number_like
 from hlo_passes.analysis.split_rules import dot, layout, pointwise, slicing
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.reduce import starts_from_nothing
@@ -73,7 +74,7 @@ class RowFinder:
     splits: dict[int, OpSplit] = field(default_factory=dict)
     live: set[int] = field(default_factory=set)
     tables: dict[ir.Value, None] = field(default_factory=dict)
-    idle: IdleRows = field(init=False)
+    idle: Fills = field(default_factory=lambda: Fills(Constants()))
 
     def find(self) -> ExpertRows:
         """Find all ops that run for rows.
@@ -81,11 +82,10 @@ class RowFinder:
         Raises:
             NoSplit: if one of them does more than treat every row alone.
         """
-        self.idle = IdleRows(self.body)
         alive = set(self.came)
         for value in self.came:
             self.cuts[value] = ROWS
-            self.idle.say(value, 0)
+            self.idle.say_zero(value)
         for place in range(len(self.body.ops)):
             if any(value in alive for value in self.body.reads[place]):
                 alive.update(self._follow(place, alive))
@@ -145,7 +145,7 @@ class RowFinder:
         for value, state in zip(op.results, split.results, strict=True):
             assert isinstance(state, Cut)
             self.cuts[value] = state
-            self.idle.follow(place, value, split)
+            self.idle.follow(op, value, [isinstance(s, Cut) for s in split.operands])
 
     def _make(self, reader: int, value: ir.Value, cut: Cut) -> None:
         """Take in an op that makes rows from nothing: constants, numbers, and what follows."""
@@ -185,7 +185,8 @@ class RowFinder:
         if direction_of(op) not in wanted or limit is None or not self.is_boundary(limit):
             raise self._refusal(place, "compares a row's place with no start or end of a group")
         self.tables[limit] = None
-        self.idle.say(op.results[0], int(direction_of(op) in ("GE", "LE")))
+        after = number_like(op.results[0], direction_of(op) in ("GE", "LE"))
+        self.idle.say(op.results[0], after)
 
     def _uniform(self, value: ir.Value) -> ir.Value | None:
         """Return what a value repeats for every row."""
@@ -200,7 +201,7 @@ class RowFinder:
         if kind == "ragged_dot":
             return
         zero = any(
-            isinstance(state, Cut) and self.idle.of(value) == 0
+            isinstance(state, Cut) and self.idle.is_zero(value)
             for value, state in zip(op.operands, split.operands, strict=True)
         )
         adds = split.results == (Sum("add"),)

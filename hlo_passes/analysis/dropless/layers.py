@@ -92,11 +92,9 @@ class DroplessLayer:
     ) -> bool:
         tables = self.layout.tables
         try:
-            return check(tables.of(table, device).at, self.layout.sizes(device))
+            return check(tables.of(table).on(device), self.layout.sizes(device))
         except NoSplit:
             return False
-        finally:
-            tables.forget(device)
 
 
 def _are_boundaries(at: np.ndarray, sizes: np.ndarray) -> bool:
@@ -258,7 +256,7 @@ def _tables(
     counts: set[ir.Value] = set()
     while todo:
         value = todo.pop()
-        if value in found or not held.of(value, 0).counts:
+        if value in found or not held.of(value).counts:
             continue
         found.add(value)
         place, kind = body.made_by(value)
@@ -269,7 +267,6 @@ def _tables(
             counts.add(value)
         else:
             todo.extend(op.operands)
-    held.forget(0)
     return frozenset(found), frozenset(counts)
 
 

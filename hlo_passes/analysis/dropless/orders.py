@@ -11,12 +11,14 @@ from typing import Literal
 import numpy as np
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.bounds import is_index
-from hlo_passes.analysis.counting import Counting, direction_of, is_ascending
+from hlo_passes.analysis.arithmetic import direction_of
+from hlo_passes.analysis.counting import Counting
 from hlo_passes.analysis.cuts import NoSplit
-from hlo_passes.analysis.dropless.routing import Routing, made_in_order, without_wrap
+from hlo_passes.analysis.dropless.routing import Routing, without_wrap
 from hlo_passes.analysis.dropless.tables import Table, Tables
-from hlo_passes.ir.attributes import integer, shape_of
+from hlo_passes.analysis.elements import made_in_order
+from hlo_passes.analysis.engine import kind_of
+from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
 
 type Side = Literal["places", "choices"]
@@ -55,20 +57,20 @@ class Orders:
         (order,) = leaves
         side = self._side(order, routing)
         known = Tables(self.body, {}, {}, 0, {})
-        known.assume(order, Table(np.arange(routing.rows).reshape(shape_of(order))))
-        return side, known.of(indices, 0).at.ravel()
+        known.say(order, Table(np.arange(routing.rows).reshape(1, *shape_of(order))))
+        return side, known.of(indices).at.ravel()
 
     def _find_leaves(self, value: ir.Value, leaves: dict[ir.Value, None]) -> None:
         """Collect the values, constants aside, that a value follows from element by element."""
-        place, kind, value = made_in_order(self.body, value)
-        if self.counting.splat(value) is not None:
+        op, value = made_in_order(value)
+        if self.counting.constants.number(value) is not None:
             return
-        if kind == "sort" or kind not in _POINTWISE:
-            if kind == "broadcast_in_dim" and self._is_fixed(value):
+        if op is None or kind_of(op) not in _POINTWISE:
+            if op is not None and kind_of(op) == "broadcast_in_dim" and self._is_fixed(value):
                 return
             leaves[value] = None
             return
-        for operand in self.body.ops[place].operands:
+        for operand in op.operands:
             self._find_leaves(operand, leaves)
 
     def _is_fixed(self, value: ir.Value) -> bool:
@@ -78,19 +80,18 @@ class Orders:
         if shape_of(source):
             return False
         try:
-            return not Tables(self.body, {}, {}, 0, {}).of(source, 0).counts
+            return not Tables(self.body, {}, {}, 0, {}).of(source).counts
         except NoSplit:
             return False
 
     def _side(self, order: ir.Value, routing: Routing) -> Side:
-        place, kind, order = made_in_order(self.body, order)
-        op = self.body.ops[place]
-        if kind != "sort" or not _is_argsort(self.body, op) or order != op.results[1]:
+        op, order = made_in_order(order)
+        if op is None or not self._is_argsort(op) or order != op.results[1]:
             raise NoSplit("rows are placed neither by counts of choices nor by a sort")
         keys = op.operands[0]
-        ids = without_wrap(self.body, self.numbers, self.counting, keys)
-        if self.counting.view(ids).is_like(routing.chosen.expert):
-            if not is_index(self.counting, ids, routing.experts):
+        ids = without_wrap(self.counting, keys)
+        if self.counting.elements.of(ids).is_like(routing.chosen.expert):
+            if not self.counting.ranges.is_index(ids, routing.experts):
                 raise NoSplit("rows may be sorted by experts that do not exist")
             return "choices"
         side, found = self.read(keys, routing)
@@ -98,24 +99,19 @@ class Orders:
             raise NoSplit("rows are sorted by something else than an order")
         return "places" if side == "choices" else "choices"
 
-
-def _is_argsort(body: Body, op: ir.Operation) -> bool:
-    """Whether a sort is stable, ascending by its first operand, and carries places along."""
-    if len(op.operands) != 2 or len(shape_of(op.operands[0])) != 1:
-        return False
-    place, kind = body.made_by(op.operands[1])
-    element = ir.RankedTensorType(op.operands[1].type).element_type
-    counted = kind == "iota" and integer(body.ops[place], "iota_dimension") == 0
-    counted = counted and isinstance(element, ir.IntegerType) and element.width >= 32
-    block = op.regions[0].blocks[0]
-    inside = [view.operation for view in block.operations]
-    return (
-        counted
-        and ir.BoolAttr(op.attributes["is_stable"]).value
-        and len(inside) == 2
-        and inside[0].name == "stablehlo.compare"
-        and direction_of(inside[0]) == "LT"
-        and list(inside[0].operands) == list(block.arguments)[:2]
-        and list(inside[1].operands) == list(inside[0].results)
-        and is_ascending(op)
-    )
+    def _is_argsort(self, op: ir.Operation) -> bool:
+        """Whether a sort is stable, ascending by its first operand, and carries places along."""
+        is_pair = kind_of(op) == "sort" and len(op.operands) == 2
+        if not is_pair or len(shape_of(op.operands[0])) != 1:
+            return False
+        block = op.regions[0].blocks[0]
+        inside = [view.operation for view in block.operations]
+        return (
+            self.counting.constants.counts_along(op.operands[1]) == 0
+            and ir.BoolAttr(op.attributes["is_stable"]).value
+            and len(inside) == 2
+            and inside[0].name == "stablehlo.compare"
+            and direction_of(inside[0]) == "LT"
+            and list(inside[0].operands) == list(block.arguments)[:2]
+            and list(inside[1].operands) == list(inside[0].results)
+        )

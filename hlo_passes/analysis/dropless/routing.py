@@ -17,11 +17,12 @@ import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.bounds import is_index
-from hlo_passes.analysis.counting import Count, Counting, direction_of, is_ascending
+from hlo_passes.analysis.arithmetic import direction_of
+from hlo_passes.analysis.counting import Count, Counting
 from hlo_passes.analysis.cuts import NoSplit
 from hlo_passes.analysis.dropless.tables import Tables
-from hlo_passes.analysis.moe_sites import is_zero
+from hlo_passes.analysis.elements import made_in_order
+from hlo_passes.analysis.engine import kind_of, maker_of
 from hlo_passes.analysis.split_rules.indexing import update_of
 from hlo_passes.analysis.split_rules.reduce import reducer, starts_from_nothing
 from hlo_passes.ir.attributes import ints, shape_of
@@ -55,7 +56,7 @@ class Routing:
 
 def find_routings(body: Body, numbers: dict[ir.Value, int], counting: Counting) -> list[Routing]:
     """Find all values that count choices per expert."""
-    first: dict[int, ir.Value] = {}
+    first: dict[object, ir.Value] = {}
     for value, number in numbers.items():
         first.setdefault(number, value)
     found: dict[int, Routing] = {}
@@ -63,11 +64,11 @@ def find_routings(body: Body, numbers: dict[ir.Value, int], counting: Counting) 
         kind = body.kind(place)
         if kind not in ("reduce", "scatter") or len(op.results) != 1 or not _is_int(op.results[0]):
             continue
-        chosen = _summed(op, counting) if kind == "reduce" else _binned(body, op, counting, numbers)
+        chosen = _summed(op, counting) if kind == "reduce" else _binned(op, counting)
         if chosen is None or not _is_ordered(chosen.expert.at):
             continue
-        number, ids = numbers[op.results[0]], first[chosen.expert.value]
-        if math.prod(shape_of(ids)) == chosen.expert.at.size:
+        number, ids = numbers[op.results[0]], first.get(chosen.expert.value)
+        if ids is not None and math.prod(shape_of(ids)) == chosen.expert.at.size:
             found.setdefault(number, Routing(number, chosen, ids))
     return list(found.values())
 
@@ -84,9 +85,7 @@ def _summed(op: ir.Operation, counting: Counting) -> Count | None:
     return counting.hot(op.operands[0]) if starts_from_nothing(op, "add") else None
 
 
-def _binned(
-    body: Body, op: ir.Operation, counting: Counting, numbers: dict[ir.Value, int]
-) -> Count | None:
+def _binned(op: ir.Operation, counting: Counting) -> Count | None:
     """Return the choices that are counted by adding a one per choice, as `jnp.bincount` does."""
     if len(op.operands) != 3 or len(shape_of(op.results[0])) != 1 or update_of(op) != "add":
         return None
@@ -97,41 +96,26 @@ def _binned(
         and not dims.input_batching_dims
         and dims.index_vector_dim >= vector
     )
-    if not whole or not is_zero(body, op.operands[0]) or counting.splat(op.operands[2]) != 1:
+    constants = counting.constants
+    if not whole or not constants.is_zero(op.operands[0]) or constants.number(op.operands[2]) != 1:
         return None
-    ids, experts = without_wrap(body, numbers, counting, op.operands[1]), shape_of(op.results[0])[0]
-    if not is_index(counting, ids, experts):
+    ids, experts = without_wrap(counting, op.operands[1]), shape_of(op.results[0])[0]
+    if not counting.ranges.is_index(ids, experts):
         return None
-    return Count(counting.view(ids), experts, False, 0)
+    return Count("hot", counting.elements.of(ids), experts)
 
 
-def made_in_order(body: Body, value: ir.Value) -> tuple[int, str, ir.Value]:
-    """Return what makes a value, and the value, behind ops that leave elements in their order."""
-    place, kind = body.made_by(value)
-    while kind in ("reshape", "broadcast_in_dim", "optimization_barrier"):
-        op = body.ops[place]
-        source = op.operands[list(op.results).index(value)]
-        keeps = math.prod(shape_of(source)) == math.prod(shape_of(value))
-        if not keeps or not is_ascending(op):
-            break
-        value = source
-        place, kind = body.made_by(value)
-    return place, kind, value
-
-
-def without_wrap(
-    body: Body, numbers: dict[ir.Value, int], counting: Counting, index: ir.Value
-) -> ir.Value:
+def without_wrap(counting: Counting, index: ir.Value) -> ir.Value:
     """Strip what changes negative indices alone."""
     while True:
-        place, kind, index = made_in_order(body, index)
-        if kind == "select":
-            mask, _, plain = body.ops[place].operands
-            if not is_negative(body, numbers, counting, mask, plain):
+        op, index = made_in_order(index)
+        if op is not None and kind_of(op) == "select":
+            mask, _, plain = op.operands
+            if not _is_negative(counting, mask, plain) or shape_of(mask) != shape_of(plain):
                 return index
             index = plain
-        elif kind == "maximum":
-            kept = [v for v in body.ops[place].operands if counting.splat(v) != 0]
+        elif op is not None and kind_of(op) == "maximum":
+            kept = [v for v in op.operands if not counting.constants.is_zero(v)]
             if len(kept) != 1:
                 return index
             index = kept[0]
@@ -139,15 +123,14 @@ def without_wrap(
             return index
 
 
-def is_negative(
-    body: Body, numbers: dict[ir.Value, int], counting: Counting, mask: ir.Value, plain: ir.Value
-) -> bool:
+def _is_negative(counting: Counting, mask: ir.Value, plain: ir.Value) -> bool:
     """Whether a mask holds for negative elements of a value alone."""
-    place, kind = body.made_by(mask)
-    if kind != "compare" or direction_of(body.ops[place]) != "LT":
+    op = maker_of(mask)
+    if op is None or kind_of(op) != "compare" or direction_of(op) != "LT":
         return False
-    left, right = body.ops[place].operands
-    return numbers[left] == numbers[plain] and counting.splat(right) == 0
+    left, right = op.operands
+    numbers = counting.numbers
+    return numbers[left] == numbers[plain] and counting.constants.is_zero(right)
 
 
 def _is_int(value: ir.Value) -> bool:
@@ -193,24 +176,20 @@ class Positions:
 
     def _sums(self, indices: ir.Value) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
         """Yield (starts, experts, rank) of what may be `starts[experts] + rank`."""
-        place, kind, _ = made_in_order(self.body, self._stripped(indices))
-        if kind != "add":
+        op, _ = made_in_order(without_wrap(self.counting, indices))
+        if op is None or kind_of(op) != "add":
             return
-        left, right = self.body.ops[place].operands
+        left, right = op.operands
         for start, rank in ((left, right), (right, left)):
             looked_up = self._lookup(start)
             if looked_up is not None:
                 yield *looked_up, rank
 
-    def _stripped(self, index: ir.Value) -> ir.Value:
-        return without_wrap(self.body, self.numbers, self.counting, index)
-
     def _lookup(self, value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
         """Return (table, experts) of `table[experts]`."""
-        place, kind, _ = made_in_order(self.body, value)
-        if kind != "gather":
+        op, _ = made_in_order(value)
+        if op is None or kind_of(op) != "gather":
             return None
-        op = self.body.ops[place]
         numbers = stablehlo.GatherDimensionNumbers(op.attributes["dimension_numbers"])
         table, experts = op.operands
         plain = (
@@ -223,14 +202,14 @@ class Positions:
 
     def _is_choice(self, experts: ir.Value, routing: Routing) -> bool:
         """Whether indices are the choices that a routing counts, and all name an expert."""
-        experts = self._stripped(experts)
-        if not is_index(self.counting, experts, routing.experts):
+        experts = without_wrap(self.counting, experts)
+        if not self.counting.ranges.is_index(experts, routing.experts):
             return False
-        return self.counting.view(experts).is_like(routing.chosen.expert)
+        return self.counting.elements.of(experts).is_like(routing.chosen.expert)
 
     def _check_starts(self, table: ir.Value, routing: Routing) -> None:
         counts = self.tables.counts(routing.number)
         starts = np.cumsum(counts, axis=1) - counts
         for device in range(self.tables.devices):
-            if not np.array_equal(self.tables.of(table, device).at, starts[device]):
+            if not np.array_equal(self.tables.of(table).on(device), starts[device]):
                 raise NoSplit("rows of an expert do not start behind those of the experts before")

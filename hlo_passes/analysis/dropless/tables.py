@@ -6,17 +6,23 @@ same iff they are equal for all counts; here they are compared for counts that a
 64-bit numbers, with additions modulo 2^64. A difference shows unless the drawn numbers happen to
 hide it: a chance below 2^-40 for coefficients below 2^24, and the draw is the same in every run.
 
+Tables are followed for all devices at once: an exchange shows a device what others hold.
+
 What is not a sum of counts (a minimum with a capacity, say) is no table, and is named.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.arithmetic import COMPARE, direction_of, dtype_of, element_of
+from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.cuts import NoSplit
-from hlo_passes.analysis.dropless import table_ops
+from hlo_passes.analysis.elements import repeated
+from hlo_passes.analysis.engine import Domain, Rules, maker_of, same_operand
 from hlo_passes.analysis.split_rules.reduce import (
     is_prefix,
     is_prefix_scan,
@@ -24,23 +30,20 @@ from hlo_passes.analysis.split_rules.reduce import (
     starts_from_nothing,
 )
 from hlo_passes.ir.attributes import integer, ints, shape_of
-from hlo_passes.ir.body import Body
+from hlo_passes.ir.body import Body, name_op
 
 type Groups = Sequence[Sequence[int]]
-type Devices = frozenset[int] | None
-"""On which devices a table is the same; None for all."""
-
-type _Rule = Callable[["Tables", int, ir.Value, int], "Table"]
 
 _LARGEST = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table on one device.
+    """A table on all devices.
 
     Attributes:
-        at: its entries for the drawn counts, int64.
+        at: its entries for the drawn counts, int64: `[devices, ...]`, or `[1, ...]` if it is the
+            same on all.
         counts: numbers of the values, one per routing, whose counts are summed up; none if the
             entries are those of every run.
     """
@@ -48,78 +51,56 @@ class Table:
     at: np.ndarray
     counts: frozenset[int] = frozenset()
 
+    def on(self, device: int) -> np.ndarray:
+        """Return its entries on one device."""
+        return self.at[device if len(self.at) > 1 else 0]
 
-@dataclass
-class Tables:
-    """Answers what tables of a block hold.
+
+class Tables(Domain[Table]):
+    """What tables of a block hold.
 
     Attributes:
         body: the block.
         numbers: its value numbers.
         groups: per exchange, by its place, the devices that take part together.
         devices: number of devices; none if what differs between devices is no table.
-        experts: per number of a value that counts rows, how many experts it counts for.
     """
 
-    body: Body
-    numbers: Mapping[ir.Value, int]
-    groups: Mapping[int, Groups]
-    devices: int
-    experts: Mapping[int, int]
-    _known: dict[int, dict[object, Table]] = field(default_factory=dict)
-    _shared: dict[object, list[tuple[Devices, Table]]] = field(default_factory=dict)
-    _drawn: dict[int, np.ndarray] = field(default_factory=dict)
-    _scopes: list[Devices] = field(default_factory=lambda: [None])
+    rules: ClassVar[Rules]
+
+    def __init__(
+        self,
+        body: Body,
+        numbers: Mapping[ir.Value, int],
+        groups: Mapping[int, Groups],
+        devices: int,
+        experts: Mapping[int, int],
+    ) -> None:
+        """Begin with the values that count rows: `experts`, for how many, by their numbers."""
+        super().__init__()
+        self.body, self.numbers, self.groups, self.devices = body, numbers, groups, devices
+        self.constants = Constants()
+        self._experts, self._drawn = experts, dict[int, np.ndarray]()
+        for value, number in numbers.items():
+            if number in experts:
+                self.say(value, Table(self.counts(number), frozenset({number})))
 
     def counts(self, number: int) -> np.ndarray:
         """Return the drawn counts of a routing, `[devices, experts]`."""
         if number not in self._drawn:
             random = np.random.default_rng(len(self._drawn) + 1)
             limits = np.iinfo(np.int64)
-            size = (self.devices, self.experts[number])
+            size = (self.devices, self._experts[number])
             self._drawn[number] = random.integers(limits.min, limits.max, size)
         return self._drawn[number]
 
-    def of(self, value: ir.Value, device: int) -> Table:
-        """Return a table as one device holds it.
+    def unknown(self, value: ir.Value) -> Table:
+        """Refuse what no rule knows.
 
         Raises:
-            NoSplit: if it is no sum of counts.
+            NoSplit: always: the value is no sum of counts.
         """
-        key = self.numbers.get(value, value)
-        for devices, table in self._shared.get(key, ()):
-            if devices is None or device in devices:
-                self._narrow(devices)
-                return table
-        known = self._known.setdefault(device, {})
-        if key in known:
-            self._narrow(frozenset({device}))
-            return known[key]
-        self._scopes.append(None)
-        try:
-            table = self._find(value, device)
-        finally:
-            devices = self._scopes.pop()
-        if devices is None or len(devices) > 1:
-            self._shared.setdefault(key, []).append((devices, table))
-        else:
-            known[key] = table
-        self._narrow(devices)
-        return table
-
-    def _narrow(self, devices: Devices) -> None:
-        """Note that what is being found is the same on these devices at most."""
-        if devices is not None:
-            outer = self._scopes[-1]
-            self._scopes[-1] = devices if outer is None else outer & devices
-
-    def assume(self, value: ir.Value, table: Table) -> None:
-        """Say what a value holds on the first device."""
-        self._known.setdefault(0, {})[self.numbers.get(value, value)] = table
-
-    def forget(self, device: int) -> None:
-        """Free the tables of a device."""
-        self._known.pop(device, None)
+        raise refusal(maker_of(value), "is no sum of counts")
 
     def group_of(self, place: int, device: int) -> Sequence[int]:
         """Return the devices that take part in an exchange with a device, in their order.
@@ -132,211 +113,219 @@ class Tables:
                 return group
         raise NoSplit(f"{self.body.where(place)} does not say which devices take part")
 
-    def _find(self, value: ir.Value, device: int) -> Table:
-        number = self.numbers.get(value, -1)
-        if number in self.experts:
-            self._narrow(frozenset({device}))
-            return Table(self.counts(number)[device], frozenset({number}))
-        place, kind = self.body.made_by(value)
-        rule = _RULES.get(kind)
-        if rule is None:
-            raise self.refusal(place, kind, "is no sum of counts")
-        element = ir.RankedTensorType(value.type).element_type
-        if not isinstance(element, ir.IntegerType) or 1 < element.width < 32:
-            raise self.refusal(place, kind, f"gives {element}, which does not count exactly")
-        table = rule(self, place, value, device)
-        if not table.counts and not table_ops.fits(table.at, element):
-            raise self.refusal(place, kind, f"gives numbers that {element} does not hold")
+    def _find(self, value: ir.Value) -> Table:
+        table, dtype, maker = super()._find(value), dtype_of(element_of(value)), maker_of(value)
+        if dtype is None or dtype.kind not in "biu" or (dtype.kind != "b" and dtype.itemsize < 4):
+            raise refusal(maker, f"gives {element_of(value)}, which does not count exactly")
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if not table.counts and table.at.size and not (
+            low <= int(table.at.min()) and int(table.at.max()) <= high
+        ):  # fmt: skip
+            raise refusal(maker, f"gives numbers that {element_of(value)} does not hold")
         return table
 
-    def refusal(self, place: int, kind: str, why: str) -> NoSplit:
-        """Return what to raise for an op that makes no table."""
-        return NoSplit(f"{self.body.where(place) if kind else 'an input of the step'} {why}")
-
-    def fixed(self, place: int, value: ir.Value, device: int) -> np.ndarray:
-        """Return a table that does not follow from counts.
+    def fixed(self, op: ir.Operation, value: ir.Value) -> np.ndarray:
+        """Return what an op reads, if it does not follow from counts.
 
         Raises:
             NoSplit: if it does.
         """
-        table = self.of(value, device)
+        table = self.of(value)
         if table.counts:
-            raise self.refusal(place, self.body.kind(place), "is no sum of counts")
+            raise refusal(op, "is no sum of counts")
         return table.at
 
-    def heard(self, place: int, device: int) -> list[Table]:
-        """Return what every device of a group gives to an exchange, in their order.
+    def heard(self, op: ir.Operation) -> tuple[np.ndarray, np.ndarray]:
+        """Return, per device, what all of its group give to an exchange, and its place there.
+
+        `[devices, group, ...]`, in the order of the group, and `[devices]`.
 
         Raises:
             NoSplit: if that is no table.
         """
-        if len(self.body.ops[place].operands) != 1:
-            raise self.refusal(place, self.body.kind(place), "exchanges several tensors")
-        group = self.group_of(place, device)
-        operand = self.body.ops[place].operands[0]
-        self._scopes.append(None)
-        try:
-            told = [self.of(operand, peer) for peer in group]
-        finally:
-            self._scopes.pop()
-        self._narrow(frozenset(group))
-        return told
-
-    def only_on(self, device: int) -> None:
-        """Note that what is being found is another table on every device."""
-        self._narrow(frozenset({device}))
+        if len(op.operands) != 1:
+            raise refusal(op, "exchanges several tensors")
+        place = self.body.maker[op.results[0]]
+        groups = [list(self.group_of(place, device)) for device in range(self.devices)]
+        if len({len(group) for group in groups}) != 1:
+            raise refusal(op, "has groups of several sizes")
+        at = self.of(op.operands[0]).at
+        full = np.broadcast_to(at, (self.devices, *at.shape[1:]))
+        return full[np.asarray(groups)], np.asarray([g.index(d) for d, g in enumerate(groups)])
 
 
-def _moved(change: Callable[[ir.Operation, np.ndarray, ir.Value], np.ndarray]) -> _Rule:
-    """Return a rule for ops that only move entries, or add them up."""
+def refusal(op: ir.Operation | None, why: str) -> NoSplit:
+    """Return what to raise for an op that makes no table."""
+    return NoSplit(f"{'an input of the step' if op is None else name_op(op)} {why}")
 
-    def rule(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-        op = tables.body.ops[place]
-        source = tables.of(op.operands[0], device)
-        return Table(change(op, source.at, value), source.counts)
+
+def _moved(change: Callable[[ir.Operation, np.ndarray], np.ndarray]):
+    """Return a rule for ops that only move entries, or turn their signs."""
+
+    def rule(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+        source = tables.of(op.operands[0])
+        return Table(change(op, source.at), source.counts)
 
     return rule
 
 
-def _constant(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    return Table(table_ops.constant(tables.body.ops[place], value))
+def _behind(dims: Sequence[int]) -> tuple[int, ...]:
+    """Return dims of a table as those of one that has devices in front."""
+    return tuple(d + 1 for d in dims)
 
 
-def _iota(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    return Table(table_ops.counted(tables.body.ops[place], value))
+def _fixed(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    found = tables.constants.all_of(value)
+    if found is None:
+        raise refusal(op, "is no sum of counts")
+    return Table(found.astype(np.int64)[None])
 
 
-def _partition(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    if device >= tables.devices:
-        raise tables.refusal(place, "partition_id", "is another number on every device")
-    tables.only_on(device)
-    return Table(np.asarray(device, np.int64))
+def _partition(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    if not tables.devices:
+        raise refusal(op, "is another number on every device")
+    return Table(np.arange(tables.devices, dtype=np.int64))
 
 
-def _same(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    op = tables.body.ops[place]
-    return tables.of(op.operands[list(op.results).index(value)], device)
+def _same(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    return tables.of(same_operand(op, value))
 
 
-def _dynamic_slice(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    op = tables.body.ops[place]
-    source, sizes = tables.of(op.operands[0], device), ints(op, "slice_sizes")
-    starts = [int(tables.fixed(place, v, device)) for v in list(op.operands)[1:]]
-    kept = [
-        slice(begin, begin + size)
-        for begin, size in (
-            (min(max(start, 0), whole - size), size)
-            for start, size, whole in zip(starts, sizes, source.at.shape, strict=True)
-        )
-    ]
-    return Table(source.at[tuple(kept)], source.counts)
+def _sliced(op: ir.Operation, at: np.ndarray) -> np.ndarray:
+    bounds = (ints(op, name) for name in ("start_indices", "limit_indices", "strides"))
+    return at[(slice(None), *(slice(*bound) for bound in zip(*bounds, strict=True)))]
 
 
-def _concatenate(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    op = tables.body.ops[place]
-    pieces = [tables.of(v, device) for v in op.operands]
-    joined = np.concatenate([piece.at for piece in pieces], axis=integer(op, "dimension"))
-    return Table(joined, frozenset().union(*(piece.counts for piece in pieces)))
+def _repeated(op: ir.Operation, at: np.ndarray) -> np.ndarray:
+    placed = (0, *_behind(ints(op, "broadcast_dimensions")))
+    return repeated(at, placed, (len(at), *shape_of(op.results[0])))
 
 
-def _reduce(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    op = tables.body.ops[place]
+def _dynamic_slice(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    """Starts are brought back inside, so that a slice has its size."""
+    source, sizes = tables.of(op.operands[0]), ints(op, "slice_sizes")
+    at = source.at
+    for dim, (operand, size) in enumerate(zip(list(op.operands)[1:], sizes, strict=True)):
+        starts = np.clip(tables.fixed(op, operand), 0, at.shape[dim + 1] - size)
+        places = starts[:, None] + np.arange(size)
+        count = max(len(at), len(places))
+        at = np.broadcast_to(at, (count, *at.shape[1:]))
+        lined = places.reshape(-1, *(size if d == dim else 1 for d in range(len(sizes))))
+        at = np.take_along_axis(at, np.broadcast_to(lined, (count, *lined.shape[1:])), dim + 1)
+    return Table(at, source.counts)
+
+
+def _concatenate(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    pieces = [tables.of(v) for v in op.operands]
+    count = max(len(piece.at) for piece in pieces)
+    full = [np.broadcast_to(piece.at, (count, *piece.at.shape[1:])) for piece in pieces]
+    counts = frozenset().union(*(piece.counts for piece in pieces))
+    return Table(np.concatenate(full, axis=integer(op, "dimension") + 1), counts)
+
+
+def _reduce(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
     if len(op.results) != 1 or reducer(op) != "add" or not starts_from_nothing(op, "add"):
-        raise tables.refusal(place, "reduce", "is no sum of counts")
-    source = tables.of(op.operands[0], device)
-    return Table(source.at.sum(axis=ints(op, "dimensions"), dtype=np.int64), source.counts)
+        raise refusal(op, "is no sum of counts")
+    source = tables.of(op.operands[0])
+    dims = _behind(ints(op, "dimensions"))
+    return Table(source.at.sum(axis=dims, dtype=np.int64), source.counts)
 
 
-def _window(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    op, source = tables.body.ops[place], None
+def _window(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
     dims = [d for d, size in enumerate(ints(op, "window_dimensions")) if size != 1]
-    if len(op.results) == 1 and len(dims) <= 1 and all(is_prefix(op, d) for d in dims):
-        source = tables.of(op.operands[0], device)
-    if source is None or shape_of(op.operands[0]) != shape_of(value):
-        raise tables.refusal(place, "reduce_window", "is no prefix sum of counts")
+    is_sum = len(op.results) == 1 and len(dims) <= 1 and all(is_prefix(op, d) for d in dims)
+    if not is_sum or shape_of(op.operands[0]) != shape_of(value):
+        raise refusal(op, "is no prefix sum of counts")
+    source = tables.of(op.operands[0])
     for dim in dims:
-        source = Table(np.cumsum(source.at, axis=dim, dtype=np.int64), source.counts)
+        source = Table(np.cumsum(source.at, axis=dim + 1, dtype=np.int64), source.counts)
     return source
 
 
-def _scan(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    op = tables.body.ops[place]
+def _scan(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
     if not is_prefix_scan(op):
-        raise tables.refusal(place, "scan", "is no prefix sum of counts")
-    source, dim = tables.of(op.operands[0], device), integer(op, "dimension")
+        raise refusal(op, "is no prefix sum of counts")
+    source, dim = tables.of(op.operands[0]), integer(op, "dimension") + 1
     if value == op.results[0]:
         return Table(np.cumsum(source.at, axis=dim, dtype=np.int64), source.counts)
     return Table(source.at.sum(axis=dim, dtype=np.int64), source.counts)
 
 
-def _sum(sign: int) -> _Rule:
-    def rule(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-        left, right = (tables.of(v, device) for v in tables.body.ops[place].operands)
+def _sum(sign: int):
+    def rule(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+        left, right = (tables.of(v) for v in op.operands)
         return Table(left.at + sign * right.at, left.counts | right.counts)
 
     return rule
 
 
-def _multiply(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    left, right = (tables.of(v, device) for v in tables.body.ops[place].operands)
+def _multiply(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    left, right = (tables.of(v) for v in op.operands)
     for factor, other in ((left, right), (right, left)):
         small = not factor.at.size or int(np.abs(factor.at).max()) < _LARGEST
         if not factor.counts and (small or not other.counts):
             return Table(factor.at * other.at, other.counts)
-    raise tables.refusal(place, "multiply", "is no sum of counts")
+    raise refusal(op, "is no sum of counts")
 
 
-def _of_fixed(change: Callable[[ir.Operation, list[np.ndarray]], np.ndarray]) -> _Rule:
+def _of_fixed(change: Callable[..., np.ndarray]):
     """Return a rule for ops that give no sum of counts, but may work on fixed numbers."""
 
-    def rule(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-        op = tables.body.ops[place]
-        at = change(op, [tables.fixed(place, v, device) for v in op.operands])
-        return Table(np.asarray(at, np.int64))
+    def rule(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+        return Table(np.asarray(change(*(tables.fixed(op, v) for v in op.operands)), np.int64))
 
     return rule
 
 
-def _select(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    mask, *sides = tables.body.ops[place].operands
-    holds = tables.fixed(place, mask, device) != 0
-    yes, no = (tables.of(v, device) for v in sides)
+def _compare(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    return _of_fixed(COMPARE[direction_of(op)])(tables, op, value)
+
+
+def _select(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    mask, *sides = op.operands
+    holds = tables.fixed(op, mask) != 0
+    yes, no = (tables.of(v) for v in sides)
+    if not shape_of(mask):
+        holds = holds.reshape(-1, *(1 for _ in shape_of(value)))
     return Table(np.where(holds, yes.at, no.at), yes.counts | no.counts)
 
 
-def _gather(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    told = tables.heard(place, device)
-    dim = integer(tables.body.ops[place], "all_gather_dim")
-    return Table(
-        np.concatenate([table.at for table in told], axis=dim),
-        frozenset().union(*(table.counts for table in told)),
-    )
+def _truncated(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Divide as XLA does, towards zero; by zero is nobody's count."""
+    quotient = np.abs(left) // np.maximum(np.abs(right), 1)
+    return np.sign(left) * np.sign(right) * quotient
 
 
-def _swap(tables: Tables, place: int, value: ir.Value, device: int) -> Table:
-    op, told = tables.body.ops[place], tables.heard(place, device)
-    tables.only_on(device)
-    me = list(tables.group_of(place, device)).index(device)
+def _gather(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    came, _ = tables.heard(op)
+    dim = integer(op, "all_gather_dim") + 1
+    joined = np.concatenate(np.moveaxis(came, 1, 0), axis=dim)
+    is_same = bool(np.all(joined == joined[:1]))
+    return Table(joined[:1] if is_same else joined, tables.of(op.operands[0]).counts)
+
+
+def _swap(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    came, me = tables.heard(op)
     split, concat = integer(op, "split_dimension"), integer(op, "concat_dimension")
-    came = [np.split(table.at, len(told), axis=split)[me] for table in told]
-    return Table(
-        np.concatenate(came, axis=concat), frozenset().union(*(table.counts for table in told))
-    )
+    peers = came.shape[1]
+    blocks = np.stack(np.split(came, peers, axis=split + 2), axis=2)
+    mine = blocks[np.arange(len(me)), :, me]
+    joined = np.concatenate(np.moveaxis(mine, 1, 0), axis=concat + 1)
+    return Table(joined, tables.of(op.operands[0]).counts)
 
 
-_RULES: Mapping[str, _Rule] = {
-    "constant": _constant,
-    "iota": _iota,
+Tables.rules = {
+    "constant": _fixed,
+    "iota": _fixed,
     "partition_id": _partition,
     "optimization_barrier": _same,
-    "convert": _moved(lambda op, at, value: at),
-    "reshape": _moved(lambda op, at, value: at.reshape(shape_of(value))),
-    "transpose": _moved(lambda op, at, value: at.transpose(ints(op, "permutation"))),
-    "reverse": _moved(lambda op, at, value: np.flip(at, ints(op, "dimensions"))),
-    "sign": _of_fixed(lambda op, sides: np.sign(sides[0])),
-    "negate": _moved(lambda op, at, value: -at),
-    "broadcast_in_dim": _moved(table_ops.repeated),
-    "slice": _moved(table_ops.sliced),
+    "convert": _same,
+    "reshape": _moved(lambda op, at: at.reshape(-1, *shape_of(op.results[0]))),
+    "transpose": _moved(lambda op, at: at.transpose(0, *_behind(ints(op, "permutation")))),
+    "reverse": _moved(lambda op, at: np.flip(at, _behind(ints(op, "dimensions")))),
+    "negate": _moved(lambda op, at: -at),
+    "broadcast_in_dim": _moved(_repeated),
+    "slice": _moved(_sliced),
     "dynamic_slice": _dynamic_slice,
     "concatenate": _concatenate,
     "reduce": _reduce,
@@ -346,13 +335,14 @@ _RULES: Mapping[str, _Rule] = {
     "subtract": _sum(-1),
     "multiply": _multiply,
     "select": _select,
-    "compare": _of_fixed(table_ops.compared),
-    "and": _of_fixed(lambda op, sides: sides[0] & sides[1]),
-    "or": _of_fixed(lambda op, sides: sides[0] | sides[1]),
-    "minimum": _of_fixed(lambda op, sides: np.minimum(*sides)),
-    "maximum": _of_fixed(lambda op, sides: np.maximum(*sides)),
-    "divide": _of_fixed(table_ops.truncated),
-    "remainder": _of_fixed(lambda op, sides: sides[0] - table_ops.truncated(op, sides) * sides[1]),
+    "compare": _compare,
+    "sign": _of_fixed(np.sign),
+    "and": _of_fixed(np.bitwise_and),
+    "or": _of_fixed(np.bitwise_or),
+    "minimum": _of_fixed(np.minimum),
+    "maximum": _of_fixed(np.maximum),
+    "divide": _of_fixed(_truncated),
+    "remainder": _of_fixed(lambda x, y: x - _truncated(x, y) * y),
     "all_gather": _gather,
     "all_to_all": _swap,
 }

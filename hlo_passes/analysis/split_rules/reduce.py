@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
-from hlo_passes.analysis.split_rules.pointwise import splat_of
+from hlo_passes.analysis.engine import maker_of
 from hlo_passes.analysis.split_rules.rule import (
     Factor,
     Part,
@@ -19,7 +20,8 @@ from hlo_passes.ir.attributes import integer, ints, shape_of
 from hlo_passes.ir.build import binary, broadcast, convert, reduce_over, reshape, slice_of
 from hlo_passes.ir.parts import is_narrow
 
-_SAME_NUMBER = ("stablehlo.broadcast_in_dim", "stablehlo.convert", "stablehlo.reshape")
+_CHOICES = {"stablehlo.select": 1, "stablehlo.minimum": 0, "stablehlo.maximum": 0}
+"""Ops that hand on one of their operands, and the first that they may."""
 
 _SCAN = "chlo.scan"
 _NEUTRAL = {"add": 0, "multiply": 1}
@@ -83,19 +85,24 @@ def starts_from_nothing(op: ir.Operation, merge: str) -> bool:
     neutral = _NEUTRAL.get(merge)
     if neutral is None:
         return True
-    start = _maker(op.operands[1])
-    while start is not None and start.name in _SAME_NUMBER:
-        start = _maker(start.operands[0])
-    if start is None or start.name != "stablehlo.constant":
-        return False
-    number = splat_of(start)
-    return isinstance(number, ir.IntegerAttr | ir.FloatAttr | ir.BoolAttr) and (
-        number.value == neutral
-    )
+    return Constants().number(op.operands[1]) == neutral
 
 
-def _maker(value: ir.Value) -> ir.Operation | None:
-    return None if isinstance(value, ir.BlockArgument) else value.owner.operation
+def only_chooses(op: ir.Operation, index: int) -> bool:
+    """Whether result `index` of a reduction is one of the numbers it was given, as of argmax."""
+    block, count = op.regions[0].blocks[0], len(op.results)
+    own = {block.arguments[index], block.arguments[index + count]}
+    inside = [view.operation for view in block.operations]
+    todo = [inside[-1].operands[index]]
+    while todo:
+        value = todo.pop()
+        if value in own:
+            continue
+        maker = maker_of(value)
+        if maker is None or maker.name not in _CHOICES:
+            return False
+        todo.extend(maker.operands[_CHOICES[maker.name] :])
+    return True
 
 
 def _cut_window(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hlo_passes.analysis.moe_sites import find_sites
-from hlo_passes.analysis.row_paths import RowLayout, find_row_paths
+from hlo_passes.analysis.row_layouts import RowLayout
+from hlo_passes.analysis.row_paths import find_row_paths
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.module import Module
 
@@ -40,7 +41,7 @@ MASK = """
     %zeros = stablehlo.constant dense<0.0> : tensor<2x8x4x32xf32>
     %there = stablehlo.constant dense<true> : tensor<2x8x4x32xi1>
     %r = stablehlo.select %there, %g, %zeros : tensor<2x8x4x32xi1>, tensor<2x8x4x32xf32>"""
-ONES = MASK.replace("dense<0.0>", "dense<1.0>")
+ONES = MASK.replace("dense<0.0>", "dense<1.0>").replace("dense<true>", "dense<false>")
 WIDE = """
     %f = stablehlo.convert %g : (tensor<2x8x4x32xf32>) -> tensor<2x8x4x32xf64>
     %r = stablehlo.convert %f : (tensor<2x8x4x32xf64>) -> tensor<2x8x4x32xf32>
