@@ -75,8 +75,8 @@ def _parse(data: bytes, where: str) -> Module | ScheduledModule:
 def _from_text(text: str, where: str) -> ScheduledModule:
     """Take HLO text: as it stands if it is in XLA's form, else as jaxlib prints it.
 
-    jaxlib's parser refuses some of what XLA itself prints, so that its refusal of a text whose every
-    line is understood counts for nothing.
+    jaxlib's parser refuses some of what XLA itself prints, so that its refusal of a text whose
+    every line is understood counts for nothing.
 
     Raises:
         InputError: if a line is not understood and jaxlib's parser refuses the text as well.
@@ -97,7 +97,7 @@ def _from_text(text: str, where: str) -> ScheduledModule:
             from None  # fmt: skip
     module = ScheduledModule(other, path=where)
     try:
-        assert module.parsed
+        module.snapshot()
     except InputError as error:
         if complaint is not None and complaint.what == error.what:
             raise complaint from None

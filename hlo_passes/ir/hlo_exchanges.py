@@ -31,7 +31,7 @@ _GROUPS = re.compile(
     r"replica_groups=(mesh\w*\[[^\]]*\](?:,\s*device_ids=\(.*?\))?\s*\{[^}]*\}"
     r"|\{(?:\{[\d,\s]*\},?\s*)*\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)"
 )
-_PAIRS = re.compile(r'source_target_pairs="?\{((?:\{\d+,\d+\},?)*)\}')
+_PAIRS = re.compile(r'source_target_pairs="?\{((?:\{\d+,\s*\d+\},?\s*)*)\}')
 _FILL = re.compile(rf'\b{FILL}="([^"]*)"')
 _SKEW = re.compile(rf'\b{SKEW}="([^"]*)"')
 _DOMAIN = re.compile(r'"communication_domain":"COLLECTIVE_COMMUNICATION_DOMAIN_(\w+)"')
@@ -150,7 +150,7 @@ class ExchangeReader:
         groups, pairs = _GROUPS.search(text), _PAIRS.search(text)
         rows: tuple[tuple[int, ...], ...] = ()
         if pairs:
-            rows = tuple(integers(p) for p in re.findall(r"\{([\d,]+)\}", pairs[1]))
+            rows = tuple(integers(p) for p in re.findall(r"\{([\d,\s]+)\}", pairs[1]))
         elif groups:
             rows = parse_hlo_groups(groups[1])
         channel, dims = _CHANNEL.search(text), _DIMS.search(text)

@@ -18,6 +18,13 @@ _WORD = re.compile(r"%?([\w.\-]+)(?:#(\d+))?")
 _PLAIN_OPERANDS = re.compile(r"\s*%[\w.\-]+(?:#\d+)?(?:\s*,\s*%[\w.\-]+(?:#\d+)?)*\s*")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_UNLIKE_XLA = re.compile(
+    r"//|\b(?:replica_groups|source_target_pairs|channel_id|use_global_device_ids|dimensions|index"
+    r"|to_apply|calls|body|condition|\w+_computations?)(?: =|= )"
+    r"|\b(?:replica_groups|source_target_pairs|dimensions)="
+    r"[\[{](?:[\d\[{,<=\]}]*[\d\[{,])?\s+[\d\[{\]}]"
+)
+"""A comment, or an attribute that is looked up by how XLA spells it and is spelled otherwise."""
 _INNERMOST = re.compile(r"\[[^\[\](){}]*\]|\{[^\[\](){}]*\}|\([^\[\](){}]*\)")
 _BRACKETS = {"(": re.compile(r"[()]"), "{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}
 
@@ -115,8 +122,8 @@ def check_tail(tail: str) -> None:
         raise ValueError("it goes on in the next line")
     if not is_closed(tail):
         raise ValueError("a bracket or a string is not closed in its line")
-    if "//" in tail and "//" in _STRING.sub('""', tail):
-        raise ValueError("a comment stands behind it")
+    if _UNLIKE_XLA.search(tail) and (found := _UNLIKE_XLA.search(_STRING.sub('""', tail))):
+        raise ValueError(f"{found[0]!r} is a comment, or spaced otherwise than XLA does")
 
 
 def is_closed(text: str) -> bool:

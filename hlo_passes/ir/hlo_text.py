@@ -29,7 +29,7 @@ _INSTRUCTION = re.compile(r"^\s*(?P<root>ROOT )?%?(?P<name>[\w.\-]+)\s*=\s*(?P<r
 _COMPUTATION = re.compile(r"^\s*(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\s*->.*)?\{$")
 _END = re.compile(r'^\s*\}(?:, execution_thread="[^"]*")?$')
 _HEADER = re.compile(r"^[ \t]*HloModule (?P<name>[\w.\-]+)(?:,.*)?$", re.MULTILINE)
-_MORE_HEADER = re.compile(r"^\s*\w+=\{.*\}$")
+_MORE_HEADER = re.compile(r"^\s*(?:,|\w+=\{.*\})$")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _TARGET = re.compile(r'custom_call_target="((?:[^"\\]|\\.)*)"')
 _NAME = re.compile(r"[\w.\-]+")

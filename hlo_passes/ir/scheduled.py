@@ -113,7 +113,8 @@ class ScheduledModule:
 def printed(text: str, path: str = "<text>") -> str:
     """Return HLO text as jaxlib prints it after its own parser has read it.
 
-    Constants are printed in full, unless the text leaves out some itself: nobody knows those. Names that several computations use are made different, as XLA does before it compiles.
+    Constants are printed in full, unless the text itself leaves some out: nobody knows those. Names
+    that several computations use are made different, as XLA does before it compiles.
 
     Raises:
         InputError: if the parser refuses it. It may also end the process: see `guard`.
