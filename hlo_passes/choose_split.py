@@ -27,9 +27,11 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import simulate
 from hlo_passes.plan.timeline import Timeline, prediction_of
 from hlo_passes.split_exchange import SplitExchange
-from hlo_passes.split_pass import SplitPass, worth_of
+from hlo_passes.split_pass import CLOSE, NO_ROOM, SplitPass, worth_of
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.unroll_loops import UnrollLoops
+
+_SHORTER = "is taken: what is shorter gains too little, or does not fit"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class ChooseSplit(SplitPass):
         worth = worth_of(context)
         winner = min(runners, key=lambda n: race[n].step_us * (1 + worth * (n in cut)))
         chosen = plans.get(winner)
+        because = ""
+        if chosen is not None and not fits:
+            because = NO_ROOM
+        elif chosen is not None and race[winner].step_us > min(race[n].step_us for n in runners):
+            because = CLOSE
         refusals = {r: None for plan in plans.values() for r in plan.refusals}
         return Plan(
             module=context.fingerprint,
@@ -75,6 +82,7 @@ class ChooseSplit(SplitPass):
             strategy=winner if chosen is None else f"{winner} {chosen.strategy}",
             splits=chosen.splits if chosen else (),
             race=race,
+            because=because,
             refusals=tuple(refusals),
             before=stock,
             after=race[winner],
@@ -82,8 +90,13 @@ class ChooseSplit(SplitPass):
 
 
 def describe_race(plan: Plan) -> str:
-    """Say in one line who ran, and who won."""
-    whole = {"uncut": plan.before} if plan.before is not None and "off" not in plan.race else {}
-    race = whole | plan.race
+    """Say in one line who ran, and which was taken: a winner is one that is predicted shortest."""
+    race = dict(plan.race)
+    if plan.before is not None and "off" not in race and plan.before not in race.values():
+        race = {"uncut": plan.before} | race
     steps = ", ".join(f"{name} {result.step_us:,.0f} us" for name, result in race.items())
-    return f"predicted steps: {steps}; {plan.strategy} wins"
+    taken = "uncut" if plan.strategy == "stock" else plan.strategy
+    best = min((result.step_us for result in race.values()), default=0.0)
+    is_best = plan.after is not None and plan.after.step_us <= best
+    why = plan.because or ("wins" if is_best else _SHORTER)
+    return f"predicted steps: {steps}; {taken} {why}"

@@ -37,6 +37,11 @@ _MORE = 1e-2
 """Another way to cut has to beat the one before, with fewer parts, by this share: XLA will fuse the
 program, and order it within the memory that there is, and then closer predictions are a lottery."""
 
+ASKED_FOR = "was asked for"
+NO_ROOM = "is taken: uncut it does not fit into memory"
+CLOSE = "is close enough to be compiled as well: XLA's own schedules decide"
+"""Why a cut is chosen that is not predicted to be shortest."""
+
 _FAR = 5e-2
 _LOST = 2
 """So many cuts in a row, each longer than the one before with fewer parts, and all by this share
@@ -211,10 +216,19 @@ class PartsPass(SplitPass):
             strategy=best.name if best else "stock",
             splits=best.splits if best else (),
             race=race,
+            because=self._because(fits, before, after) if best else "",
             refusals=tuple(refusals),
             before=prediction_of(before),
             after=prediction_of(after),
         )
+
+    def _because(self, fits: bool, before: Timeline, after: Timeline) -> str:
+        """Return why a cut was chosen, where that is not that it is shortest."""
+        if self.k is not None:
+            return ASKED_FOR
+        if not fits:
+            return NO_ROOM
+        return CLOSE if after.makespan_us > before.makespan_us else ""
 
 
 def worth_of(context: Context) -> float:

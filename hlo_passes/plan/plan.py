@@ -115,6 +115,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         splits: what is cut into parts.
         domains: per block, the exchanges inside a node that get a stream of their own.
         race: what other pipelines were predicted to give, by name.
+        because: why what was chosen was, where that is not that it was predicted to be shortest.
         moves: the ops that moved beside an exchange, with reasons.
         refusals: what was left alone, with reasons.
         before, after: predictions for the old and the new order.
@@ -131,6 +132,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     splits: tuple[Split, ...] = ()
     domains: dict[str, tuple[int, ...]] = {}
     race: dict[str, Prediction] = {}
+    because: str = ""
     moves: tuple[Move, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     before: Prediction | None = None

@@ -7,10 +7,13 @@ import pytest
 
 from hlo_passes import split_pass
 from hlo_passes.base import Context
+from hlo_passes.choose_split import describe_race
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.ir.module import Module
+from hlo_passes.plan.plan import Plan, Prediction
 from hlo_passes.split_exchange import SplitExchange
+from hlo_passes.split_pass import CLOSE
 
 STEP = Path(__file__).parents[1] / "split_exchange" / "capacity.mlir"
 
@@ -39,6 +42,8 @@ def test_closeness(monkeypatch, checked, cut_us, is_cut):
     assert len(steps) == 2
     assert bool(plan.splits) is is_cut
     assert plan.after.step_us == (cut_us if is_cut else 100.0)
+    said = {104.0: f"k=2 {CLOSE}", 99.0: "k=2 wins"}.get(cut_us, "uncut wins")
+    assert describe_race(plan) == f"predicted steps: uncut 100 us, k=2 {cut_us:.0f} us; {said}"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,26 @@ def test_the_cut_that_was_tried_is_the_one_that_is_made():
     context = Context(costs=costs, fingerprint=module.fingerprint, module=module)
     step = SplitExchange(k=2)
     plan = step.plan(module.snapshot(), context)
+    assert describe_race(plan).endswith("; k=2 was asked for")
     tried, again = (step.apply(module, plan).module for _ in range(2))
     assert tried is not again
     assert tried.text() == again.text() != module.text()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("k=4", "k=4 wins"),
+        ("k=2", "k=2 is taken: what is shorter gains too little, or does not fit"),
+        ("stock", "uncut is taken: what is shorter gains too little, or does not fit"),
+    ],
+)
+def test_only_the_shortest_wins(strategy, said):
+    times = {"stock": 100.0, "k=2": 90.0, "k=4": 89.5}
+    runs = {name: Prediction(step_us=us, compute_us=0.0, exchange_us=0.0, exposed_us=0.0,
+                             exposed_all_to_all_us=0.0, peak_bytes=0)
+            for name, us in times.items()}  # fmt: skip
+    before = runs.pop("stock")
+    plan = Plan(module="", target="", strategy=strategy, race=runs, before=before,
+                after=runs.get(strategy, before))  # fmt: skip
+    assert describe_race(plan).endswith(said)
