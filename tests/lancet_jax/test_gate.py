@@ -127,3 +127,68 @@ def test_odd_characters_make_legal_xml():
     verdict = Verdict("exposed", False, "a\x00<&\x1b>", 1.0, 0.0, (Offence("k", "n", "", "\x07"),))
     root = ElementTree.fromstring(junit("m\x01", [verdict]))
     assert root[0][0][0].get("message") == "a?<&?>"
+
+
+_SPREAD = '#sdy.sharding<@mesh, [{"ep"}, {}]>'
+_DOT = "stablehlo.dot_general {}, {}, contracting_dims = [1] x [0]"
+_AUTO = f"""module @step attributes {{mhlo.num_partitions = 8 : i32}} {{
+  sdy.mesh @mesh = <["ep"=8]>
+  func.func public @main(%x: tensor<16x32xf32> {{sdy.sharding = {_SPREAD}}},
+                         %w: tensor<32x32xf32>) -> tensor<16x32xf32> {{
+    %y = {_DOT.format("%x", "%w")} : (tensor<16x32xf32>, tensor<32x32xf32>) -> tensor<16x32xf32>
+    return %y : tensor<16x32xf32>
+  }}
+}}
+"""
+_GLOBAL_HLO = """HloModule jit_step, num_partitions=8
+
+ENTRY %main (x: f32[16,32], w: f32[32,32]) -> f32[16,32] {
+  %x = f32[16,32]{1,0} parameter(0), sharding={devices=[8,1]<=[8]}
+  %w = f32[32,32]{1,0} parameter(1), sharding={replicated}
+  %y = f32[16,32]{1,0} dot(%x, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %z = f32[16,32]{1,0} custom-call(%y), custom_call_target="Sharding", sharding={replicated}
+}
+"""
+_LOCAL_HLO = """HloModule jit_step, num_partitions=8
+
+%inside (x: f32[2,32], w: f32[32,32]) -> f32[2,32] {
+  %x = f32[2,32]{1,0} parameter(0)
+  %w = f32[32,32]{1,0} parameter(1)
+  ROOT %y = f32[2,32]{1,0} dot(%x, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (x: f32[16,32], w: f32[32,32]) -> f32[16,32] {
+  %x = f32[16,32]{1,0} parameter(0)
+  %w = f32[32,32]{1,0} parameter(1)
+  %in = (f32[2,32]{1,0}, f32[32,32]{1,0}) custom-call(%x, %w), custom_call_target="xla.sdy.GlobalToLocalShape"
+  %lx = f32[2,32]{1,0} get-tuple-element(%in), index=0
+  %lw = f32[32,32]{1,0} get-tuple-element(%in), index=1
+  %y = f32[2,32]{1,0} call(%lx, %lw), to_apply=%inside
+  ROOT %z = f32[16,32]{1,0} custom-call(%y), custom_call_target="xla.sdy.LocalToGlobalShape"
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        ("auto.mlir", _AUTO, 2),
+        ("no_count.mlir", _AUTO.replace("mhlo.num_partitions = 8 : i32", ""), 2),
+        ("one.mlir", _AUTO.replace("= 8", "= 1"), 0),
+        ("global.txt", _GLOBAL_HLO, 2),
+        ("local.txt", _LOCAL_HLO, 0),
+        ("partitioned.txt", _GLOBAL_HLO.replace('"Sharding", sharding={replicated}', '"other"'), 0),
+    ],
+)
+def test_a_step_that_is_not_partitioned_is_no_step_that_keeps_limits(
+    name, text, code, tmp_path, capsys
+):
+    path = tmp_path / name
+    path.write_text(text)
+    for limit in (["--max-exposed", "50%"], ["--max-memory", "80GiB"]):
+        assert run(["check", str(path), *limit]) == code
+        said = capsys.readouterr()
+        if code:
+            assert not said.out
+            assert f"{name}: XLA has yet to partition it" in said.err
+            assert "try: check what was compiled: lower(...).compile().as_text()" in said.err

@@ -6,6 +6,7 @@ from pathlib import Path
 from hlo_passes.errors import OptionError
 from hlo_passes.files import write_atomically
 from lancet_jax.cli.files import open_source, print_json, stdout, working
+from lancet_jax.cli.local import require_partitioned
 from lancet_jax.cli.options import Costs, Json, Opaque, Target
 from lancet_jax.report.ci import junit as as_junit
 from lancet_jax.report.ci import sarif as as_sarif
@@ -26,7 +27,8 @@ def check(
     sarif: Path | None = None,
     json: Json = False,
 ) -> int:
-    """Hold a module against limits: exit code 0 if it keeps them all, 1 if not.
+    """Hold a module against limits: exit code 0 if it keeps them all, 1 if not, 2 if nobody can
+    say, as of a step that XLA has yet to partition.
 
     Parameters
     ----------
@@ -48,6 +50,7 @@ def check(
         raise OptionError("lancet-jax check", "there is no limit to check",
                           "give --max-exposed 15%, --max-memory 70GiB, or both")  # fmt: skip
     source = open_source(file, target, costs, opaque)
+    require_partitioned(source.module, source.graph)
     verdicts: list[Verdict] = []
     with working("checking"):
         if max_exposed is not None:

@@ -1,4 +1,4 @@
-"""Partitions a module file first, where a pass that cuts it needs the ops of one device."""
+"""Which module files are what one device runs, and how to partition those that are not yet."""
 
 import math
 import re
@@ -6,15 +6,21 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
+from hlo_passes.analysis.regions import is_one_region
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import Target
+from hlo_passes.errors import InputError
+from hlo_passes.ir.graph import Graph, Op
 from hlo_passes.ir.module import Module
 from lancet_jax import _jax, aot
 from lancet_jax.errors import UnsupportedError
 from lancet_jax.partition import Source, source_of
 
 _MESH = re.compile(r"sdy\.mesh @\S+ = <\[(.*?)\]")
+_MARK = re.compile(r"Sharding|SPMD(?:FullToShard|ShardToFull)Shape|xla\.sdy\.\w+")
+_ENTERS = "xla.sdy.GlobalToLocalShape"
+"""Target of the call that hands local pieces to a computation of local ops."""
 
 
 def local_source(module: AnyModule, passes: Sequence[Pass], costs: TargetCosts) -> Source | None:
@@ -32,7 +38,7 @@ def local_source(module: AnyModule, passes: Sequence[Pass], costs: TargetCosts) 
         return None
     devices = module.devices
     if devices == 1 and any(step.per_device for step in passes):
-        spread = max(map(_size_of, _MESH.findall(module.text())), default=1)
+        spread = _spread(module)
         if spread > 1:
             note = (
                 f"not partitioned first: it has a mesh of {spread} devices, and does not say how"
@@ -40,6 +46,68 @@ def local_source(module: AnyModule, passes: Sequence[Pass], costs: TargetCosts) 
             )
             return Source(module, notes=(note,))
     return source_of(module, passes, devices, lambda: _partition(module, costs.target, devices))
+
+
+def require_partitioned(module: AnyModule, graph: Graph) -> None:
+    """Raise unless a module's ops are those that one device runs.
+
+    Raises:
+        InputError: if XLA has yet to partition it: then it has exchanges that nobody can see.
+    """
+    is_partitioned = (
+        _is_local(module, graph) if isinstance(module, Module)
+        else graph.scheduled or graph.devices == 1 or not _is_marked(graph)
+        or not _is_heavy(graph)
+    )  # fmt: skip
+    if not is_partitioned:
+        raise InputError(
+            module.path, "XLA has yet to partition it: its exchanges are not there to be checked",
+            "check what was compiled: lower(...).compile().as_text(), or the dump after"
+            " optimizations",
+        )  # fmt: skip
+
+
+def _is_local(module: Module, graph: Graph) -> bool:
+    """Whether StableHLO has nothing left to partition: all that is work is in one local region."""
+    attributes = module.ir.operation.attributes
+    name = "mhlo.num_partitions"
+    count = ir.IntegerAttr(attributes[name]).value if name in attributes else _spread(module)
+    with module.ir.context:
+        is_done = module.body == module.main and _talks(graph)
+        return count == 1 or is_done or is_one_region(module)
+
+
+def _talks(graph: Graph) -> bool:
+    """Whether there is an exchange outside regions of local ops, as the partitioner makes them."""
+    return any(
+        op.collective is not None or any(map(_talks, op.inner))
+        for op in graph.ops if op.kind != "manual_computation"
+    )  # fmt: skip
+
+
+def _is_marked(graph: Graph) -> bool:
+    """Whether HLO has marks that the partitioner takes away."""
+    return any(_MARK.fullmatch(op.target) for inside, _ in graph.walk() for op in inside.ops)
+
+
+def _is_heavy(graph: Graph) -> bool:
+    """Whether HLO has matrix products outside computations of local ops, which it calls."""
+    return any(
+        op.matmul or any(map(_is_heavy, op.inner)) for op in graph.ops if not _is_entered(op, graph)
+    )
+
+
+def _is_entered(op: Op, graph: Graph) -> bool:
+    """Whether an op calls a computation of local ops."""
+    makers = [graph.ops[graph.values[v].op] for v in op.operands if graph.values[v].op >= 0]
+    makers += [graph.ops[graph.values[v].op] for m in makers if m.kind == "get_tuple_element"
+               for v in m.operands]  # fmt: skip
+    return op.kind == "call" and any(maker.target == _ENTERS for maker in makers)
+
+
+def _spread(module: Module) -> int:
+    """Return the devices of the largest mesh in a module; 1 if it has none."""
+    return max(map(_size_of, _MESH.findall(module.text())), default=1)
 
 
 def _size_of(axes: str) -> int:
