@@ -23,7 +23,7 @@ LEAST = 0.01
 class Stop(StrEnum):
     """What keeps work from an exchange."""
 
-    BLOCKED = "nothing runs beside it until it is started apart: XLA made it synchronous"
+    BLOCKED = "XLA made it synchronous: nothing runs beside it until it is started apart"
     DEPENDENCE = "all other work{loop} needs the exchange or feeds it; only splitting would help"
     EFFECT = (
         "work that its data would let run beside it is kept in order by side effects, control"
@@ -108,10 +108,7 @@ def besides(
     groups: defaultdict[tuple[int, int, int], float] = defaultdict(float)
     for op in _compute(problem):
         groups[reach.before[op], reach.after[op], hidden[op]] += problem.us[op]
-    data, free = (
-        _all(replace(problem, preds=_by_data(graph))),
-        _all(held.problem if held else problem),
-    )
+    data, free = by_data(graph, problem), _all(held.problem if held else problem)
     found, started = {}, 0
     every = sum(reach.bit.values())
     for window in sorted(windows, key=lambda w: (w.start_us, w.op)):
@@ -152,12 +149,10 @@ def _all(problem: Problem) -> dict[int, float]:
     }
 
 
-def _by_data(graph: Graph) -> tuple[tuple[int, ...], ...]:
-    """Return for every op those whose results it reads; a done half needs its start."""
-    return tuple(
-        tuple(sorted(({graph.values[v].op for v in op.operands} | {op.start}) - {-1}))
-        for op in graph.ops
-    )
+def by_data(graph: Graph, problem: Problem) -> dict[int, float]:
+    """Return the us of compute beside every exchange of a graph if data alone kept the order."""
+    preds = [{graph.values[v].op for v in op.operands} | {op.start} for op in graph.ops]
+    return _all(replace(problem, preds=tuple(tuple(sorted(ids - {-1})) for ids in preds)))
 
 
 def why_exposed(

@@ -10,7 +10,7 @@ from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.problem import Problem
 from lancet_jax.report.inspection import Inspection
-from lancet_jax.report.inspection_text import what_of
+from lancet_jax.report.inspection_text import what_of, why_bare
 
 _BLAMED = 10
 """How many ops are named per limit that is broken."""
@@ -87,11 +87,9 @@ def _exposed(found: Inspection) -> Iterator[Offence]:
     for e in sorted(found.exchanges, key=lambda e: -e.exposed_us * e.times):
         if e.exposed_us > 0:
             times = f" x{e.times}" if e.times > 1 else ""
-            hint = (
-                f"; {e.could_hide_us:,.0f} us of compute could hide it" if e.could_hide_us else ""
-            )
+            hint = why_bare(e) or f"{e.could_hide_us:,.0f} us of compute could hide it"
             what = f"{what_of(e)} {e.layer}".rstrip()
-            message = f"{what}: {e.exposed_us:,.0f} of {e.us:,.0f} us{times} exposed{hint}"
+            message = f"{what}: {e.exposed_us:,.0f} of {e.us:,.0f} us{times} exposed; {hint}"
             yield Offence(e.op, e.name, e.line, message)
 
 

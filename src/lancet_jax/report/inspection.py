@@ -19,6 +19,7 @@ from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plan.bound import exposed_bound
 from hlo_passes.plan.problem import Lane, Problem
+from hlo_passes.plan.reasons import by_data
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.timeline import Timeline, Window
 from lancet_jax.report.recomputation import RECOMPUTED, recomputation_notes, recomputed_us
@@ -62,6 +63,7 @@ class Exchange:
         start_us: when it starts.
         exposed_us: how much of it nothing hides.
         could_hide_us: compute that neither needs nor feeds it; None inside a loop.
+        by_data_us: the same as far as data goes: without side effects and the like; None likewise.
         times: how often it happens.
         line: `file:line` of the user's code, or "".
         blocking: whether nothing can run beside it, as when XLA made it synchronous.
@@ -81,6 +83,7 @@ class Exchange:
     start_us: float
     exposed_us: float
     could_hide_us: float | None
+    by_data_us: float | None
     times: int
     line: str
     blocking: bool = False
@@ -248,10 +251,12 @@ def _exchanges(
     ops = {op.key: op for inside, _ in graph.walk() for op in inside.ops if op.collective}
     places = {graph.ops[e].key: i for i, e in enumerate(graph.exchanges)}
     able, longest = _could_hide(graph, problem)
+    data = by_data(graph, problem)
     start = {slot.op: slot.start_us for slot in timeline.slots}
     hides = _hidden_by(timeline, labels)
     for w in sorted(timeline.windows, key=lambda w: w.start_us):
         label, place = labels[w.key], places.get(w.key)
+        could, free = (None, None) if place is None else (able[place], data.get(w.op))
         fillers = () if place is None else tuple(
             _filler(graph, op, problem.us[op], names, start, w, hides) for op in longest[place]
         )  # fmt: skip
@@ -259,7 +264,7 @@ def _exchanges(
             yield Exchange(
                 w.key, w.name, part.kind, str(label.phase), label.direction, label.layer,
                 part.bytes, part.us, str(w.source), part.start_us, part.exposed_us,
-                None if place is None else able[place], w.times, ops[w.key].source,
+                could, free, w.times, ops[w.key].source,
                 ops[w.key].blocking, ops[w.key].why_blocking, fillers,
             )  # fmt: skip
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hlo_passes.analysis.labels import scope_steps
+from hlo_passes.plan.reasons import Stop
 from lancet_jax.report.inspection import Exchange, Filler, Inspection
 
 _EXPOSED = 8
@@ -116,15 +117,24 @@ def _show_exposed(found: Inspection, console: Console) -> None:
 
 def _reasons(exchange: Exchange) -> Iterator[str]:
     """Say why a window is not full."""
-    if exchange.blocking:
-        by_xla = "XLA made it synchronous: nothing runs beside it until it is started apart"
-        yield exchange.why_blocking or by_xla
-    if exchange.could_hide_us is None:
-        yield "inside a loop, whose body has an order of its own"
-    elif not exchange.fillers:
-        yield "all other work needs it or feeds it: only a split helps (plan -p choose-split)"
+    reason = why_bare(exchange)
+    if reason:
+        yield reason
     for filler in exchange.fillers:
         yield f"{filler.us:>7,.0f} us {filler.role}, {_where(filler)}: {_short(filler)}"
+
+
+def why_bare(exchange: Exchange) -> str:
+    """Return what keeps all work from an exchange; "" if there is some that could hide it."""
+    if exchange.blocking:
+        return exchange.why_blocking or str(Stop.BLOCKED)
+    if exchange.could_hide_us is None:
+        return "inside a loop, whose body has an order of its own"
+    if exchange.fillers:
+        return ""
+    if exchange.by_data_us:
+        return f"{exchange.by_data_us:,.0f} us of {Stop.EFFECT}"
+    return "all other work needs it or feeds it: only a split helps (plan -p choose-split)"
 
 
 def _short(filler: Filler) -> str:

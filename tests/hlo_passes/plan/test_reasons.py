@@ -15,6 +15,7 @@ from hlo_passes.plan.problem import Lane
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax.report.inspection import inspection_of
+from lancet_jax.report.inspection_text import why_bare
 from tests.problems import backward_like, step_like, unstructured
 
 LEAST = 0.01
@@ -186,6 +187,11 @@ def test_every_reason_is_true(seed):
         elif reason and "side effects" not in reason and not exchange.blocking:
             assert exchange.could_hide_us > 0
             assert exchange.fillers
+        if not exchange.blocking:
+            free = facts.beside(facts.windows[exchange.op].op, facts.by_data)
+            assert exchange.by_data_us == pytest.approx(facts.us(free))
+            only_split = "only a split helps" in why_bare(exchange)
+            assert only_split == (not free)
 
 
 @pytest.mark.parametrize(
