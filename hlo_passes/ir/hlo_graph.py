@@ -10,7 +10,7 @@ from hlo_passes.ir.aliases import buffer_order, donated_bytes
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.hlo_exchanges import ExchangeReader, integers, send_of
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
-from hlo_passes.ir.hlo_traffic import fusion_traffic, outputs_of
+from hlo_passes.ir.hlo_traffic import fusion_traffic, is_library_product, outputs_of
 from hlo_passes.ir.keys import KeyMaker
 from hlo_passes.ir.types import TensorType
 from hlo_passes.ir.work import (
@@ -18,6 +18,7 @@ from hlo_passes.ir.work import (
     Work,
     convolution_flops,
     dot_flops,
+    grouped_product,
     pointwise_flops,
     traffic,
 )
@@ -181,12 +182,11 @@ class _Builder:
             return self.work(names[0]) if names else Work(0.0, 0.0)
         if kind == "copy_start":
             return Work(0.0, 2.0 * operands[0].bytes)
-        flops, matmul = _flops(ins, kind, operands)
-        moved = traffic(
-            "dot" if matmul else kind, operands, ins.leaves[:1] if matmul else ins.leaves
-        )
-        dtype = operands[0].dtype if matmul else ins.leaves[0].dtype if ins.leaves else "f32"
-        return Work(flops, moved, matmul, dtype)
+        flops, product = _flops(ins, kind, operands)
+        made = ins.leaves[:1] if is_library_product(ins) else ins.leaves  # the rest is scratch
+        moved = traffic("dot" if product else kind, operands, made)
+        dtype = product or (ins.leaves[0].dtype if ins.leaves else "f32")
+        return Work(flops, moved, bool(product), dtype)
 
     def _work(self, name: str) -> Work:
         """Work of a fused computation: its edges move bytes, its inside computes."""
@@ -200,10 +200,10 @@ class _Builder:
             operands = tuple(
                 t for n, o in enumerate(ins.operands) for t in ins.taken(n, table[o].leaves)
             )
-            flops, matmul = _flops(ins, ins.opcode.replace("-", "_"), operands)
+            flops, product = _flops(ins, ins.opcode.replace("-", "_"), operands)
             total += flops
-            if matmul and flops > largest:
-                largest, dtype = flops, operands[0].dtype
+            if product and flops > largest:
+                largest, dtype = flops, product
         moved = fusion_traffic(computation.instructions, root, table)
         moved += sum(self._added_to(ins, table) for ins in outputs_of(root, table))
         return Work(total, moved, largest > 0.0, dtype)
@@ -252,19 +252,22 @@ class _Builder:
         return tuple(sorted(found))
 
 
-def _flops(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> tuple[float, bool]:
-    """Operations of one instruction, and whether they are those of a matrix product."""
+def _flops(ins: Instruction, kind: str, operands: tuple[TensorType, ...]) -> tuple[float, str]:
+    """Operations of one instruction, and the type of what a matrix product multiplies, else ""."""
     if kind == "dot":
         dims = integers(ins.attribute("lhs_contracting_dims"))
-        return dot_flops(operands[0], ins.leaves[0], dims), True
-    if kind == "custom_call" and "matmul" in ins.attributes:
+        return dot_flops(operands[0], ins.leaves[0], dims), operands[0].dtype
+    if kind == "custom_call" and is_library_product(ins):
         match = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', ins.attributes)
         dims = integers(match[1]) if match else (len(operands[0].shape) - 1,)
-        return dot_flops(operands[0], ins.leaves[0], dims), True
+        return dot_flops(operands[0], ins.leaves[0], dims), operands[0].dtype
+    if kind == "custom_call" and (found := grouped_product(operands, ins.leaves)):
+        return found[0], found[1].dtype
     if kind == "convolution":
         labels = ins.attribute("dim_labels").replace("->", "_").split("_")
-        return convolution_flops(operands[1], ins.leaves[0], labels[1].index("o")), True
-    return pointwise_flops(kind, operands, ins.leaves), False
+        flops = convolution_flops(operands[1], ins.leaves[0], labels[1].index("o"))
+        return flops, operands[0].dtype
+    return pointwise_flops(kind, operands, ins.leaves), ""
 
 
 def _waits(ops: tuple[Op, ...]) -> Iterable[tuple[int, int]]:

@@ -1,9 +1,13 @@
 """Bytes that a fusion of HLO moves: its parameters as far as they are read, and what it writes."""
 
+import re
 from collections.abc import Sequence
 
 from hlo_passes.ir.hlo_text import Instruction
 from hlo_passes.ir.work import SLICING, UPDATING
+
+_TARGET = re.compile(r'custom_call_target="(__[^"]*)"')
+"""Targets of XLA's own begin like this."""
 
 
 def fusion_traffic(
@@ -31,10 +35,16 @@ def fusion_traffic(
 def _bytes_made(out: Instruction, table: dict[str, Instruction]) -> float:
     """Bytes that a fusion's output writes; of a product, what is not its scratch memory."""
     maker = table[out.operands[0]] if out.opcode == "get-tuple-element" else out
-    if maker.opcode != "custom-call" or "matmul" not in maker.attributes:
+    if maker.opcode != "custom-call" or not is_library_product(maker):
         return float(sum(t.bytes for t in out.leaves))
     is_scratch = maker is not out and out.attribute("index") != "0"
     return 0.0 if is_scratch else float(out.leaves[0].bytes)
+
+
+def is_library_product(ins: Instruction) -> bool:
+    """Whether a custom call is XLA's for a matrix product of a library: cuBLAS, oneDNN."""
+    target = _TARGET.search(ins.attributes)
+    return target is not None and ("matmul" in target[1] or "gemm" in target[1])
 
 
 def outputs_of(root: Instruction, table: dict[str, Instruction]) -> list[Instruction]:

@@ -15,7 +15,14 @@ from hlo_passes.ir.meshes import Meshes, meshes_of, spread_of
 from hlo_passes.ir.stablehlo_exchanges import ExchangeReader, kind_of, start_behind, string
 from hlo_passes.ir.trips import counter_of
 from hlo_passes.ir.types import TensorType
-from hlo_passes.ir.work import Work, convolution_flops, dot_flops, pointwise_flops, traffic
+from hlo_passes.ir.work import (
+    Work,
+    convolution_flops,
+    dot_flops,
+    grouped_product,
+    pointwise_flops,
+    traffic,
+)
 
 _RUNS_REGIONS = {
     "while": (1,),
@@ -181,6 +188,8 @@ def _work(
         numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
         flops = convolution_flops(operands[1], results[0], numbers.kernel_output_feature_dimension)
         return Work(flops, traffic(kind, operands, results), True, operands[0].dtype)
+    if kind == "custom_call" and (found := grouped_product(operands, results)):
+        return Work(found[0], traffic(kind, operands, results), True, found[1].dtype)
     if kind in _TERMINATORS or kind in ("send", "recv"):
         return Work(0.0, 0.0)
     dtype = results[0].dtype if results else "f32"

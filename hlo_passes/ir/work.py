@@ -6,7 +6,9 @@ large operand (gather, dynamic-slice, scatter, ...) are charged for the slice.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from hlo_passes.ir.types import TensorType
 
@@ -52,6 +54,36 @@ def convolution_flops(kernel: TensorType, result: TensorType, output_feature_dim
     """Operations of a convolution: every output element reads the kernel of its feature."""
     features = max(kernel.shape[output_feature_dim], 1)
     return 2.0 * result.elements * kernel.elements / features
+
+
+def grouped_product(
+    operands: Sequence[TensorType], results: Sequence[TensorType]
+) -> tuple[float, TensorType] | None:
+    """Return the operations of a kernel that multiplies rows by the matrix of their group.
+
+    Such kernels (Mosaic GPU's, Triton's) are custom calls that say nothing of themselves, but their
+    shapes do: rows `[m, k]` and matrices `[g, k, n]` make `[m, n]`; for the gradients of the
+    matrices `[m, k]` and `[m, n]` make `[g, k, n]`. Every row is in one group, so the sizes of the
+    groups do not matter. Matrices may lie transposed.
+
+    Returns:
+        The operations and the type of the rows; None where the shapes fit neither.
+    """
+    made = [r.shape for r in results]
+    for rows, other in permutations([o for o in operands if len(o.shape) in (2, 3)], 2):
+        if len(rows.shape) != 2:
+            continue
+        (m, k), stack = rows.shape, other.shape
+        for shape in made:
+            if len(stack) == 3 and len(shape) == 2:
+                n, fits = shape[1], shape[0] == m and sorted(stack[1:]) == sorted((k, shape[1]))
+            elif len(stack) == 2 and len(shape) == 3:
+                n, fits = stack[1], stack[0] == m and sorted(shape[1:]) == sorted((k, stack[1]))
+            else:
+                continue
+            if fits:
+                return 2.0 * m * k * n, rows
+    return None
 
 
 def traffic(kind: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]) -> float:

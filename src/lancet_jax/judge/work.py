@@ -9,6 +9,7 @@ Source: the utilisation of XLA's `HloCostAnalysis`, re-told; the roofline is Wil
 
 import re
 from dataclasses import dataclass
+from itertools import combinations
 
 from lancet_jax.judge.listing import Block, Line, Listing, Tensor
 
@@ -159,6 +160,8 @@ def _operations(line: Line, operands: tuple[tuple[Tensor, ...], ...]) -> tuple[f
         for dim in _contracted(line):
             inner *= left.sizes[dim]
         return 2.0 * line.makes[0].elements * inner, left.dtype
+    if line.opcode == "custom-call" and (found := _grouped(line, operands)):
+        return found
     if line.opcode == "convolution":
         labels = re.split(r"_|->", line.value("dim_labels"))
         kernel = operands[1][0]
@@ -170,8 +173,29 @@ def _operations(line: Line, operands: tuple[tuple[Tensor, ...], ...]) -> tuple[f
     return (0.0 if idle else float(made)), ""
 
 
+def _grouped(line: Line, operands: tuple[tuple[Tensor, ...], ...]) -> tuple[float, str] | None:
+    """Return the operations of a product of rows in groups, if the shapes are those of one.
+
+    Three tensors share three sizes, each in two of them: rows `[m, k]`, a matrix of every group
+    `[g, k, n]` (or transposed), and `[m, n]`; the one with a third dim is read, or made.
+    """
+    matrices = [t for group in operands for t in group if len(t.sizes) in (2, 3)]
+    for made in line.makes:
+        for first, second in combinations(matrices, 2):
+            flat = [t for t in (first, second, made) if len(t.sizes) == 2]
+            deep = [t for t in (first, second, made) if len(t.sizes) == 3]
+            if len(deep) != 1 or len(flat) != 2:
+                continue
+            (m, k), (rows, n) = flat[0].sizes, flat[1].sizes
+            if m == rows and sorted(deep[0].sizes[1:]) == sorted((k, n)):
+                return 2.0 * m * k * n, flat[0].dtype
+    return None
+
+
 def _is_product(line: Line) -> bool:
-    return "gemm" in line.text or "matmul" in line.text
+    """Whether a custom call is XLA's for a product of a library: cuBLAS, oneDNN."""
+    target = re.search(r'custom_call_target="(__[^"]*)"', line.text)
+    return target is not None and ("gemm" in target[1] or "matmul" in target[1])
 
 
 def _contracted(line: Line) -> tuple[int, ...]:
