@@ -83,8 +83,8 @@ class Counting(Domain[Count | None]):
         return None
 
     def is_known(self, value: ir.Value) -> bool:
-        """Whether a value counts something."""
-        return self.of(value) is not None
+        """Whether a value counts something, or is the same in every run."""
+        return self.of(value) is not None or self.constants.is_known(value)
 
     def least(self, value: ir.Value) -> float:
         """Return a number that no element is below; minus infinity if none is known."""

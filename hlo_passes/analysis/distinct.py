@@ -22,7 +22,7 @@ from hlo_passes.analysis.engine import kind_of, maker_of
 from hlo_passes.analysis.ranges import NEVER, Range, held
 from hlo_passes.analysis.split_rules.indexing import is_unique
 from hlo_passes.ir.attributes import integer, shape_of
-from hlo_passes.ir.body import Body
+from hlo_passes.ir.body import Body, name_op
 
 
 @dataclass
@@ -82,6 +82,20 @@ class DistinctRows:
             self._is_counted([columns[i] for i in order], [dims[i] for i in order])
             for order in permutations(range(len(columns)))
         )
+
+    def doubt(self, indices: ir.Value, dims: tuple[int, ...], index_dim: int) -> str:
+        """Say what keeps index vectors from being proved distinct; arguments as before."""
+        columns = self._columns(indices, index_dim)
+        if columns is None or len(columns) != len(dims):
+            return "index vectors are no columns side by side"
+        stripped = [self._inside(column, n) for column, n in zip(columns, dims, strict=True)]
+        for column in stripped:
+            op = maker_of(column)
+            if op is not None and kind_of(op) in ("select", "minimum", "maximum"):
+                return f"whom {name_op(op)} drops may land on a row of the buffer"
+        if any(self.counting.rank(column) for column in stripped):
+            return "tokens are counted for other experts, or in other groups, than they are sent to"
+        return f"what {self.counting.blame(stripped[-1])} makes is no count of the tokens before"
 
     def _is_counted(self, columns: list[ir.Value], sizes: list[int]) -> bool:
         """Whether columns are (a group of tokens,) an expert, and its rank in that group."""

@@ -69,6 +69,7 @@ class Site:
         rows: how the buffer is addressed.
         distinct: whether no two tokens of a device share a row, those beyond the buffer aside.
         clamps: for a fetch, whether what is read beyond the buffer matters.
+        doubt: what keeps rows from being proved distinct, in words.
     """
 
     access: int
@@ -77,6 +78,7 @@ class Site:
     rows: Rows
     distinct: bool
     clamps: bool = False
+    doubt: str = ""
 
     @property
     def ops(self) -> tuple[int, ...]:
@@ -157,10 +159,10 @@ def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctRow
         _peers(body.ops[i]),
     )
     _check_leading(shape_of(body.ops[i].operands[0]), "split_dimension", body.ops[i], rows)
-    is_distinct = _is_distinct(distinct, op.operands[1], rows)
-    if not is_distinct and any(body.kind(b) == "convert" for b in between):
+    doubt = _doubt(distinct, op.operands[1], rows)
+    if doubt and any(body.kind(b) == "convert" for b in between):
         raise _NoSite("no dispatch: rows may be added up before they are converted")
-    return Site(place, i, tuple(reversed(between)), rows, is_distinct)
+    return Site(place, i, tuple(reversed(between)), rows, not doubt, doubt=doubt)
 
 
 def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctRows) -> Site:
@@ -196,13 +198,19 @@ def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctR
     )
     _check_leading(shape_of(body.ops[i].results[0]), "concat_dimension", body.ops[i], rows)
     clamps = not is_masked(body, place, numbers, distinct.counting.constants)
-    is_distinct = not clamps and _is_distinct(distinct, op.operands[1], rows)
-    return Site(place, i, tuple(between), rows, is_distinct, clamps)
+    doubt = (
+        ": what is read beyond the buffer is read at its edge"
+        if clamps else _doubt(distinct, op.operands[1], rows)
+    )  # fmt: skip
+    return Site(place, i, tuple(between), rows, not doubt, clamps, doubt)
 
 
-def _is_distinct(distinct: DistinctRows, indices: ir.Value, rows: Rows) -> bool:
-    dims = [size for _, size in sorted(zip(rows.columns, rows.dims, strict=True))]
-    return distinct.are_distinct(indices, tuple(dims), rows.index_dim)
+def _doubt(distinct: DistinctRows, indices: ir.Value, rows: Rows) -> str:
+    """Say what keeps tokens from being proved not to share rows; "" if they are."""
+    dims = tuple(size for _, size in sorted(zip(rows.columns, rows.dims, strict=True)))
+    if distinct.are_distinct(indices, dims, rows.index_dim):
+        return ""
+    return f": {distinct.doubt(indices, dims, rows.index_dim)}"
 
 
 def _rows(

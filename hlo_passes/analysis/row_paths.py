@@ -14,7 +14,7 @@ from functools import cached_property
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.cuts import Cut, NoSplit
+from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit
 from hlo_passes.analysis.dropless.layers import DroplessCut
 from hlo_passes.analysis.expert_pairs import Pair, pairs_of
 from hlo_passes.analysis.moe_sites import Site, Sites
@@ -179,8 +179,10 @@ def _check_same_rows(body: Body, sites: Sites, put: Site, fetch: Site) -> None:
     indices = [sites.numbers[body.ops[site.access].operands[1]] for site in (put, fetch)]
     if indices[0] != indices[1] or put.rows != fetch.rows:
         raise NoSplit("other rows are fetched than were put")
-    if not put.distinct or not fetch.distinct:
-        raise NoSplit("two tokens may share a row; declare unique_indices if they never do")
+    for site in (put, fetch):
+        if not site.distinct:
+            raise NoSplit(f"two tokens may share a row{site.doubt}; declare unique_indices if they "
+                          "never do")  # fmt: skip
 
 
 def _connected(exchange: ir.Operation) -> tuple[str, ...]:
@@ -323,6 +325,15 @@ class _PathFinder:
                 again.add(place)
         return again
 
+    def _why_not(self, place: int, states: States) -> str:
+        """Say which op keeps rows from being cut: this one, or the first on the way."""
+        if place not in states.refusals:
+            sums = {i for i, split in states.splits.items() if not _is_of_rows(split)}
+            place = min(self.inside.intersection(sums | states.refusals.keys()), default=place)
+        if place in states.splits:
+            return f"{self.body.where(place)} puts rows together"
+        return f"{self.body.where(place)}: {states.refusals.get(place, 'it is not of rows')}"
+
     def _check(
         self, place: int, by_source: States, by_place: States, by_expert: States | None
     ) -> None:
@@ -335,8 +346,8 @@ class _PathFinder:
         for states in filter(None, (by_source, by_place, by_expert)):
             split = states.splits.get(place)
             if split is None:
-                raise NoSplit(f"{where}: {states.refusals.get(place, 'it is not of rows')}")
-            if split.carries or not all(isinstance(state, Cut) for state in split.results):
+                raise NoSplit(self._why_not(place, states))
+            if not _is_of_rows(split):
                 raise NoSplit(f"{where} puts rows together")
             for value, state in zip(op.operands, split.operands, strict=True):
                 if state is not None and states.cuts.get(value) != state:
@@ -344,3 +355,8 @@ class _PathFinder:
         both = [s.splits[place].operands for s in (by_source, by_place)]
         if [s is None for s in both[0]] != [s is None for s in both[1]]:
             raise NoSplit(f"{where} reads something that is the same for some rows only")
+
+
+def _is_of_rows(split: OpSplit) -> bool:
+    """Whether an op makes rows, each of which follows from its own alone."""
+    return not split.carries and all(isinstance(state, Cut) for state in split.results)
