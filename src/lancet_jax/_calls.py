@@ -185,4 +185,12 @@ def _replace(made: pxla.MeshExecutable, program: Program) -> None:
 
 def _copied(x: Any) -> Any:
     """Copy an array where it lies; anything else is copied on its way to the devices."""
-    return jax.device_put(x, x.sharding, may_alias=False) if isinstance(x, jax.Array) else x
+    if not isinstance(x, jax.Array):
+        return x
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(
+            _copied(jax.random.key_data(x)), impl=jax.random.key_impl(x)
+        )
+    shards = [shard.data for shard in x.addressable_shards]
+    parts = [jax.device_put(part, part.sharding, may_alias=False) for part in shards]
+    return jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts)

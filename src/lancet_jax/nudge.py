@@ -34,8 +34,10 @@ def _nudged(x: Any, place: int, unit_of: Callable[[Any], float]) -> Any:
     if isinstance(x, np.ndarray):
         return _moved(x, step, [place])
     parts = [
-        jax.device_put(_moved(np.asarray(shard.data), step, [place, *_begin(shard)]), shard.device)
-        for shard in x.addressable_shards
+        jax.device_put(
+            _moved(np.asarray(part.data), step, [place, *_begin(part)]), part.data.sharding
+        )
+        for part in x.addressable_shards
     ]
     return jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts)
 

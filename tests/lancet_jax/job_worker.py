@@ -21,7 +21,9 @@ from jax.sharding import PartitionSpec as P
 import lancet_jax
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.split_pass import SplitPass
-from lancet_jax import nn
+from lancet_jax import audit, driver, nn
+from lancet_jax.leaves import Deviation, is_key
+from tests.lancet_jax import audit_steps
 
 
 def toy(mesh):
@@ -57,6 +59,11 @@ def model(mesh):
     return nn.make_train_step(config, mesh, optimizer), [state, tokens]
 
 
+def audited(mesh):
+    """Return a small step that is cut, and its arguments."""
+    return audit_steps.stepped(), audit_steps.arguments()
+
+
 def plant(fault):
     """Make this process decide otherwise than the others, or not at all."""
     if fault == "order":
@@ -70,6 +77,16 @@ def plant(fault):
     elif fault == "parts":
         plan = SplitPass.plan
         SplitPass.plan = lambda self, *args: plan(dataclasses.replace(self, k=4), *args)
+    elif fault == "wrong":
+        driver.run_on_stablehlo = audit_steps.adding(driver.run_on_stablehlo)
+    elif fault == "sees another":
+        compared, planted = audit.compared, iter([Deviation(False, 1.0)])
+
+        def otherwise(*args):
+            first, *rest = compared(*args)
+            return [next(planted, first), *rest]
+
+        audit.compared = otherwise
     elif fault == "late":
         time.sleep(3)
     elif fault == "dead":
@@ -96,7 +113,9 @@ def main():
         lambda event, **_: hits.append(event) if "cache_hits" in event else None
     )
     mesh = Mesh(np.array(jax.devices()), ("expert",))
-    step, arguments = (model if mine.get("model") else toy)(mesh)
+    step, arguments = {"toy": toy, "model": model, "audited": audited}[mine.get("step", "toy")](
+        mesh
+    )
     expected = jax.device_get(local(jax.jit(step)(*arguments)))
     plant(mine.get("fault"))
     ours = lancet_jax.jit(
@@ -106,6 +125,7 @@ def main():
         plan_on=mine.get("plan_on", "every"),
         peer_timeout_s=mine.get("timeout", 60),
         on_unsupported=mine.get("on_unsupported", "raise"),
+        audit=mine.get("audit", "first"),
     )
     hits.clear()
     if mine.get("compile_twice"):
@@ -122,14 +142,15 @@ def main():
     print(json.dumps({
         "same": same, "hits": len(hits), "plan": outcome.plan and outcome.plan.hash,
         "moves": outcome.plan and len(outcome.plan.moves), "cuts": len(outcome.cuts),
-        "error": str(outcome.error or ""),
+        "error": str(outcome.error or ""), "notes": outcome.notes,
     }), flush=True)  # fmt: skip
     jax.distributed.shutdown()
 
 
 def local(tree):
-    """Return what lies on this process's device."""
-    return [leaf.addressable_shards[0].data for leaf in jax.tree.leaves(tree)]
+    """Return what lies on this process's device, keys aside."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if not is_key(leaf)]
+    return [leaf.addressable_shards[0].data for leaf in leaves]
 
 
 if __name__ == "__main__":

@@ -11,56 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import stablehlo
 
 import lancet_jax
 from lancet_jax import audit, driver, room
 from lancet_jax.errors import AuditWarning, OptionError
+from tests.lancet_jax.audit_steps import (
+    PIPELINE,
+    adding,
+    arguments,
+    inside,
+    noisy,
+    rounding,
+    stepped,
+)
 
-PIPELINE = "split-exchange{k=2},schedule-dw"
 EQUAL = re.compile(
     r"audited at the first call: (\d+) of \1 outputs (bit-identical|equal within \S+)"
 )
-
-
-def mesh():
-    return Mesh(np.array(jax.devices()[:8]), ("e",))
-
-
-def inside(state, x):
-    """A step of SGD with a far expert of two rows from each peer; counts, draws and shows keys."""
-
-    def loss(w):
-        rows = lax.all_to_all(x.reshape(8, -1, x.shape[-1]), "e", 0, 0, tiled=True)
-        back = lax.all_to_all(jnp.tanh(rows @ w["up"]) @ w["down"], "e", 0, 0, tiled=True)
-        return jnp.mean((back.reshape(x.shape) - x) ** 2)
-
-    value, grads = jax.value_and_grad(loss)(state["w"])
-    w = jax.tree.map(lambda a, g: a - 0.5 * lax.pmean(g, "e"), state["w"], grads)
-    key, _ = jax.random.split(state["key"])
-    return {"w": w, "count": state["count"] + 1, "key": key}, lax.pmean(value, "e")
-
-
-def arguments(rows=16, on=None):
-    """Return a state that may be donated, and tokens."""
-    on, rng = on or mesh(), np.random.default_rng(0)
-    w = {"up": rng.normal(size=(4, 16)), "down": rng.normal(size=(16, 4))}
-    state = {
-        "w": jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), w),
-        "count": jnp.int32(3),
-        "key": jax.random.key(0),
-    }
-    state = jax.device_put(state, NamedSharding(on, P()))
-    x = np.asarray(rng.normal(size=(8 * rows, 4)), np.float32)
-    return state, jax.device_put(x, NamedSharding(on, P("e")))
-
-
-def stepped(body=inside):
-    return jax.shard_map(body, mesh=mesh(), in_specs=(P(), P("e")), out_specs=P(), check_vma=False)
 
 
 @functools.cache
@@ -85,30 +52,6 @@ def same(a, b, bound=2e-6):
         np.testing.assert_allclose(x, y, rtol=0, atol=bound * np.abs(x).max())
 
 
-def plant(monkeypatch, is_meant, instead):
-    """Let the last op that is meant be another one in what the passes make of a step."""
-    rewrite = driver.run_on_stablehlo
-
-    def wrongly(*args, **kwargs):
-        module, plans = rewrite(*args, **kwargs)
-        found = []
-
-        def visit(op):
-            if is_meant(op):
-                found.append(op)
-            return ir.WalkResult.ADVANCE
-
-        module.ir.operation.walk(visit)
-        op = found[-1]
-        with module.ir.context, op.location, ir.InsertionPoint.after(op):
-            new = instead(op)
-        op.results[0].replace_all_uses_except(new, new.owner.operation)
-        return module, plans
-
-    monkeypatch.setattr(driver, "run_on_stablehlo", wrongly)
-    monkeypatch.setattr(audit, "_dropped", set())
-
-
 @pytest.fixture(autouse=True)
 def folders(monkeypatch, tmp_path):
     """Let folders be written to a place that is cleared away."""
@@ -117,24 +60,17 @@ def folders(monkeypatch, tmp_path):
 
 @pytest.fixture
 def wrong(monkeypatch):
-    """Make the cut step add what it should subtract, for weights of shape [16, 4]."""
-
-    def is_meant(op):
-        return op.name == "stablehlo.subtract" and "<16x4xf32>" in str(op.results[0].type)
-
-    plant(monkeypatch, is_meant, lambda op: stablehlo.add(*op.operands))
+    plant(monkeypatch, adding)
 
 
 @pytest.fixture
 def inexact(monkeypatch):
-    """Make the cut step round exponentials otherwise."""
+    plant(monkeypatch, rounding)
 
-    def rounded(op):
-        type_ = op.results[0].type
-        nearly_one = ir.DenseElementsAttr.get_splat(type_, ir.FloatAttr.get_f32(1 + 2.0**-22))
-        return stablehlo.multiply(op.results[0], stablehlo.constant(nearly_one))
 
-    plant(monkeypatch, lambda op: op.name == "stablehlo.exponential", rounded)
+def plant(monkeypatch, fault):
+    monkeypatch.setattr(driver, "run_on_stablehlo", fault(driver.run_on_stablehlo))
+    monkeypatch.setattr(audit, "_dropped", set())
 
 
 def test_a_first_call_is_audited_and_later_ones_are_not():
@@ -260,20 +196,6 @@ def test_a_step_that_calls_back_runs_once_and_says_so():
     assert said(step.outcomes[-1]) == [
         "not audited: it calls back to the host, and is not run twice"
     ]
-
-
-def noisy(state, x):
-    """A step that divides a gradient by its size, as Adam does, where that is rounding alone."""
-
-    def loss(shift):
-        rows = lax.all_to_all(x.reshape(8, -1, x.shape[-1]), "e", 0, 0, tiled=True)
-        scores = (rows @ state["w"]["up"]).reshape(*rows.shape[:-1], 8, 2) + shift[:, None]
-        hidden = jax.nn.softmax(scores).reshape(*rows.shape[:-1], 16)
-        back = lax.all_to_all(hidden @ state["w"]["down"], "e", 0, 0, tiled=True)
-        return jnp.mean((back.reshape(x.shape) - x) ** 2)
-
-    grad = lax.pmean(jax.grad(loss)(jnp.zeros(8)), "e")
-    return {"shift": grad / (jnp.abs(grad) + 1e-12)}, state["count"]
 
 
 def test_rounding_that_a_step_blows_up_is_no_fault(inexact):

@@ -1,6 +1,7 @@
 """Jobs of several processes: real ones with gloo between them, and the meeting alone."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from lancet_jax.job_store import JobStore
 
 ROOT = Path(__file__).parents[2]
 SPLIT = "split-region{k=2},schedule-dw"
+CUT_EXCHANGES = "split-exchange{k=2},schedule-dw"
 
 # ---------------------------------------------------------------------------- real processes
 
@@ -77,13 +79,34 @@ def test_another_pipeline_is_an_error_on_both_before_xla_compiles():
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "plan_on"), [(2, "every"), (4, "first")])
 def test_a_cut_step_runs_the_same_plan(size, plan_on):
-    found, _ = run(size=size, plan_on=plan_on, model=True, pipeline=SPLIT)
+    found, _ = run(size=size, plan_on=plan_on, step="model", pipeline=SPLIT)
     check_all_ran(found, cuts=1)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("faults", "is_wrong"), [
+    (["", ""], False), (["wrong", "wrong"], True), (["", "sees another"], True),
+])  # fmt: skip
+def test_processes_agree_on_what_an_audit_finds(faults, is_wrong):
+    found, _ = run(size=2, step="audited", pipeline=CUT_EXCHANGES, fault=faults)
+    for code, told in found:
+        assert (code, told["same"]) == (0, True), found
+        (note,) = [note for note in told["notes"] if "audited" in note]
+        assert ("left whole" in note) == ("other numbers" in told["error"]) == is_wrong
+        assert told["cuts"] == (0 if is_wrong else 1)
+    ours, theirs = (next(n for n in told["notes"] if "audited" in n) for _, told in found)
+    assert re.findall(r"\d of \d outputs", ours) == re.findall(r"\d of \d outputs", theirs)
+
+
+@pytest.mark.slow
+def test_another_choice_of_auditing_is_an_error_on_both():
+    found, _ = run(size=2, step="audited", pipeline=CUT_EXCHANGES, audit=["first", False])
+    check_all_failed(found, "audit: \"'first'\" on process 0, 'False' on process 1")
+
+
+@pytest.mark.slow
 def test_another_cut_is_an_error_on_both():
-    found, _ = run(size=2, model=True, pipeline=SPLIT, fault=["", "parts"])
+    found, _ = run(size=2, step="model", pipeline=SPLIT, fault=["", "parts"])
     check_all_failed(found, "plans: '", "process 0 has", "process 1 has")
 
 
@@ -224,6 +247,34 @@ def test_who_never_comes_is_named_by_all(peers):
 def test_a_missing_first_process_is_named(peers):
     (error,) = meet(peers, {1: {"plan": "a"}}).values()
     assert "process 0 did not come" in error
+
+
+def gather(peers, said):
+    """Let every member say something, and return what each hears, or its error."""
+    heard = {}
+
+    def come(rank):
+        try:
+            heard[rank] = peers[rank].gather("audit", said[rank])
+        except PeerError as error:
+            heard[rank] = str(error)
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in said]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return heard
+
+
+def test_what_is_gathered_is_heard_by_all_and_asked_anew(peers):
+    assert gather(peers, dict(enumerate("abc"))) == dict.fromkeys(range(3), ("a", "b", "c"))
+    assert gather(peers, dict(enumerate("abd"))) == dict.fromkeys(range(3), ("a", "b", "d"))
+
+
+def test_who_does_not_come_to_be_heard_is_named_by_all(peers):
+    heard = gather(peers, {0: "a", 2: "c"})
+    assert all("process 1 did not come" in error for error in heard.values())
 
 
 def test_a_decision_is_shipped_whole_or_its_error(peers):
