@@ -54,6 +54,13 @@ def outcome(recipe: Recipe) -> tuple[str, Verdict | None]:
     return ("right" if verdict.is_right else "wrong"), verdict
 
 
+def how(verdict: Verdict | None) -> str:
+    """Return in a few words whether a step was cut, and whether experts run part by part."""
+    if verdict is None or not verdict.is_cut:
+        return "whole"
+    return "cut with windows" if verdict.first.has_windows else "cut"
+
+
 def simplest(recipe: Recipe, kind: str) -> Recipe:
     """Make parts plain as long as what comes of the step stays the same."""
     for plainer in recipe.simpler():
@@ -73,9 +80,7 @@ def main() -> int:
         seconds = time.perf_counter() - begun
         is_cut = verdict is not None and verdict.is_cut
         done, cut, bad = done + 1, cut + is_cut, bad + (kind != "right")
-        print(
-            f"{name}: {kind}, {'cut' if is_cut else 'whole'}, {seconds:.1f} s: {recipe}", flush=True
-        )
+        print(f"{name}: {kind}, {how(verdict)}, {seconds:.1f} s: {recipe}", flush=True)
         if verdict is not None and (kind != "right" or given.notes):
             print(f"  {verdict}\n  " + "\n  ".join(verdict.first.notes))
         if kind != "right" and given.simplify:

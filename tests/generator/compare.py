@@ -27,6 +27,7 @@ class Difference:
         where: whose that is.
         integers: arrays of integers that are not the same.
         is_cut: whether the step was cut.
+        has_windows: whether every layer's experts take the rows of one part after those of another.
         notes: what was done, and why not more.
     """
 
@@ -34,6 +35,7 @@ class Difference:
     where: str
     integers: tuple[str, ...]
     is_cut: bool
+    has_windows: bool
     notes: tuple[str, ...]
 
     def is_within(self, bound: float) -> bool:
@@ -119,7 +121,10 @@ def difference(build: Build) -> Difference:
         elif not np.array_equal(a, b):
             integers.append(name)
     outcome = step.outcomes[-1]
-    return Difference(floats, where, tuple(integers), bool(outcome.cuts), tuple(outcome.notes))
+    along = {split.along for plan in outcome.cuts for split in plan.splits}
+    waits = any("experts wait" in note for note in outcome.notes)
+    return Difference(floats, where, tuple(integers), bool(along), "tokens" in along and not waits,
+                      tuple(outcome.notes))  # fmt: skip
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

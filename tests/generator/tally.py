@@ -7,6 +7,8 @@ import pytest
 KEY = "drawn step"
 LEAST_CUT = 0.4
 """A run in which fewer than this share of the steps is cut proves little."""
+LEAST_WITH_WINDOWS = 0.15
+"""And fewer than this with experts that run part by part: most proofs are about those."""
 MOST_DOUBTFUL = 2
 
 
@@ -17,6 +19,7 @@ class Tally:
     seeds: set[str] = field(default_factory=set)
     steps: int = 0
     cut: int = 0
+    windows: int = 0
     in_64_bits: int = 0
     doubtful: int = 0
 
@@ -25,12 +28,15 @@ class Tally:
         """Whether enough was cut. A few steps alone may all be of the kind that is left whole."""
         if self.steps < 20:
             return True
-        return self.cut >= LEAST_CUT * self.steps and self.doubtful <= MOST_DOUBTFUL
+        is_enough = self.cut >= LEAST_CUT * self.steps
+        has_windows = self.windows >= LEAST_WITH_WINDOWS * self.steps
+        return is_enough and has_windows and self.doubtful <= MOST_DOUBTFUL
 
     def __str__(self) -> str:
         return (
             f"seed {', '.join(sorted(self.seeds))}: {self.cut} of {self.steps} drawn steps were cut"
-            f" (at least {LEAST_CUT:.0%}), {self.in_64_bits} were held against 64 bits,"
+            f" (at least {LEAST_CUT:.0%}), {self.windows} of them with experts that run part by part"
+            f" (at least {LEAST_WITH_WINDOWS:.0%}); {self.in_64_bits} were held against 64 bits,"
             f" {self.doubtful} of them in doubt (at most {MOST_DOUBTFUL})"
         )
 
@@ -54,6 +60,7 @@ class _Counter:
             self.tally.seeds.add(facts["seed"])
             self.tally.steps += 1
             self.tally.cut += facts["cut"]
+            self.tally.windows += facts["windows"]
             self.tally.in_64_bits += facts["in_64_bits"]
             self.tally.doubtful += facts["doubtful"]
 

@@ -20,7 +20,8 @@ def test_a_drawn_step_is_the_same_cut(number, record_property):
     print(f"{how_to_repeat(number, seed)}\n{recipe}")
     verdict = check(recipe)
     record_property(KEY, {
-        "seed": seed, "cut": verdict.is_cut, "in_64_bits": verdict.again is not None,
+        "seed": seed, "cut": verdict.is_cut, "windows": verdict.first.has_windows,
+        "in_64_bits": verdict.again is not None,
         "doubtful": verdict.is_doubtful,
     })  # fmt: skip
     assert verdict.is_right, verdict
