@@ -18,16 +18,14 @@ from hlo_passes.analysis.dropless.routing import Routing, without_wrap
 from hlo_passes.analysis.dropless.tables import Table, Tables
 from hlo_passes.analysis.elements import made_in_order
 from hlo_passes.analysis.engine import kind_of
+from hlo_passes.analysis.split_rules import pointwise
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
 
 type Side = Literal["places", "choices"]
 """What elements stand for: `places` of the rows of choices, or `choices` by place."""
 
-_POINTWISE = frozenset({
-    "add", "and", "compare", "convert", "divide", "maximum", "minimum", "multiply", "negate", "or",
-    "remainder", "select", "sign", "subtract",
-})  # fmt: skip
+_POINTWISE = frozenset(Tables.rules).intersection(pointwise.RULES) - {"constant", "iota"}
 
 
 @dataclass(frozen=True)
