@@ -21,9 +21,9 @@ _WORTH = 1e-3
 _AT_WILL = 1e6
 """A `memory-slack` that never binds."""
 
-_AMPLE = 4
-"""Orders are made op by op, each within the limit: so many times the growth that an order without
-one had may be allowed for it to be found, which then takes no more memory than it did."""
+_AMPLE = 1.0
+"""A `memory-slack` with which an order is mostly found that takes less: orders are made op by op,
+and each op has to leave a way on within the limit."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _more_room(
         return set(), ""
     lack = 0 if room is None else max(0, free.timeline.peak_bytes - room)
     needed, after = slack, before
-    for times in (1, _AMPLE):
-        allowed = max(slack, math.ceil(times * free.growth * 100) / 100)
+    for growth in (free.growth, max(2 * free.growth, _AMPLE)):
+        allowed = max(slack, math.ceil(growth * 100) / 100)
         timeline = again(allowed, lack).timeline
         if timeline.exposed_us < (1 - LEAST) * after.exposed_us:
             needed, after = allowed, timeline

@@ -92,7 +92,7 @@ class Beside:
 def besides(
     graph: Graph, problem: Problem, windows: Sequence[Window], held: Held | None = None
 ) -> dict[int, Beside]:
-    """Return what could hide every exchange of a graph, and what it does instead.
+    """Return what could hide every exchange that is not blocking, and what it does instead.
 
     Args:
         graph: one computation.
@@ -100,7 +100,7 @@ def besides(
         windows: of its exchanges, in the order that it runs in.
         held: what may not move, if anything may not.
     """
-    reach = Reach.of(problem)
+    reach = Reach.of(problem, graph.exchanges)
     ids, hidden = {op.key: op.id for op in graph.ops}, defaultdict(int)
     for window in windows:
         for filler in window.fillers:
@@ -113,6 +113,9 @@ def besides(
     every = sum(reach.bit.values())
     for window in sorted(windows, key=lambda w: (w.start_us, w.op)):
         own = reach.bit[window.op]
+        if window.op in problem.blocking:
+            started |= own
+            continue
         later = every & ~(started | own)
         sums = [0.0, 0.0, 0.0, 0.0]
         for (before, after, hides), us in groups.items():
@@ -171,7 +174,7 @@ def why_exposed(
     exposed = [w for w in windows if w.exposed_us > LEAST * w.us]
     if not exposed:
         return {}
-    beside = besides(graph, problem, [w for w in windows if w.op not in problem.blocking], held)
+    beside = besides(graph, problem, windows, held)
     reasons = {}
     for w in exposed:
         stop = beside[w.op].stop(w.us) if w.op in beside else Stop.BLOCKED

@@ -127,11 +127,15 @@ class Facts:
         others = [v for v in self.timeline.windows if v.op != w.op]
         elsewhere = [op for op in free if op not in here
                      and any(self.runs_beside(op, v) for v in others)]  # fmt: skip
+        tied = [op for op in free if op not in here + elsewhere and any(
+            (v.op in self.before[op] and v.start_us >= w.start_us)
+            or (op in self.before[v.op] and v.start_us <= w.start_us) for v in others)]  # fmt: skip
         little = LEAST * w.us
         unused = self.us(free) - self.us(here)
         if "only splitting would help" in reason:
             assert unused <= little
             assert self.us(free) < w.us
+            assert self.us(self.beside(w.op, self.by_data)) <= self.us(free) + little
             assert ("all other work" in reason) == (not free)
         elif "side effects" in reason:
             assert unused <= little
@@ -139,9 +143,6 @@ class Facts:
         elif "hides others" in reason:
             assert self.us(elsewhere) >= unused / 3
         elif "starts later" in reason:
-            tied = [op for op in free if op not in here and any(
-                (v.op in self.before[op] and v.start_us >= w.start_us)
-                or (op in self.before[v.op] and v.start_us <= w.start_us) for v in others)]  # fmt: skip
             assert self.us(tied) >= unused / 3
         elif "may not move" in reason:
             assert self.schedule.moves == "forward"
@@ -153,6 +154,16 @@ class Facts:
         else:
             assert "no shorter order" in reason
             assert free
+            assert unused <= little or self.us(elsewhere + tied) <= unused * 2 / 3
+
+    def has_room(self, key):
+        """Whether all the memory that there could be would not hide more of an exchange."""
+        more = Facts(self.graph, replace(self.schedule, memory_slack=1e6), self.context).timeline
+        exposed = {w.key: w.exposed_us for w in more.windows}
+        return (
+            more.exposed_us >= self.timeline.exposed_us * (1 - LEAST)
+            or exposed[key] >= self.windows[key].exposed_us - LEAST * self.windows[key].us
+        )
 
     def hold_memory(self, found, w):
         """Plan with the room that is named, and see that it gives what is named."""
@@ -179,6 +190,11 @@ def test_every_reason_is_true(seed):
         w = facts.windows[key]
         assert reasons[key].startswith("exposed:") == (w.exposed_us > (1 - LEAST) * w.us)
         facts.hold(reasons[key], w)
+        assert (
+            "no room" in reasons[key]
+            or "nothing runs beside" in reasons[key]
+            or facts.has_room(key)
+        )
     simulator = Simulator(facts.graph, facts.context.costs, facts.plan.orders)
     for exchange in inspection_of("step", simulator).exchanges:
         reason = reasons.get(exchange.op, "")
