@@ -113,6 +113,12 @@ def _check_choices(
                           "use 'warn', 'raise' or 'ignore'")  # fmt: skip
 
 
+_TRACED = (
+    "called while JAX traces another function: it is compiled as a part of that, and planned and "
+    "audited only if that one is wrapped itself"
+)
+
+
 class Step:
     """A function wrapped by `lancet_jax.jit`.
 
@@ -124,6 +130,7 @@ class Step:
     def __init__(self, jitted: Any, rewriter: StepRewriter) -> None:
         self._jitted = jitted
         self._rewriter = rewriter
+        self._traced: tuple[Outcome, ...] = ()
         functools.update_wrapper(self, jitted)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -131,7 +138,10 @@ class Step:
         if is_disabled():
             return self._jitted(*args, **kwargs)
         with _jax.rewriting(self._rewriter):
-            return self._jitted(*args, **kwargs)
+            results = self._jitted(*args, **kwargs)
+        if not self._rewriter.outcomes and _is_traced(results):
+            self._traced = (Outcome(notes=[_TRACED]),)
+        return results
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lower for arguments or `jax.ShapeDtypeStruct`s, and plan."""
@@ -152,7 +162,7 @@ class Step:
         Helpers that JAX compiles on one device meanwhile are left out, unless there is nothing
         else. A step wrapped twice alike shares JAX's caches, and is compiled once.
         """
-        found = tuple(self._rewriter.outcomes)
+        found = tuple(self._rewriter.outcomes) or self._traced
         return tuple(o for o in found if o.devices > 1) or found
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -162,3 +172,7 @@ class Step:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._jitted, name)
+
+
+def _is_traced(results: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(results))

@@ -53,7 +53,7 @@ class Tally:
             return True
         if not jax.dtypes.issubdtype(output.dtype, np.inexact):
             return False
-        return leaf.relative <= ROUNDINGS * self.facts.unit_of(output.dtype)
+        return leaf.largest <= ROUNDINGS * self.facts.unit_of(output.dtype) * leaf.scale
 
     def __str__(self) -> str:
         if self.wrong:

@@ -266,3 +266,43 @@ def test_static_arguments_and_methods():
     slow = model.train(*arguments(), False)
     same((state, loss + 1), slow)
     assert [EQUAL.match(said(o)[0]) is not None for o in Model.train.outcomes] == [True, True]
+
+
+def test_inside_another_function_it_is_said_who_is_audited():
+    step = wrapped(donate_argnums=())
+    same(plain()(*arguments()), jax.jit(lambda *args: step(*args))(*arguments()))
+    (outcome,) = step.outcomes
+    assert "audited only if that one is wrapped itself" in outcome.notes[0]
+    outer = lancet_jax.jit(lambda *args: step(*args), pipeline=PIPELINE)
+    same(plain()(*arguments()), outer(*arguments()))
+    assert EQUAL.match(said(outer.outcomes[-1])[0])
+
+
+def test_what_is_compiled_and_cached_is_the_same_with_and_without():
+    audited, plainly = (wrapped(audit=a).lower(*arguments()).compile() for a in ("first", False))
+    assert audited.outcome.salt == plainly.outcome.salt != ""
+    assert audited.as_text() == plainly.as_text()
+
+
+def test_plain_jit_is_not_audited(monkeypatch):
+    monkeypatch.setenv("LANCET_JAX_DISABLE", "1")
+    step = wrapped()
+    same(plain()(*arguments()), step(*arguments()), 0)
+    assert step.outcomes == ()
+
+
+def test_what_is_compiled_for_another_machine_is_not_audited(monkeypatch):
+    monkeypatch.setattr(driver._jax, "is_compile_only", lambda device: True)
+    compiled = wrapped().lower(*arguments()).compile()
+    assert compiled.outcome.cuts
+    assert not said(compiled.outcome)
+
+
+def test_an_uncut_step_that_does_not_compile_is_no_hindrance(monkeypatch):
+    def fail(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 90 GB\nmore")
+
+    monkeypatch.setattr(audit._calls, "_compiled", fail)
+    step = wrapped()
+    same(plain()(*arguments()), step(*arguments()))
+    assert said(step.outcomes[-1])[0].startswith("not audited: uncut it does not compile: RESOURCE")
