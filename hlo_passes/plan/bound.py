@@ -119,14 +119,17 @@ def one_machine_bound(problem: Problem, lanes: Sequence[Lane]) -> float:
     behind it runs. Release times and paths behind come from precedence alone. O(n log n).
     """
     ops = [op for op in range(problem.size) if problem.lane[op] in lanes and problem.us[op] > 0]
-    ops.sort(key=lambda op: problem.head_us[op])
+    # What has slack comes to the exchange lane that much later.
+    late = dict.fromkeys(ops, 0.0) if Lane.COMPUTE in lanes else problem.slack_us
+    head = {op: problem.head_us[op] + late.get(op, 0.0) for op in ops}
+    ops.sort(key=head.__getitem__)
     behind = {op: problem.tail_us[op] - problem.us[op] for op in ops}
     ready: list[tuple[float, int, float]] = []
     now = longest = 0.0
     for place, op in enumerate(ops):
-        now = max(now, problem.head_us[op])
-        heapq.heappush(ready, (-behind[op], op, problem.us[op]))
-        until = problem.head_us[ops[place + 1]] if place + 1 < len(ops) else math.inf
+        now = max(now, head[op])
+        heapq.heappush(ready, (-behind[op], op, problem.us[op] - late.get(op, 0.0)))
+        until = head[ops[place + 1]] if place + 1 < len(ops) else math.inf
         while ready and now < until:
             back, first, left = heapq.heappop(ready)
             run = min(left, until - now)
@@ -139,12 +142,12 @@ def one_machine_bound(problem: Problem, lanes: Sequence[Lane]) -> float:
 
 
 def _beside(problem: Problem, windows: Windows) -> dict[int, list[float]]:
-    """Return lengths of compute ops by the exchanges they may run beside; loops cover none."""
+    """Return what ops can hide by the exchanges they may run beside; see `Problem.covers_us`."""
     groups: defaultdict[int, list[float]] = defaultdict(list)
     for op in range(problem.size):
         bits = windows.beside(op)
-        if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0 and bits:
-            groups[bits].append(problem.us[op])
+        if bits and (us := problem.covers_us(op)) > 0:
+            groups[bits].append(us)
     return dict(groups)
 
 

@@ -1,7 +1,7 @@
 """A graph reduced to what scheduling needs: lanes, durations, precedence, memory."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
@@ -43,6 +43,8 @@ class Problem:
         room: bytes of temporary memory that there are; None for no limit.
         uncut_bytes: temporary memory of the same step uncut; 0 if that is not known.
         streams: of the exchanges.
+        slack_us: of ops with exchanges inside, how long the exchange lane may stay busy after they
+            begin without making them longer: their first exchange is not due before.
     """
 
     lane: tuple[Lane, ...]
@@ -55,6 +57,7 @@ class Problem:
     room: int | None = None
     uncut_bytes: int = 0
     streams: Streams = ONE
+    slack_us: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -96,10 +99,16 @@ class Problem:
             if lane in (Lane.COMPUTE, Lane.BOTH) and op not in self.blocking
         )
 
+    def covers_us(self, op: int) -> float:
+        """Return how much of an exchange in flight an op can hide: all of it, or its slack."""
+        if self.lane[op] is Lane.COMPUTE:
+            return self.us[op]
+        return min(self.us[op], self.slack_us.get(op, 0.0))
+
     def free_us(self, op: int, ends: Sequence[float]) -> float:
         """Return when the stream of an exchange is free, given when each stream is."""
         own = self.streams.of.get(op, 0)
-        return ends[own] if own >= 0 else max(ends)
+        return (ends[own] if own >= 0 else max(ends)) - self.slack_us.get(op, 0.0)
 
     def hold(self, op: int, ends: list[float], until: float) -> None:
         """Enter that an exchange holds its stream, or all of them, until then."""

@@ -20,19 +20,23 @@ class Run:
     makespan_us: float
 
 
-def execute(problem: Problem, order: Sequence[int], contention: float = 0.0) -> Run:
+def execute(
+    problem: Problem, order: Sequence[int], contention: float = 0.0, busy_us: float = 0.0
+) -> Run:
     """Execute `order` as `Problem` describes.
 
     Args:
         problem: what to run.
         order: every op once, legal.
         contention: fraction by which an exchange in flight slows the compute beside it.
+        busy_us: how long the exchange lane is still busy with what was started before.
     """
     start = [0.0] * problem.size
     finish = [0.0] * problem.size
-    compute = exchange = flight = 0.0
-    ends = [0.0] * problem.streams.count
+    compute, exchange, flight = 0.0, busy_us, busy_us
+    ends = [busy_us] * problem.streams.count
     preds, apart, one = problem.preds, problem.streams.apart, problem.streams.is_one
+    slack = problem.slack_us
     for op in order:
         ready = 0.0
         for before in preds[op]:  # a plain loop: this is where planning spends its time
@@ -48,7 +52,7 @@ def execute(problem: Problem, order: Sequence[int], contention: float = 0.0) -> 
                 exchange = max(
                     problem.free_us(op, ends), *(finish[e] for e in apart.get(op, ())), 0
                 )
-            begin = max(begin, exchange)
+            begin = max(begin, exchange - slack.get(op, 0.0))
         if contention and lane is Lane.COMPUTE:
             us += contention * max(0.0, min(us, flight - begin))
         start[op], finish[op] = begin, begin + us
@@ -77,29 +81,55 @@ class Simulator:
     orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @cached_property
+    def bodies(self) -> dict[int, list["Simulator"]]:
+        """The bodies inside the graph, by the op that they belong to."""
+        return {
+            op.id: [Simulator(body, self.costs, self.orders) for body in op.inner]
+            for op in self.graph.ops
+            if op.inner
+        }
+
+    @cached_property
     def inner(self) -> dict[int, list[Timeline]]:
         """One run of every body inside the graph, by the op that it belongs to."""
         return {
-            op.id: [
-                Simulator(body, self.costs, self.orders).timeline(self.orders.get(body.name))
-                for body in op.inner
-            ]
-            for op in self.graph.ops
-            if op.inner
+            op: [body.timeline(self.orders.get(body.graph.name)) for body in bodies]
+            for op, bodies in self.bodies.items()
         }
 
     @cached_property
     def problem(self) -> Problem:
         """The graph as a scheduling problem; a loop takes all its trips, a branch its longest.
 
-        A loop whose trips are not known takes one, and the host has to ask twice.
+        A loop whose trips are not known takes one, and the host has to ask twice. What exchanges
+        inside may begin while an exchange before it is in flight, as it does on a GPU.
         """
         loops = {
             op: max((t.makespan_us for t in timelines), default=0.0) * self._trips(op)
             + (0.0 if self.graph.ops[op].trips else 2 * self.costs.decide_us)
             for op, timelines in self.inner.items()
         }
-        return problem_of(self.graph, self.costs, loops)
+        problem = problem_of(self.graph, self.costs, loops)
+        if not problem.streams.is_one:
+            return problem
+        talking = [op for op in loops if problem.lane[op] is Lane.BOTH]
+        return replace(problem, slack_us={op: self._slack_us(op) for op in talking})
+
+    def _slack_us(self, op: int) -> float:
+        """Return how long the exchange lane may stay busy after an op has begun, at no cost.
+
+        A run is made of sums and maxima, so its end is the later of its end on free lanes and of
+        the end of what keeps the lane busy plus a constant: that of a run which that decides.
+        """
+        ends = []
+        for body in self.bodies[op]:
+            problem = body.problem
+            order = self.orders.get(body.graph.name, range(problem.size))
+            busy = sum(problem.us)
+            run = execute(problem, order, self.costs.contention, busy)
+            ends.append(run.makespan_us - busy)
+        longest = max((t.makespan_us for t in self.inner[op]), default=0.0)
+        return max(longest - max(ends, default=0.0), 0.0)
 
     def timeline(
         self, order: Sequence[int] | None = None, *, source: str = "predicted"
@@ -169,9 +199,9 @@ def _slots(graph: Graph, problem: Problem, run: Run, order: Sequence[int]) -> tu
 def _windows(graph: Graph, problem: Problem, run: Run, costs: CostModel) -> list[Window]:
     """Measure how much of every exchange compute covers."""
     busy = sorted(
-        (run.start_us[op], run.start_us[op] + problem.us[op], op)
+        (run.start_us[op], run.start_us[op] + covers, op)
         for op in range(problem.size)
-        if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0
+        if (covers := problem.covers_us(op)) > 0
     )
     starts = [begin for begin, _, _ in busy]
     windows = []

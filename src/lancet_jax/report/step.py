@@ -6,7 +6,7 @@ loops, so people who look at it want to see inside: here the trips are laid out 
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hlo_passes.analysis.roles import Role, phases_of, roles_of
@@ -157,6 +157,15 @@ def _uncovered(
         yield at, bar.end_us
 
 
+def _in_turn(bars: Sequence[Bar]) -> Iterator[Bar]:
+    """Let exchanges wait for what was in flight when their loop began; it has slack for that."""
+    end = 0.0
+    for bar in bars:
+        start = max(bar.start_us, end)
+        end = start + bar.us
+        yield bar if start == bar.start_us else replace(bar, start_us=start)
+
+
 class _Layout:
     """Collects bars, level by level."""
 
@@ -171,6 +180,8 @@ class _Layout:
         compute, exchange = (
             tuple(sorted(lane, key=lambda bar: bar.start_us)) for lane in self.lanes.values()
         )
+        if simulator.problem.streams.is_one:
+            exchange = tuple(_in_turn(exchange))
         return Step(tuple(self.levels), compute, exchange, tuple(self.loops), tuple(self.folded))
 
     def _add(self, simulator: Simulator, source: str, start_us: float, trips: int) -> None:
