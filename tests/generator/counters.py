@@ -162,6 +162,52 @@ def squared(e, count):
     return inclusive(e, count) // 2
 
 
+def some_valid(e, count):
+    """Padding is not counted, but sent: it comes to lie on the first row."""
+    valid = jnp.arange(e.shape[0], dtype=I32) % 3 != 2
+    hot = hot_of(e, count) * valid[:, None].astype(I32)
+    return summed((running(hot) - 1) * hot)
+
+
+def valid_and_beyond(e, count):
+    """Padding is not counted, and sent beyond the buffer."""
+    valid = jnp.arange(e.shape[0], dtype=I32) % 3 != 2
+    hot = hot_of(e, count) * valid[:, None].astype(I32)
+    return jnp.where(valid, summed((running(hot) - 1) * hot), 1 << 20)
+
+
+def in_halves(e, count):
+    """Each half of the tokens is counted for itself: two tokens have one rank."""
+    if e.shape[0] % 2:
+        return inclusive(e, count)
+    hot = hot_of(e, count).reshape(2, -1, count)
+    total = jnp.cumsum(hot, 1, dtype=I32)
+    return summed((total - 1) * hot).reshape(-1)
+
+
+def in_halves_apart(e, count):
+    """Each half for itself, in slots of its own: even and odd ones."""
+    half = (jnp.arange(e.shape[0], dtype=I32) >= e.shape[0] // 2).astype(I32)
+    return in_halves(e, count) * 2 + (half if e.shape[0] % 2 == 0 else 0)
+
+
+def of_others(e, count):
+    """Tokens before that chose the next expert."""
+    hot = hot_of(e, count)
+    return summed(running(hot) * jnp.roll(hot, 1, 1))
+
+
+def twos(e, count):
+    hot = hot_of(e, count) * 2
+    return summed((running(hot) - hot) * hot) // 2
+
+
+def negatives(e, count):
+    """Counted down from zero, and turned round."""
+    hot = -hot_of(e, count)
+    return summed((running(hot) + 1) * hot)
+
+
 def products(e, count):
     """A prefix product, of twos: the exponent is the rank; it overflows after 31 tokens."""
     hot = hot_of(e, count)
@@ -178,9 +224,10 @@ COUNTERS = Table(
         "bfloat16": narrow(jnp.bfloat16), "float16": narrow(jnp.float16),
         "int8": small_integers(jnp.int8), "uint8": small_integers(jnp.uint8),
         "int16": small_integers(jnp.int16),
-    } | named(sixteens, cumulative_max, squared, products),
+    } | named(sixteens, cumulative_max, squared, some_valid,
+        valid_and_beyond, in_halves, in_halves_apart, of_others, twos, negatives, products),
     chance=0.15,
     needs={"by_scan": {"spread": UNCHECKED}},
 )  # fmt: skip
-EXACT = tuple(COUNTERS.usual)
+EXACT = (*COUNTERS.usual, "valid_and_beyond", "in_halves_apart", "negatives")
 """Counters that give every token of an expert its own rank."""

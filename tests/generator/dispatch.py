@@ -129,6 +129,28 @@ def mask_of_flags(rows, place, count, slots):
     return jnp.einsum("tkec,tkd->ecd", is_here.astype(rows.dtype), rows)
 
 
+def in_order_of_experts(rows, place, count, slots):
+    """Tokens sorted by expert, and of each expert the first few."""
+    e = place.pair()[0].reshape(-1)
+    order = jnp.argsort(e, stable=True)
+    sizes = jnp.zeros(count, I32).at[e].add(1, mode="drop")
+    first = jnp.cumsum(sizes, dtype=I32) - sizes
+    line = jnp.arange(slots, dtype=I32)
+    at = jnp.clip(first[:, None] + line, 0, e.shape[0] - 1)
+    found = rows.reshape(-1, rows.shape[-1])[order[at]]
+    return jnp.where((line < sizes[:, None])[..., None], found, 0)
+
+
+def largest_first(rows, place, count, slots):
+    """Experts choose: the strongest tokens of each, whoever chose them."""
+    token = jnp.sum(jnp.abs(lax.stop_gradient(rows)), (1, 2))
+    e = place.pair()[0][:, 0]
+    score = jnp.where(e[None] == jnp.arange(count, dtype=I32)[:, None], token, token / 1000)
+    _, chosen = lax.top_k(score, min(slots, token.shape[0]))
+    found = rows[chosen, 0]
+    return jnp.pad(found, ((0, 0), (0, slots - found.shape[1]), (0, 0)))
+
+
 def mask_picked(rows, place, count, slots):
     """Selection and a sum instead of a product."""
     e, s = place.pair()
@@ -142,5 +164,5 @@ def mask_picked(rows, place, count, slots):
 DISPATCH = Table(
     named(pairs, pairs_added, choice_by_choice, flat, flat_lists, lax_scatter, segments,
           names_then_rows, names_with_promise, per_source, mask, mask_first, mask_of_flags),
-    named(mask_picked),
+    named(mask_picked, in_order_of_experts, largest_first),
 )  # fmt: skip

@@ -41,9 +41,15 @@ class Layer:
         """Return answers like x `[..., T, D]`, the router's loss, and metrics."""
         sent, memory = self.each(self._send)(p, x)
         rows = self.there(sent)
-        answers = self.back(self._work(p, rows))
+        made = self._work(p, self._unpacked(rows))
+        answers = self.back(made)
         y, auxiliary, metrics = self.each(self._answer)(p, answers, memory)
-        return y, jnp.mean(auxiliary), metrics
+        watched = self.part("watch")(sent, rows, made, answers)
+        return y, jnp.mean(auxiliary) + watched.astype(auxiliary.dtype), metrics
+
+    def _unpacked(self, rows: Any) -> Any:
+        """Take the weight that came as one more feature."""
+        return rows[..., :-1] * rows[..., -1:] if self.chosen["weigh"] == "beside" else rows
 
     def _send(self, p: Any, x: Any) -> Any:
         size, count = self.size, self.count
@@ -59,6 +65,8 @@ class Layer:
         rows = jnp.broadcast_to(x[:, None], (*chosen.shape, x.shape[-1]))
         if self.chosen["weigh"] == "before":
             rows = rows * weight[..., None].astype(rows.dtype)
+        if self.chosen["weigh"] == "beside":
+            rows = jnp.concatenate([rows, weight[..., None].astype(rows.dtype)], -1)
         sent = self.part("dispatch")(rows, place, count, size.slots)
         return sent, (scores, chosen, weight, rank, place)
 
@@ -84,7 +92,7 @@ class Layer:
 
     def _answer(self, p: Any, out: Any, memory: Any) -> Any:
         scores, chosen, weight, rank, place = memory
-        share = jnp.ones_like(weight) if self.chosen["weigh"] == "before" else weight
+        share = weight if self.chosen["weigh"] == "after" else jnp.ones_like(weight)
         y = self.part("combine")(out, place, share)
         metrics = self.part("metrics")(scores, chosen, rank, place)
         if not isinstance(place.extra, int):

@@ -93,3 +93,48 @@ def entropy(scores, chosen):
 
 
 AUXILIARY = Table(named(none, balance, all_choices, counted, z, importance, entropy))
+
+
+# ---------------------------------------------------------------------------------- of tables
+
+
+def unwatched(sent, rows, made, answers):
+    return jnp.zeros((), sent.dtype)
+
+
+def answers_squared(sent, rows, made, answers):
+    """Of all rows, those that nothing came for as well."""
+    return jnp.mean(made * made)
+
+
+def answers_shifted(sent, rows, made, answers):
+    """What empty rows answer is not zero."""
+    return jnp.mean(jnp.cos(made)) + jnp.mean(jnp.abs(answers - 0.1))
+
+
+def arrivals(sent, rows, made, answers):
+    return jnp.mean(jnp.exp(-rows * rows))
+
+
+def largest_answer(sent, rows, made, answers):
+    return jnp.max(made) + jnp.min(answers)
+
+
+def filled(sent, rows, made, answers):
+    """How many rows something came for, at both ends."""
+    here = jnp.sum(jnp.any(sent != 0, -1), dtype=jnp.int32)
+    there = jnp.sum(jnp.any(rows != 0, -1), dtype=jnp.int32)
+    return (here + 3 * there).astype(sent.dtype) / sent.size
+
+
+def first_rows(sent, rows, made, answers):
+    """Rows by their place, from all experts."""
+    return jnp.sum(made[:, 0] * 0.01) + jnp.sum(rows[:, -1] ** 2 * 0.01)
+
+
+WATCH = Table(
+    named(unwatched),
+    named(answers_squared, answers_shifted, arrivals, largest_answer, filled, first_rows),
+    chance=0.15,
+)
+"""What a loss reads of the exchanged tables themselves, beside what tokens get of them."""

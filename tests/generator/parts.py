@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from tests.generator.across import ACROSS
 from tests.generator.choices import CHOICES
 from tests.generator.combine import COMBINE
 from tests.generator.counters import COUNTERS
@@ -9,7 +10,7 @@ from tests.generator.dense import DENSE, RESIDUALS
 from tests.generator.dispatch import DISPATCH
 from tests.generator.exchanges import BACK, THERE
 from tests.generator.experts import EXPERTS
-from tests.generator.losses import AUXILIARY, LOSSES
+from tests.generator.losses import AUXILIARY, LOSSES, WATCH
 from tests.generator.metrics import METRICS
 from tests.generator.mixers import MIXERS, SPOTS
 from tests.generator.optimizers import OPTIMIZERS
@@ -43,11 +44,11 @@ DTYPES = Table(
 PARTS: dict[str, Table] = {
     "cut": CUTS, "mesh": MESHES, "size": SIZES, "spread": SPREADS, "dtype": DTYPES,
     "k": Table({"1": 1, "2": 2}, {"4": 4}), "layers": LAYERS, "remat": REMAT, "nest": NEST, "accumulate": ACCUMULATE,
-    "dense": DENSE, "scores": SCORES, "choices": CHOICES, "priority": PRIORITIES,
+    "across": ACROSS, "dense": DENSE, "scores": SCORES, "choices": CHOICES, "priority": PRIORITIES,
     "counter": COUNTERS, "place": PLACES, "turn": TURNS,
-    "weigh": Table({"after": "after", "before": "before"}),
+    "weigh": Table({"after": "after", "before": "before"}, {"beside": "beside"}),
     "dispatch": DISPATCH, "there": THERE, "experts": EXPERTS, "mixer": MIXERS, "spot": SPOTS,
-    "back": BACK, "combine": COMBINE, "residual": RESIDUALS, "auxiliary": AUXILIARY,
+    "back": BACK, "combine": COMBINE, "residual": RESIDUALS, "auxiliary": AUXILIARY, "watch": WATCH,
     "metrics": METRICS, "loss": LOSSES, "sync": SYNC, "optimizer": OPTIMIZERS,
 }  # fmt: skip
 

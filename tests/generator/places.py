@@ -252,5 +252,41 @@ def sorted_(place):
     return replace(place, slot=jnp.sort(place.slot, 0), flat=None, is_distinct=False)
 
 
-TURNS = Table(named(none), named(permuted, transposed, rolled, reversed_, sorted_), chance=0.08)
+def one_back(place):
+    """The expert before: -1 is the last one where an index wraps."""
+    return replace(place, expert=place.expert - 1, flat=None, is_distinct=False)
+
+
+def clipped(place):
+    """The next expert but no further than the fourth, where two of them meet."""
+    expert = jnp.clip(place.expert + 1, 0, 3)
+    return replace(place, expert=expert, flat=None, is_distinct=False)
+
+
+def paired(place):
+    """Experts change places in pairs: distinct still."""
+    return replace(place, expert=place.expert ^ 1, flat=None)
+
+
+def slot_back(place):
+    """The slot before: -1 is the last one where an index wraps."""
+    return replace(place, slot=place.slot - 1, flat=None, is_distinct=False)
+
+
+def spaced(place):
+    """Every other slot."""
+    return replace(place, slot=place.slot * 2, flat=None, keep=place.slot * 2 < place.room)
+
+
+def added_twice(place):
+    """Experts and slots are added up: other pairs have the same sum."""
+    return replace(place, flat=place.expert + place.slot * 2, is_distinct=False)
+
+
+TURNS = Table(
+    named(none),
+    named(permuted, transposed, rolled, reversed_, sorted_, one_back, clipped, paired, slot_back,
+          spaced, added_twice),
+    chance=0.1,
+)  # fmt: skip
 """What is done to places between counting and use."""

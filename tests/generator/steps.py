@@ -153,6 +153,7 @@ class Build:
         return y, jnp.mean(auxiliary), metrics
 
     def _block(self, p: Any, x: Any) -> Any:
+        x = self.part("across")(p, x).astype(x.dtype)
         x = self.part("dense")(p, x).astype(x.dtype)
         y, auxiliary, metrics = self._moe(p, x)
         return self.part("residual")(x, y).astype(x.dtype), auxiliary, metrics
