@@ -26,6 +26,10 @@ _AMPLE = 1.0
 and each op has to leave a way on within the limit."""
 
 
+_STEP = 100_000
+"""Bytes, to which a lack of memory is rounded up: what is said is what was tried."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """What was decided.
@@ -116,6 +120,7 @@ def _more_room(
     if not _is_better(free.timeline, before):
         return set(), ""
     lack = 0 if room is None else max(0, free.timeline.peak_bytes - room)
+    lack = math.ceil(lack / _STEP) * _STEP
     needed, after = slack, before
     for growth in (free.growth, max(2 * free.growth, _AMPLE)):
         allowed = max(slack, math.ceil(growth * 100) / 100)
