@@ -117,18 +117,18 @@ def besides(
             started |= own
             continue
         later = every & ~(started | own)
-        sums = [0.0, 0.0, 0.0, 0.0]
+        total = here = elsewhere = waits = 0.0
         for (before, after, hides), us in groups.items():
             if (before | after) & own:
                 continue
-            sums[0] += us
+            total += us
             if hides & own:
-                sums[1] += us
+                here += us
             elif hides:
-                sums[2] += us
+                elsewhere += us
             elif before & later or after & started:
-                sums[3] += us
-        found[window.op] = Beside(*sums, data[window.op], free[window.op])
+                waits += us
+        found[window.op] = Beside(total, here, elsewhere, waits, data[window.op], free[window.op])
         started |= own
     return found
 
