@@ -230,5 +230,5 @@ _LINES = named(
 ACROSS = Table(
     named(nothing),
     {name: _flat(change) for name, change in _LINES.items()} | named(flipped, convolved, folded),
-    chance=0.2,
+    chance=0.1,
 )

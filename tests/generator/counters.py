@@ -226,7 +226,7 @@ COUNTERS = Table(
         "int16": small_integers(jnp.int16),
     } | named(sixteens, cumulative_max, squared, some_valid,
         valid_and_beyond, in_halves, in_halves_apart, of_others, twos, negatives, products),
-    chance=0.15,
+    chance=0.1,
     needs={"by_scan": {"spread": UNCHECKED}},
 )  # fmt: skip
 EXACT = (*COUNTERS.usual, "valid_and_beyond", "in_halves_apart", "negatives")

@@ -135,6 +135,6 @@ def first_rows(sent, rows, made, answers):
 WATCH = Table(
     named(unwatched),
     named(answers_squared, answers_shifted, arrivals, largest_answer, filled, first_rows),
-    chance=0.15,
+    chance=0.1,
 )
 """What a loss reads of the exchanged tables themselves, beside what tokens get of them."""

@@ -89,5 +89,5 @@ def order(s, e, rank, place):
 METRICS = Table(
     named(dropped, nothing, load, bins, slots, largest_rank, share),
     named(checksum, bits, extremes, bytes_, floats_of_counts, sorted_ranks, order),
-    chance=0.2,
+    chance=0.1,
 )

@@ -175,7 +175,7 @@ MIXERS = Table(
           prefix_of_rows, sorted_rows, softmax_over_rows, mean_of_sources, rolled_sources,
           sources_as_slots, dropout, constant_added, scaled_by_all, largest_row, cut_numbers,
           square_of_experts, rounded_to_eight_bits, scaled_by_filled),
-    chance=0.25,
+    chance=0.15,
 )  # fmt: skip
 
 SPOTS = Table({"hidden": "hidden", "arrival": "arrival", "answer": "answer"})

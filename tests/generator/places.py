@@ -209,7 +209,7 @@ PLACES = Table(
         "float_minus": _nowhere(_float_minus), "flat_cut_off": _flat_nowhere(_cut_off),
         "flat_minus_one": _flat_nowhere(_minus_one),
     } | named(modulo, into_the_next, promised_for_less, promised_sorted, rounded, negated_compare),
-    chance=0.15,
+    chance=0.1,
 )  # fmt: skip
 
 
