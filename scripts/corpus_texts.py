@@ -32,11 +32,7 @@ def hlo_texts(root: Path) -> list[Text]:
         if "HloModule " not in source:
             continue
         name = str(path.relative_to(root))
-        if path.suffix in _SOURCES:
-            pieces = literals(source)
-        else:
-            pieces = iter([(1, piece) for piece in re.split(r"(?m)^// -----.*$", source)])
-        for line, text in pieces:
+        for line, text in (literals if path.suffix in _SOURCES else _pieces)(source):
             if "HloModule " in text:
                 found.setdefault(text, Text(f"{name}:{line}", text))
     return list(found.values())
@@ -46,34 +42,34 @@ def mlir_texts(root: Path) -> list[Text]:
     """Return every different piece of the `.mlir` files of a checkout, cut at `// -----`."""
     found: dict[str, Text] = {}
     for path in _files(root, (".mlir",)):
-        line = 1
-        for piece in re.split(r"(?m)^// -----.*$", path.read_text("utf-8", "replace")):
-            if "func" in piece or "module" in piece:
-                found.setdefault(piece, Text(f"{path.relative_to(root)}:{line}", piece))
-            line += piece.count("\n")
+        for line, text in _pieces(path.read_text("utf-8", "replace")):
+            if "func" in text or "module" in text:
+                found.setdefault(text, Text(f"{path.relative_to(root)}:{line}", text))
     return list(found.values())
+
+
+def _pieces(source: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, text) of what stands between lines of dashes, as MLIR's tools cut files."""
+    line = 1
+    for piece in re.split(r"(?m)^// -----.*$", source):
+        yield line, piece
+        line += piece.count("\n")
 
 
 def literals(source: str) -> Iterator[tuple[int, str]]:
     """Yield (line, value) of the string literals of C++, neighbours joined as a compiler does."""
-    held, since, end = "", 0, -1
+    held, since, end = "", 0, 0
     for match in _TOKEN.finditer(source):
         value = match["raw"] if match["raw"] is not None else match["plain"]
-        gap = source[end : match.start()] if end >= 0 else "."
-        if value is None or gap.strip():
-            if held and gap.strip():
+        is_comment = match[0].startswith(("//", "/*"))
+        if source[end : match.start()].strip() or (value is None and not is_comment):
+            if held:
                 yield source.count("\n", 0, since) + 1, held
-                held = ""
-            if value is None:
-                end = match.end() if held and not gap.strip() else -1
-                if end < 0 and held:
-                    yield source.count("\n", 0, since) + 1, held
-                    held = ""
-                continue
-        if not held:
-            since = match.start()
-        held += value if match["raw"] is not None else _unescape(value)
+            held = ""
         end = match.end()
+        if value is not None:
+            since = since if held else match.start()
+            held += value if match["raw"] is not None else _unescape(value)
     if held:
         yield source.count("\n", 0, since) + 1, held
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import RLock, Timer
+from threading import Event, Lock, Timer
 from typing import BinaryIO, Literal
 
 from hlo_passes.errors import InputError
@@ -58,7 +58,7 @@ class _Parser:
     """A child process and the pipes to it."""
 
     owner: int = field(default_factory=os.getpid)
-    lock: RLock = field(default_factory=RLock)
+    lock: Lock = field(default_factory=Lock)
     child: subprocess.Popen[bytes] | None = None
 
     def ask(self, data: bytes, form: Form, where: str) -> tuple[bool, bytes]:
@@ -71,18 +71,20 @@ class _Parser:
             child = self._living()
             assert child.stdin is not None
             assert child.stdout is not None
-            timer = Timer(_SECONDS, child.kill)
+            late = Event()
+            timer = Timer(_SECONDS, lambda: (late.set(), child.kill()))
             timer.start()
             try:
                 send(child.stdin, form.encode(), where.encode("utf-8", "replace"), data)
                 verdict, said = receive(child.stdout, 2)
                 return verdict == b"good", said
             except (OSError, EOFError):
-                is_late = not timer.is_alive()
                 self.close()
             finally:
                 timer.cancel()
-        what = f"still unread after {_SECONDS} s" if is_late else _DIED
+                if late.is_set():
+                    self.close()
+        what = f"still unread after {_SECONDS} s" if late.is_set() else _DIED
         raise InputError(where, what, _TRY)
 
     def _living(self) -> subprocess.Popen[bytes]:

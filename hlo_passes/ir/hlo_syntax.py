@@ -18,13 +18,20 @@ _WORD = re.compile(r"%?([\w.\-]+)(?:#(\d+))?")
 _PLAIN_OPERANDS = re.compile(r"\s*%[\w.\-]+(?:#\d+)?(?:\s*,\s*%[\w.\-]+(?:#\d+)?)*\s*")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_UNLIKE_XLA = re.compile(
-    r"//|\b(?:replica_groups|source_target_pairs|channel_id|use_global_device_ids|dimensions|index"
-    r"|to_apply|calls|body|condition|\w+_computations?)(?: =|= )"
-    r"|\b(?:replica_groups|source_target_pairs|dimensions)="
-    r"[\[{](?:[\d\[{,<=\]}]*[\d\[{,])?\s+[\d\[{\]}]"
-)
+_LISTED = r"\{[\d,]*\}|\{(?:\{[\d,]*\},?)*\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?"
+_NAMED = r"\{[^{}]*\}|%?[\w.\-]+"
+_LOOKED_UP = rf"""
+    (?:replica_groups|source_target_pairs|dimensions) (?:[ ]=|=(?!(?:{_LISTED})(?:,[ ]|$)|@?mesh))
+    |(?:channel_id|index) (?:[ ]=|=(?!"|\d+(?:,[ ]|$)))
+    |use_global_device_ids (?:[ ]=|=(?!(?:true|false)(?:,[ ]|$)))
+    |(?:to_apply|calls|body|condition|\w+_computations?) (?:[ ]=|=(?!(?:{_NAMED})(?:,[ ]|$)))
+"""
+_UNLIKE_XLA = re.compile(rf"//|,[ ](?:{_LOOKED_UP})", re.VERBOSE)
 """A comment, or an attribute that is looked up by how XLA spells it and is spelled otherwise."""
+_SUSPECT = (
+    "//", " =", "= ", "=/", "\t", "replica_groups", "source_target", "dimensions", "channel_id",
+    ", index=",
+)  # fmt: skip
 _INNERMOST = re.compile(r"\[[^\[\](){}]*\]|\{[^\[\](){}]*\}|\([^\[\](){}]*\)")
 _BRACKETS = {"(": re.compile(r"[()]"), "{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}
 
@@ -122,6 +129,11 @@ def check_tail(tail: str) -> None:
         raise ValueError("it goes on in the next line")
     if not is_closed(tail):
         raise ValueError("a bracket or a string is not closed in its line")
+    for mark in _SUSPECT:
+        if mark in tail:
+            break
+    else:
+        return
     if _UNLIKE_XLA.search(tail) and (found := _UNLIKE_XLA.search(_STRING.sub('""', tail))):
         raise ValueError(f"{found[0]!r} is a comment, or spaced otherwise than XLA does")
 

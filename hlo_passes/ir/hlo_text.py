@@ -285,6 +285,8 @@ def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
         literal = opcode[1] in _LITERALS
         operands, picks = ((), ()) if literal else operands_of(inside)
         leaves = leaves_of(shape)
+        if opcode[1] == "parameter" and not inside.isdecimal():
+            raise ValueError(f"{inside!r} is no number of a parameter")
         if end == len(rest):
             raise ValueError("its operands do not end in its line")
         check_tail(tail)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from hlo_passes.errors import InputError
+from hlo_passes.ir.dumps import parse
 from lancet_jax.cli.app import run
+from scripts.hlo_facts import facts_of_ours
 from tests.hlo import STEP
+from tests.hlo_samples import PLAIN
 from tests.steps import CASES
 
 MANY = int(os.environ.get("LANCET_FUZZ_EXAMPLES", "40"))
@@ -132,6 +137,23 @@ WORDS = st.sampled_from([*PIECES.split(), "\n"])
 def test_almost_hlo(lines):
     survives(("HloModule m, is_scheduled=true\n\nENTRY %main () -> f32[] {\n"
               + "\n".join(f"  {line}" for line in lines) + "\n}\n").encode())  # fmt: skip
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\{"known.*?\}\}|[\w.%\-]+=|[\w.%\-]+|->|<=|.|\n')
+BLANKS = st.sampled_from([" ", "  ", "\n", "\n  ", "\t", "/* a */", " // b\n"])
+
+
+@few(MANY)
+@given(gaps=st.lists(st.tuples(st.floats(0, 1), BLANKS), min_size=1, max_size=6))
+def test_blanks_between_words_change_nothing(gaps):
+    words = _TOKEN.findall(PLAIN)
+    for at, blank in gaps:
+        words[int(at * (len(words) - 1))] += blank
+    try:
+        read = parse("".join(words).encode(), "x")
+    except InputError:
+        return
+    assert not list(facts_of_ours(read).differences(facts_of_ours(parse(PLAIN.encode(), "x"))))
 
 
 @pytest.mark.parametrize("command", ["inspect", "plan", "opt"])

@@ -1,9 +1,14 @@
 import pytest
 
 from hlo_passes.errors import InputError
+from hlo_passes.ir import dumps
+from hlo_passes.ir.dumps import parse
 from hlo_passes.ir.hlo_graph import graph_of
 from hlo_passes.ir.hlo_text import read_hlo
+from lancet_jax.cli.app import run
+from scripts.hlo_facts import facts_of_jaxlib, facts_of_ours
 from tests.hlo import STEP, scheduled
+from tests.hlo_samples import PLAIN, SAMPLES
 
 
 def test_reads_shapes_operands_and_attributes():
@@ -109,3 +114,94 @@ def test_loops_are_graphs_of_their_own_with_trip_counts():
     assert loop.trips == 12
     assert [(g.name, trips) for g, trips in graph.walk()] == [("main", 1), ("body", 12)]
     assert len(loop.inner[0].exchanges) == 1
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_people_write_is_read_as_jaxlib_reads_it(name):
+    ours = facts_of_ours(parse(SAMPLES[name].encode(), name))
+    assert not list(ours.differences(facts_of_jaxlib(SAMPLES[name])))
+
+
+def test_figures_of_what_people_write():
+    facts = facts_of_ours(parse(SAMPLES["short"].encode(), "short"))
+    assert facts.groups == {"y.1": ((0, 1), (2, 3)), "w": ()}
+    assert facts.sizes["main", "z"] == (("f32", (16, 16)), ("f32", (16, 16)))
+    facts = facts_of_ours(parse(SAMPLES["spaced"].encode(), "spaced"))
+    assert facts.groups == {
+        "sent": ((0, 1, 2, 3), (4, 5, 6, 7)),
+        "sum": ((0, 2, 4, 6), (1, 3, 5, 7)),
+        "ring": ((0, 1), (1, 2), (2, 0)),
+    }
+    assert facts.trips == {"loop": 12}
+
+
+def test_what_xla_prints_is_read_as_it_stands(monkeypatch):
+    monkeypatch.setattr(dumps, "parsed_apart", None)
+    assert parse(PLAIN.encode(), "plain").text == PLAIN
+    assert parse(STEP.encode(), "step").text == STEP
+
+
+FIRST = "ENTRY %main (tokens: f32[8,64], few: s8[<=10]) -> (f32[8,64], f32[64,64]) {\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t.replace(FIRST, FIRST + "  whatever\n"), r":27: not understood: whatever"),
+        (lambda t: t + "\nwhatever\n", r":42: not understood: whatever"),
+        (lambda t: t + t, r":41: not understood: HloModule plain"),
+        (lambda t: t.replace("%body (", "%add ("), r":9: computation add is defined a second time"),
+        (lambda t: t.replace("body=%body", "body=%bodi"), r":34: loop calls bodi"),
+        (lambda t: t.replace("s8[<=10]{0} p", "q8[<=10]{0} p"), r":28: .* 'q8' is no element type"),
+        (lambda t: t.replace("s8[<=10]{0} p", "s8[?]{0} p"), r":28: .* unbounded dimension"),
+        (lambda t: t.replace("f32[8,64]{1,0}) tuple(%next", "f32[8,64]{1,0} x) tuple(%next"),
+         r":16: .* no part of a shape"),
+        (lambda t: t.replace("(%zero, %sum)", "(%zero, 7 %sum)"), r":33: .* is no operand"),
+        (lambda t: t.replace(", direction=LT", " direction=LT"), r":23: .* is no attribute"),
+        (lambda t: t.replace(", direction=LT", ", direction=LT,"), r":23: .* next line"),
+        (lambda t: t.replace("{{0,1},{1,2},{2,0}}", "{{0,1},{1,2},{2,0}"), r":15: .* not closed"),
+        (lambda t: t.replace("{{0,1},{1,2}", "{{0,1},  {1,2}"), r":15: .* spaced otherwise"),
+        (lambda t: t.replace("ROOT %s =", "%s =").replace("%y =", "ROOT %y ="), None),
+        (lambda t: t.replace("  %y =", "  ROOT %y ="), r"computation add has 2 ROOT"),
+    ],
+)  # fmt: skip
+def test_a_line_is_understood_to_its_end_or_named(damage, message):
+    text = damage(PLAIN)
+    assert text != PLAIN
+    if message is None:
+        read_hlo(text, "x")
+        return
+    with pytest.raises(InputError, match="^x" + (message if message[0] == ":" else f": {message}")):
+        read_hlo(text, "x")
+
+
+def test_what_nobody_understands_is_exit_code_2(tmp_path, capsys):
+    path = tmp_path / "x.hlo"
+    path.write_text(PLAIN.replace(FIRST, FIRST + "  whatever\n"))
+    assert run(["inspect", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}:27: not understood: whatever (jaxlib's parser: expects" in said
+    assert said.count("\n  try: ") == 1
+
+
+def test_attributes_are_not_looked_up_in_strings():
+    line = (
+        '  ROOT %s = f32[8]{0} custom-call(%x), custom_call_target="f", metadata={op_name="a, index=7"'
+        '}, backend_config="x, index=8", frontend_attributes={a="{", index="9"}, index=3'
+    )
+    text = scheduled("  %x = f32[8]{0} parameter(0)\n" + line)
+    assert read_hlo(text).entry.instructions[-1].attribute("index") == "3"
+
+
+def test_constants_that_a_text_leaves_out_stay_out():
+    text = PLAIN.replace("{ { 1, 2 }, { 3, 4 } }", "{...}").replace("s32[2,2]", "s32[64,64]")
+    written = parse(text.replace(", replica_groups", ",\n replica_groups").encode(), "x").text
+    assert "%table = s32[64,64]{1,0} constant({...})" in written
+    assert "constant({ { 1, 2 }, { 3, 4 } })" in parse(SAMPLES["indented"].encode(), "x").text
+
+
+def test_xla_counts_some_names_as_one():
+    text = PLAIN.replace("%zero", "%add.0")
+    assert read_hlo(text).is_as_printed
+    assert not read_hlo(text.replace("%start", "%add")).is_as_printed
+    assert not read_hlo(PLAIN.replace("%limit", "%one")).is_as_printed
