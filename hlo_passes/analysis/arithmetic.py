@@ -86,9 +86,10 @@ _PLAIN: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType({
     "xor": np.bitwise_xor, "square": np.square,
 })  # fmt: skip
 _FLAGS: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType({
-    "add": np.bitwise_xor, "maximum": np.bitwise_or, "minimum": np.bitwise_and,
-    "multiply": np.bitwise_and,
+    "maximum": np.bitwise_or, "minimum": np.bitwise_and, "multiply": np.bitwise_and,
 })  # fmt: skip
+_UNSURE = frozenset({"abs", "add", "negate"})
+"""Ops on flags of which nothing is said: XLA makes "or" of a sum when it runs, "xor" before."""
 _WHOLE_ONLY: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType({
     "divide": lambda x, y: _quotient(x, y), "remainder": lambda x, y: np.fmod(x, y),
 })  # fmt: skip
@@ -117,8 +118,8 @@ def fold(op: ir.Operation, sides: Sequence[np.ndarray]) -> np.ndarray | None:
         if kind == "select":
             return np.where(*sides).astype(made)
         if made.kind == "b":
-            change = _FLAGS.get(kind, _PLAIN.get(kind))
-            return None if change is None or kind in ("negate", "abs") else change(*sides)
+            change = None if kind in _UNSURE else _FLAGS.get(kind, _PLAIN.get(kind))
+            return None if change is None else change(*sides)
         if is_float(made):
             return None if kind not in _PLAIN else _rounded(_PLAIN[kind], sides, made)
         if kind in _WHOLE_ONLY:

@@ -116,6 +116,11 @@ def _is_flag(value: ir.Value) -> bool:
     return dtype is not None and dtype.kind == "b"
 
 
+def _has_no_sign(value: ir.Value) -> bool:
+    dtype = dtype_of(element_of(value))
+    return dtype is not None and dtype.kind == "u"
+
+
 def _compare(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
     """Recognise `expert[t] == e` with e in the last dim."""
     last = len(shape_of(value)) - 1
@@ -136,6 +141,8 @@ def _moved(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
     if found is None or math.prod(shape_of(source)) != math.prod(shape):
         return None
     if not _counts_exactly(value) or (_is_flag(value) and found.form != "hot"):
+        return None
+    if found.first < 0 and _has_no_sign(value):
         return None
     extra = 0 if found.form == "rank" else 1
     if extra and not _keeps_last(op, source, value):
@@ -173,17 +180,19 @@ def _shifted(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | Non
     found, other = domain.of(left), domain.of(right)
     if found is None or found.form not in ("upto", "rank") or not _counts_exactly(value):
         return None
+    least = 0 if _has_no_sign(value) else 1 - _FAR
     number = domain.constants.number(right)
     if number is not None:
         is_near = number == int(number) if abs(number) < _FAR else False
         first = found.first + sign * int(number) if is_near else _FAR
-        return replace(found, first=first) if abs(first) < _FAR else None
+        return replace(found, first=first) if least <= first < _FAR else None
     is_itself = (
         found.form == "upto" and other is not None and other.form == "hot"
         and other.expert.is_like(found.expert) and other.experts == found.experts
     )  # fmt: skip
     # Elsewhere than at its expert a token's count stays, which nobody who asks for ranks reads.
-    return replace(found, first=found.first - 1) if sign < 0 and is_itself else None
+    is_less = sign < 0 and is_itself and found.first > least
+    return replace(found, first=found.first - 1) if is_less else None
 
 
 def _masked(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
