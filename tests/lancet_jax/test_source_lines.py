@@ -8,30 +8,34 @@ import pytest
 import lancet_jax
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.ir.stack_frames import frames_of_ops
+from lancet_jax.capture import find_capture, read_capture
 from lancet_jax.report.encode import encode
 from lancet_jax.schedule_edit import ScheduleEdit
-from tests.steps import CASES
+from tests.steps import CASES, Size
 
 ORDER = "schedule-dw{memory-slack=10}"
 
 
-CASES_OF_IT = [("linen", ORDER), ("scatter", f"split-exchange{{k=2}},{ORDER}")]
+STEPS = [
+    pytest.param("linen", ORDER, id="adamw"),
+    pytest.param("scatter", f"split-exchange{{k=2}},{ORDER}", id="cut", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize(("name", "pipeline"), CASES_OF_IT, ids=["adamw", "cut"])
-def test_every_op_keeps_its_frame(name, pipeline, monkeypatch, capfd):
+@pytest.mark.parametrize(("name", "pipeline"), STEPS)
+def test_every_op_keeps_its_frame(name, pipeline, monkeypatch, capfd, tmp_path):
     stock, inside = [], ScheduleEdit._reorder
     monkeypatch.setattr(
         ScheduleEdit, "_reorder", lambda edit, proto: (stock.append(proto), inside(edit, proto))[1]
     )
-    case = CASES[name](jax.devices())
+    case = CASES[name](jax.devices(), Size(layers=1))
     step = lancet_jax.jit(case.step, pipeline=pipeline, target="v100:1x8", **case.jit_kwargs)
     result = step.lower(*case.args).compile()
     assert result.plan.orders
     (module,) = result.runtime_executable().hlo_modules()
     before = frames_of_ops(stock[-1])
     after = frames_of_ops(module.as_serialized_hlo_module_proto())
-    assert len(after) > 500
+    assert len(after) > 300
     assert {op: before[op] for op in after} == after
     assert len({frame[:3] for frame in after.values() if frame is not None}) > 30
     exchanges = [op for op in after if op.startswith(("all-to-all", "all_to_all"))]
@@ -41,6 +45,10 @@ def test_every_op_keeps_its_frame(name, pipeline, monkeypatch, capfd):
     assert {op.name: op.source for op in read} == {op.name: was[op.name] for op in read}
     assert all(len(lines) == 1 for lines in lines_on_the_page(result.report()).values())
     assert "Invalid stack_frame_id" not in capfd.readouterr().err
+    with jax.profiler.trace(str(tmp_path)):
+        jax.block_until_ready(result(*case.args))
+    profiled = read_capture(find_capture(tmp_path)).module
+    assert frames_of_ops(profiled.proto) == after
 
 
 def lines_on_the_page(report):
