@@ -124,7 +124,9 @@ def shuffled(p, t):
 
 def shuffled_and_back(p, t):
     order = jax.random.permutation(jax.random.key(2), t.shape[0])
-    return jnp.zeros_like(t).at[order].set(jnp.tanh(t[order]) * (1 + 0.1 * _number(t).astype(t.dtype)))
+    return (
+        jnp.zeros_like(t).at[order].set(jnp.tanh(t[order]) * (1 + 0.1 * _number(t).astype(t.dtype)))
+    )
 
 
 def shifted(p, t):

@@ -108,10 +108,16 @@ def negative(s, k):
     return chosen - I32(s.shape[1] // 2), weight
 
 
+def the_same_twice(s, k):
+    """All choices of a token are its first one."""
+    chosen, weight = top(s, k)
+    return jnp.broadcast_to(chosen[:, :1], chosen.shape), weight
+
+
 CHOICES = Table(
     named(top, argmax, lax_argmax, normalised, sorted_, softmax_of_chosen, unweighted_bias, hashed,
           random_second),
-    named(threshold, eight_bits, overflowing, from_halves, beyond, negative),
+    named(threshold, eight_bits, overflowing, from_halves, beyond, negative, the_same_twice),
 )  # fmt: skip
 COLLIDING = ("overflowing", "from_halves", "beyond", "negative", "threshold")
 """Choices after which two tokens may have one place."""

@@ -103,6 +103,17 @@ def neighbours(out, place, weight):
     return pairs(out, place, weight) + 0.1 * _mixed(other, place, weight)
 
 
+def unmasked(out, place, weight):
+    """What has no row reads the last one."""
+    e, s = place.pair()
+    return jnp.sum(out.at[e, s].get(mode="clip") * weight[..., None].astype(out.dtype), 1)
+
+
+def nan_where_dropped(out, place, weight):
+    found = out.at[place.pair()].get(mode="fill")
+    return _mixed(jnp.where(jnp.isnan(found), 0.1, found), place, weight)
+
+
 def another_expert(out, place, weight):
     e, s = place.pair()
     other = out.at[(e + 1) % out.shape[0], s].get(mode="fill", fill_value=0)
@@ -117,5 +128,5 @@ def whole_table(out, place, weight):
 COMBINE = Table(
     named(pairs, pairs_clipped, choice_by_choice, flat, taken, lax_gather, sent_back, mask,
           mask_late),
-    named(filled_with_one, neighbours, another_expert, whole_table),
+    named(filled_with_one, unmasked, nan_where_dropped, neighbours, another_expert, whole_table),
 )  # fmt: skip

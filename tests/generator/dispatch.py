@@ -151,6 +151,29 @@ def largest_first(rows, place, count, slots):
     return jnp.pad(found, ((0, 0), (0, slots - found.shape[1]), (0, 0)))
 
 
+def onto_ones(rows, place, count, slots):
+    """Rows that nothing came for are ones."""
+    table = jnp.ones((count, place.room, rows.shape[-1]), rows.dtype).at[place.pair()]
+    put = table.set if place.is_distinct and not place.is_masked else table.add
+    return _cut(put(_masked(rows, place), mode="drop"), slots)
+
+
+def clipped(rows, place, count, slots):
+    """Dropped rows are added to the last one."""
+    table = jnp.zeros((count, place.room, rows.shape[-1]), rows.dtype)
+    return _cut(table.at[place.pair()].add(rows, mode="clip"), slots)
+
+
+def promised_inside(rows, place, count, slots):
+    """Indices are clipped by hand, and promised to be inside."""
+    e, s = place.pair()
+    is_in = (e >= 0) & (e < count) & (s >= 0) & (s < place.room)
+    pair = jnp.clip(e, 0, count - 1), jnp.clip(s, 0, place.room - 1)
+    rows = jnp.where(is_in[..., None], _masked(rows, place), 0)
+    table = jnp.zeros((count, place.room, rows.shape[-1]), rows.dtype)
+    return _cut(table.at[pair].add(rows, mode="promise_in_bounds"), slots)
+
+
 def mask_picked(rows, place, count, slots):
     """Selection and a sum instead of a product."""
     e, s = place.pair()
@@ -164,5 +187,5 @@ def mask_picked(rows, place, count, slots):
 DISPATCH = Table(
     named(pairs, pairs_added, choice_by_choice, flat, flat_lists, lax_scatter, segments,
           names_then_rows, names_with_promise, per_source, mask, mask_first, mask_of_flags),
-    named(mask_picked, in_order_of_experts, largest_first),
+    named(mask_picked, onto_ones, clipped, promised_inside, in_order_of_experts, largest_first),
 )  # fmt: skip

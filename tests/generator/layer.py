@@ -39,8 +39,10 @@ class Layer:
 
     def __call__(self, p: Any, x: Any) -> tuple[Any, Any, Any]:
         """Return answers like x `[..., T, D]`, the router's loss, and metrics."""
-        sent, memory = self.each(self._send)(p, x)
+        (sent, aside), memory = self.each(self._send)(p, x)
         rows = self.there(sent)
+        if aside is not None:
+            rows = rows * self.there(aside)[..., :1]
         made = self._work(p, self._unpacked(rows))
         answers = self.back(made)
         y, auxiliary, metrics = self.each(self._answer)(p, answers, memory)
@@ -68,7 +70,11 @@ class Layer:
         if self.chosen["weigh"] == "beside":
             rows = jnp.concatenate([rows, weight[..., None].astype(rows.dtype)], -1)
         sent = self.part("dispatch")(rows, place, count, size.slots)
-        return sent, (scores, chosen, weight, rank, place)
+        aside = None
+        if self.chosen["weigh"] == "sent_aside":
+            alone = jnp.repeat(weight[..., None], 2, -1).astype(rows.dtype)
+            aside = self.part("dispatch")(alone, place, count, size.slots)
+        return (sent, aside), (scores, chosen, weight, rank, place)
 
     def _is_distinct(self) -> bool:
         """Whether no two choices share a row, so that rows may be set, not added."""
