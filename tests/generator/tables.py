@@ -18,7 +18,7 @@ class Table:
 
     usual: Mapping[str, Any]
     odd: Mapping[str, Any] = field(default_factory=dict)
-    chance: float = 0.05
+    chance: float = 0.03
     needs: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
