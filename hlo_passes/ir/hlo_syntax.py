@@ -5,10 +5,14 @@ says what it does not know.
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from hlo_passes.ir.types import TensorType, from_hlo_dtype, is_hlo_dtype
 
+INSTRUCTION = re.compile(r"^\s*(?P<root>ROOT )?%?(?P<name>[\w.\-]+)\s*=\s*(?P<rest>.*)$")
+COMPUTATION = re.compile(r"^\s*(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\s*->.*)?\{$")
+END = re.compile(r'^\s*\}(?:, execution_thread="[^"]*")?$')
 _DIMS = r"\[([\d,\s<=?]*)\]"
 _SHAPE = re.compile(rf"(\w+){_DIMS}(?:\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})?")
 _FRAME = re.compile(r"[\s(),]|\bb(?=\()")
@@ -38,6 +42,44 @@ _BRACKETS = {"(": re.compile(r"[()]"), "{": re.compile(r"[{}]"), "[": re.compile
 
 class UnboundedError(ValueError):
     """A dimension that may have any size."""
+
+
+def statements(text: str, first: int) -> Iterator[tuple[int, int, str]]:
+    """Yield (number of its first line, how many lines, what stands there) of every statement.
+
+    A statement is a line, or several where XLA prints line ends inside a bracket: configs of
+    kernels, tables in the header. The last one has 0 lines if it is never closed.
+
+    Args:
+        text: HLO from its `HloModule` on.
+        first: number of its first line.
+    """
+    held, since, is_quoted = "", first, False
+    for number, line in enumerate(map(str.rstrip, text.split("\n")), first):
+        if not held:
+            if is_closed(line) or END.match(line) or COMPUTATION.match(line) or _is_comment(line):
+                yield number, 1, line
+                continue
+            since = number
+        elif not is_quoted and _is_instruction(line):
+            break
+        held = f"{held} {line.lstrip()}" if held else line
+        is_quoted ^= (line.count('"') - line.count('\\"')) % 2 == 1
+        if not is_quoted and is_closed(held):
+            yield since, number - since + 1, held
+            held = ""
+    if held:
+        yield since, 0, held
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("//")
+
+
+def _is_instruction(line: str) -> bool:
+    """Whether a line is an instruction, and no setting in a kernel's config."""
+    match = INSTRUCTION.match(line)
+    return match is not None and bool(shape_at_start(match["rest"]))
 
 
 def shape_at_start(text: str) -> str:
@@ -127,8 +169,6 @@ def check_tail(tail: str) -> None:
         raise ValueError(f"{tail.strip()[:40]!r} behind its operands is no attribute")
     if tail[-1] == ",":
         raise ValueError("it goes on in the next line")
-    if not is_closed(tail):
-        raise ValueError("a bracket or a string is not closed in its line")
     for mark in _SUSPECT:
         if mark in tail:
             break

@@ -13,21 +13,21 @@ from itertools import chain
 
 from hlo_passes.errors import InputError
 from hlo_passes.ir.hlo_syntax import (
+    COMPUTATION,
+    END,
+    INSTRUCTION,
     UnboundedError,
     balanced,
     check_tail,
     close,
-    is_closed,
     is_outside,
     leaves_of,
     operands_of,
     shape_at_start,
+    statements,
 )
 from hlo_passes.ir.types import TensorType
 
-_INSTRUCTION = re.compile(r"^\s*(?P<root>ROOT )?%?(?P<name>[\w.\-]+)\s*=\s*(?P<rest>.*)$")
-_COMPUTATION = re.compile(r"^\s*(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+)\s*(?:\(.*\)\s*->.*)?\{$")
-_END = re.compile(r'^\s*\}(?:, execution_thread="[^"]*")?$')
 _HEADER = re.compile(r"^[ \t]*HloModule (?P<name>[\w.\-]+)(?:,.*)?$", re.MULTILINE)
 _MORE_HEADER = re.compile(r"^\s*(?:,|\w+=\{.*\})$")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
@@ -61,6 +61,7 @@ class Instruction:
         attributes: everything after the operand list, or a constant's or parameter's literal.
         line: line number in the text, from 1.
         is_root: whether it is what its computation returns.
+        lines: how many lines of the text it takes.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Instruction:
     line: int
     is_root: bool = False
     picks: tuple[int, ...] = ()
+    lines: int = 1
 
     def taken(self, place: int, leaves: tuple[TensorType, ...]) -> tuple[TensorType, ...]:
         """Return which of the leaves of operand `place` the instruction reads."""
@@ -187,19 +189,23 @@ def read_hlo(text: str, path: str = "<text>") -> HloText:
     start = _HEADER.search(text)
     if start is None:
         raise InputError(path, "no HloModule line", "pass HLO text as XLA prints or dumps it")
-    module = HloText(start["name"], start[0].strip(), {}, {}, {}, {})
+    module = HloText(start["name"], "", {}, {}, {}, {})
     current: Computation | None = None
     table = ""
-    first = text.count("\n", 0, start.start()) + 1
-    lines = text[start.end() :].split("\n")
-    for number, line in enumerate(map(str.rstrip, lines), first):
-        if match := _INSTRUCTION.match(line) if current is not None else None:
-            current.instructions.append(_instruction(match, number, path))
-        elif current is not None and _END.match(line):
+    number = first = text.count("\n", 0, start.start()) + 1
+    for number, lines, line in statements(text[start.start() :], first):
+        if not lines:
+            what = f"a bracket or a string is not closed: {line.strip()[:60]}"
+            raise InputError(f"{path}:{number}", what, _AGAIN)
+        if not module.header:
+            module.header = line.strip()
+        elif match := INSTRUCTION.match(line) if current is not None else None:
+            current.instructions.append(_instruction(match, number, lines, path))
+        elif current is not None and END.match(line):
             current = None
         elif not line or line.lstrip().startswith("//"):
             continue
-        elif current is None and (match := _COMPUTATION.match(line)):
+        elif current is None and (match := COMPUTATION.match(line)):
             current = _computation(module, match, f"{path}:{number}")
         elif current is None and line.strip() in _TABLES:
             table = line.strip()
@@ -207,7 +213,7 @@ def read_hlo(text: str, path: str = "<text>") -> HloText:
             module.header += f", {line.strip()}"
         elif current is not None or not (table and _read_table(module, table, line)):
             raise InputError(f"{path}:{number}", f"not understood: {line.strip()[:60]}", _AGAIN)
-    _check(module, current, path, first + len(lines) - 1)
+    _check(module, current, path, number)
     return module
 
 
@@ -270,7 +276,7 @@ def _check_computation(module: HloText, computation: Computation, path: str) -> 
         known.add(instruction.name)
 
 
-def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
+def _instruction(match: re.Match[str], line: int, lines: int, path: str) -> Instruction:
     """Read what stands right of an instruction's name."""
     rest = match["rest"]
     try:
@@ -301,20 +307,10 @@ def _instruction(match: re.Match[str], line: int, path: str) -> Instruction:
         operands=operands,
         attributes=(inside if literal else "") + tail,
         line=line,
+        lines=lines,
         is_root=bool(match["root"]),
         picks=picks,
     )
-
-
-def one_line_each(text: str) -> str:
-    """Join what jaxlib prints over several lines: tables in the header, configs with line ends."""
-    out, held = [], ""
-    for line in text.split("\n"):
-        held = f"{held} {line.strip()}" if held else line
-        if is_closed(held) or _COMPUTATION.match(held) or _END.match(held):
-            out.append(held)
-            held = ""
-    return "\n".join([*out, held] if held else out)
 
 
 def attributes_of(instruction: Instruction) -> Iterator[tuple[str, str]]:

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 
 from jaxlib import _hlo
 
 from hlo_passes.errors import InputError, PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.hlo_graph import graph_of
-from hlo_passes.ir.hlo_text import HloText, one_line_each, read_hlo
+from hlo_passes.ir.hlo_text import HloText, read_hlo
 from hlo_passes.ir.opaque import OpaqueExchange, recognised
 from hlo_passes.ir.wire import LENGTH, VARINT, fields, message, packed, varint
 
@@ -122,7 +123,7 @@ def printed(text: str, path: str = "<text>") -> str:
     options = _hlo.HloPrintOptions()
     options.print_large_constants = _LEFT_OUT not in text
     try:
-        return one_line_each(_hlo.hlo_module_from_text(text).to_string(options))
+        return _hlo.hlo_module_from_text(text).to_string(options)
     except Exception as error:
         found = _SYNTAX.search(str(error))
         where = f"{path}:{found[1]}" if found else path
@@ -131,14 +132,15 @@ def printed(text: str, path: str = "<text>") -> str:
 
 
 def _reorder_text(text: str, parsed: HloText, orders: Mapping[str, Sequence[int]]) -> str:
-    """Exchange the lines of every computation in `orders`."""
+    """Exchange the lines of every computation in `orders`; an instruction may take several."""
     lines = text.split("\n")
-    out = lines.copy()
+    out = [[line] for line in lines]
     for name, order in orders.items():
-        places = [ins.line - 1 for ins in parsed.computations[name].instructions]
-        for place, old in zip(places, order, strict=True):
-            out[place] = lines[places[old]]
-    return "\n".join(out)
+        instructions = parsed.computations[name].instructions
+        blocks = [lines[i.line - 1 : i.line - 1 + i.lines] for i in instructions]
+        for ins, old in zip(instructions, order, strict=True):
+            out[ins.line - 1 : ins.line - 1 + ins.lines] = [blocks[old], *[[]] * (ins.lines - 1)]
+    return "\n".join(chain.from_iterable(out))
 
 
 def _reorder_proto(proto: bytes, parsed: HloText, orders: Mapping[str, Sequence[int]]) -> bytes:

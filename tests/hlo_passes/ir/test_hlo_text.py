@@ -5,6 +5,7 @@ from hlo_passes.ir import dumps
 from hlo_passes.ir.dumps import parse
 from hlo_passes.ir.hlo_graph import graph_of
 from hlo_passes.ir.hlo_text import read_hlo
+from hlo_passes.ir.scheduled import ScheduledModule
 from lancet_jax.cli.app import run
 from scripts.hlo_facts import facts_of_jaxlib, facts_of_ours
 from tests.hlo import STEP, scheduled
@@ -205,3 +206,33 @@ def test_xla_counts_some_names_as_one():
     assert read_hlo(text).is_as_printed
     assert not read_hlo(text.replace("%start", "%add")).is_as_printed
     assert not read_hlo(PLAIN.replace("%limit", "%one")).is_as_printed
+
+
+def test_configs_may_take_several_lines():
+    text = PLAIN.replace('{"known', '{\n  "known').replace('"12"}}', '"12"}\n}')
+    loop = next(i for i in read_hlo(text).entry.instructions if i.opcode == "while")
+    assert (loop.line, loop.lines) == (34, 3)
+    assert graph_of(read_hlo(text)).ops[loop_at(text)].trips == 12
+    header = PLAIN.replace(
+        "=8\n", '=8, table={\n  {"a"} : {"b"}, "\n%x = s32[] constant(1)\n"}\n', 1
+    )
+    assert read_hlo(header).header.endswith('"b"}, " %x = s32[] constant(1) "}')
+
+
+def loop_at(text):
+    names = [i.opcode for i in read_hlo(text).entry.instructions]
+    return names.index("while")
+
+
+def test_several_lines_are_moved_together():
+    text = PLAIN.replace('{"known', '{\n  "known').replace('"12"}}', '"12"}\n}')
+    module = ScheduledModule(text)
+    order = list(range(len(module.snapshot().ops)))
+    at = loop_at(text)
+    order.insert(at, order.pop(at - 2))  # the table goes behind the loop
+    moved = module.reordered({"main": order})
+    names = [op.name for op in moved.snapshot().ops]
+    assert names[at - 2 : at + 1] == ["start", "loop", "table"]
+    assert sorted(moved.text.split("\n")) == sorted(text.split("\n"))
+    again = moved.reordered({"main": [order.index(k) for k in range(len(order))]})
+    assert again.text == text
