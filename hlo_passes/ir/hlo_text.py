@@ -138,16 +138,19 @@ class HloText:
 
     @property
     def is_as_printed(self) -> bool:
-        """Whether names and shapes are as XLA leaves them, whatever a text may say.
+        """Whether names, shapes and operands are as XLA leaves them, whatever a text may say.
 
-        XLA counts `add` and `add.0` as the same name, and gives a `send` three results.
+        XLA counts `add` and `add.0` as the same name, gives a `send` three results, and makes an
+        instruction of its own of `%x#1`.
         """
         for names in (self.computations, [i.name for i in self._instructions()]):
             parts = [name.rpartition(".") for name in names]
             keys = {(a, int(b)) if a and b.isdecimal() else (a + dot + b, 0) for a, dot, b in parts}
             if len(keys) < len(parts) or any(name[0] in "0123456789.-" for name in names):
                 return False
-        return all(len(i.leaves) == 3 for i in self._instructions() if i.opcode in _SENT)
+        return not any(
+            i.picks or (i.opcode in _SENT and len(i.leaves) < 3) for i in self._instructions()
+        )
 
     def _instructions(self) -> Iterator[Instruction]:
         return chain.from_iterable(c.instructions for c in self.computations.values())

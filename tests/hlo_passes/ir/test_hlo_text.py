@@ -201,6 +201,21 @@ def test_constants_that_a_text_leaves_out_stay_out():
     assert "constant({ { 1, 2 }, { 3, 4 } })" in parse(SAMPLES["indented"].encode(), "x").text
 
 
+def test_what_xla_makes_of_leaves_and_sends():
+    text = PLAIN.replace("all-to-all(%tokens)", "all-to-all(f32[8,64] %begin#1)")
+    text = text.replace("  %sent", "  %begin = (s32[], f32[8,64]) parameter(2)\n  %sent")
+    assert read_hlo(text).entry.instructions[3].picks == (1,)
+    names = [op.name for op in parse(text.encode(), "x").snapshot().ops]
+    assert names[:5] == ["tokens", "few", "begin", "begin_1", "sent"]
+    assert read_hlo(PLAIN).is_as_printed
+    sent = PLAIN.replace("  ROOT %both", "  %t = token[] after-all()\n"
+        "  %s0 = (f32[64,64]) send(%free, %t), channel_id=9\n  ROOT %both")  # fmt: skip
+    assert not read_hlo(sent).is_as_printed
+    (leaves,) = [i.leaves for i in parse(sent.encode(), "x").parsed.entry.instructions
+                 if i.name == "s0"]  # fmt: skip
+    assert list(map(str, leaves)) == ["f32[64,64]", "ui32[]", "token[]"]
+
+
 def test_xla_counts_some_names_as_one():
     text = PLAIN.replace("%zero", "%add.0")
     assert read_hlo(text).is_as_printed
