@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxlib import _hlo
 
+from hlo_passes.base import AnyModule
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.ir.wire import fields, packed
 
@@ -73,8 +74,9 @@ class Facts:
                 yield f"{what}: {min(missing)} is not there"
 
 
-def facts_of_ours(module: ScheduledModule) -> Facts:
+def facts_of_ours(module: AnyModule) -> Facts:
     """Return what hlo_passes read."""
+    assert isinstance(module, ScheduledModule)
     sizes, order, groups, trips = {}, {}, {}, {}
     for computation in module.parsed.computations.values():
         for ins in computation.instructions:

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock, Timer
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 from hlo_passes.errors import InputError
 
@@ -119,7 +119,7 @@ def _parser() -> _Parser:
     return _THE_ONE[0]
 
 
-def send(pipe: BinaryIO, *parts: bytes) -> None:
+def send(pipe: IO[bytes], *parts: bytes) -> None:
     """Write parts, each behind its length."""
     for part in parts:
         pipe.write(len(part).to_bytes(8, "little"))
@@ -127,7 +127,7 @@ def send(pipe: BinaryIO, *parts: bytes) -> None:
     pipe.flush()
 
 
-def receive(pipe: BinaryIO, count: int) -> list[bytes]:
+def receive(pipe: IO[bytes], count: int) -> list[bytes]:
     """Read `count` parts.
 
     Raises:
@@ -143,7 +143,7 @@ def receive(pipe: BinaryIO, count: int) -> list[bytes]:
     return parts
 
 
-def serve(questions: BinaryIO, answers: BinaryIO) -> None:
+def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
     """Answer, as the child, until the parent ends."""
     while True:
         try:

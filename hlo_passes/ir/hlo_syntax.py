@@ -54,7 +54,8 @@ def statements(text: str, first: int) -> Iterator[tuple[int, int, str]]:
         text: HLO from its `HloModule` on.
         first: number of its first line.
     """
-    held, since, is_quoted = "", first, False
+    held: str = ""
+    since, is_quoted = first, False
     for number, line in enumerate(map(str.rstrip, text.split("\n")), first):
         if not held:
             if is_closed(line) or END.match(line) or COMPUTATION.match(line) or _is_comment(line):

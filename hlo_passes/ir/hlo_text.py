@@ -202,7 +202,7 @@ def read_hlo(text: str, path: str = "<text>") -> HloText:
             raise InputError(f"{path}:{number}", what, _AGAIN)
         if not module.header:
             module.header = line.strip()
-        elif match := INSTRUCTION.match(line) if current is not None else None:
+        elif current is not None and (match := INSTRUCTION.match(line)):
             current.instructions.append(_instruction(match, number, lines, path))
         elif current is not None and END.match(line):
             current = None
