@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlib import _hlo
 from jaxlib.mlir import ir
 
+from hlo_passes.ir.stack_frames import frames_of_ops
 from lancet_jax import _jax
 from lancet_jax.step_module import copied, mark
 
@@ -83,6 +84,40 @@ def test_the_post_scheduler_stage_hands_out_a_schedule(seen):
     module = _hlo.HloModule.from_serialized_hlo_module_proto(seen[-1])
     assert "is_scheduled=true" in module.to_string()
     module.schedule().verify()
+
+
+def test_a_module_that_is_handed_back_loses_its_frames():
+    """Why `keep_frames` asks XLA for its numbers, in turn with callbacks that are called in order.
+
+    If this fails, XLA has learned to take frames along, and `keep_frames` may go.
+    """
+    called, stage = [], jex.PipelineStage.POST_SCHEDULER
+
+    def f(x):
+        y = jnp.sin(x)
+        unused = y * 3
+        return jnp.cos(y) @ x, unused[:0]
+
+    def hand_back(name):
+        def callback(proto):
+            called.append((name, frames_of_ops(proto)))
+            return proto
+
+        return callback
+
+    for name in ("first", "second"):
+        jex.register_hlo_module_transformation(
+            hand_back(name), name=name, stage=stage, platforms="cpu"
+        )
+    try:
+        jax.jit(f).lower(jnp.ones((4, 4))).compile()
+    finally:
+        for name in ("first", "second"):
+            jex.clear_hlo_module_transformation(name, stage=stage, platforms="cpu")
+    (_, before), (_, after) = called[-2:]
+    assert [name for name, _ in called[-2:]] == ["first", "second"]
+    assert before.keys() == after.keys()
+    assert before != after
 
 
 def test_module_attributes_reach_the_post_scheduler_stage(seen):
