@@ -43,6 +43,7 @@ class Facts:
     Attributes:
         sizes: element type and sizes of every leaf of every instruction's result, by
             (computation, instruction); the keys are the names.
+        operands: names of what every instruction reads, by the same.
         order: names of every computation's instructions in order of execution, where the module
             has one.
         groups: who exchanges with whom, by name of the instruction: rows of device ids, pairs of
@@ -52,18 +53,19 @@ class Facts:
     """
 
     sizes: dict[tuple[str, str], Leaves]
+    operands: dict[tuple[str, str], tuple[str, ...]]
     order: dict[str, tuple[str, ...]]
     groups: dict[str, Rows]
     trips: dict[str, int]
     inline: frozenset[str] = frozenset()
 
     def differences(self, other: "Facts") -> Iterator[str]:
-        """Yield what disagrees: `names`, `sizes`, `order`, `groups`, `trips`, and the first."""
+        """Yield what disagrees, `names` or the name of an attribute, and the first of it."""
         left_out = other.inline - {computation for computation, _ in self.sizes}
         unlike = {k for k in self.sizes.keys() ^ other.sizes.keys() if k[0] not in left_out}
         if unlike:
             yield f"names: {sorted(unlike)[:4]}"
-        for what in ("sizes", "order", "groups", "trips"):
+        for what in ("sizes", "operands", "order", "groups", "trips"):
             mine, theirs = getattr(self, what), getattr(other, what)
             unlike = [k for k in mine.keys() & theirs.keys() if mine[k] != theirs[k]]
             if unlike:
@@ -77,11 +79,12 @@ class Facts:
 def facts_of_ours(module: AnyModule) -> Facts:
     """Return what hlo_passes read."""
     assert isinstance(module, ScheduledModule)
-    sizes, order, groups, trips = {}, {}, {}, {}
+    sizes, operands, order, groups, trips = {}, {}, {}, {}, {}
     for computation in module.parsed.computations.values():
         for ins in computation.instructions:
             leaves = tuple((leaf.dtype, leaf.shape) for leaf in ins.leaves)
             sizes[computation.name, ins.name] = leaves
+            operands[computation.name, ins.name] = ins.operands
         if module.parsed.is_scheduled:
             order[computation.name] = tuple(i.name for i in computation.instructions)
     whole = module.snapshot()
@@ -91,7 +94,7 @@ def facts_of_ours(module: AnyModule) -> Facts:
                 groups[op.name] = _plain(op.collective.groups, whole.devices)
             if op.kind == "while":
                 trips[op.name] = op.trips
-    return Facts(sizes, order, groups, trips)
+    return Facts(sizes, operands, order, groups, trips)
 
 
 def facts_of_jaxlib(text: str) -> Facts:
@@ -105,7 +108,7 @@ def facts_of_jaxlib(text: str) -> Facts:
     top = _by_number(module.as_serialized_hlo_module_proto())
     replicas, partitions = (max(1, n) for n in _device_counts(printed))
     names: dict[int, str] = {}
-    sizes, order, groups, trips = {}, {}, {}, {}
+    sizes, operands, order, groups, trips = {}, {}, {}, {}, {}
     computations = {}
     for data in top.get(3, []):
         fields_of = _by_number(data)
@@ -117,6 +120,7 @@ def facts_of_jaxlib(text: str) -> Facts:
             ins = _by_number(data)
             called = names[ins.get(35, [0])[0]] = ins[1][0].decode()
             sizes[name, called] = tuple(_leaves(ins.get(3, [b""])[0]))
+            operands[name, called] = tuple(names[i] for i in _integers(ins.get(36, [])))
             opcode = ins[2][0].decode()
             if number in reached and opcode in _EXCHANGES:
                 groups[called] = _groups(ins, opcode, replicas, partitions)
@@ -126,7 +130,7 @@ def facts_of_jaxlib(text: str) -> Facts:
         order[computations[number][1][0].decode()] = tuple(names[i] for i in ids)
     called = {computation[1][0].decode() for computation in computations.values()}
     inline = frozenset(name for name in called if f"%{name} (" not in printed)
-    return Facts(sizes, order, groups, trips, inline)
+    return Facts(sizes, operands, order, groups, trips, inline)
 
 
 def _by_number(data: bytes) -> dict[int, list]:

@@ -73,6 +73,7 @@ SAMPLES = {
         "(%zero, %sum)", "(s32[] %zero, f32[8,64]{1,0} %sum)"
     ),
     "no percents": PLAIN.replace("%", ""),
+    "comment": PLAIN.replace("HloModule ", "/* mine */ HloModule\n  "),
     "no entry": PLAIN.replace("ENTRY ", ""),
     "no root": PLAIN.replace("ROOT %both", "%both"),
     "wrapped": PLAIN.replace(", replica_groups", ",\n      replica_groups").replace("{{", "{\n{"),

@@ -11,7 +11,7 @@ from hlo_passes.ir.module import Module
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.ir.wire import LENGTH, fields
 
-_IS_HLO = re.compile(r"^[ \t]*HloModule\b", re.MULTILINE)
+_IS_HLO = re.compile(r"^(?:[ \t]|/\*.*?\*/)*HloModule\b", re.MULTILINE)
 _BYTECODE = b"ML\xefR"
 _PORTABLE = b"StableHLO_v"
 _REMEDY = "pass StableHLO text or bytecode, HLO text or .hlo.pb as XLA dumps it, or its dump folder"

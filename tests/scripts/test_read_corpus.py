@@ -41,11 +41,13 @@ def test_every_kind_of_difference_is_told():
     right = facts_of_jaxlib(PLAIN)
     assert right.trips == {"loop": 12}
     assert right.order["test"] == ("seen", "j", "limit", "more")
+    assert right.operands["main", "dot"] == ("out", "tokens")
     assert right.sizes["main", "kept"] == (("f32", (64, 64)),)
     assert right.groups["sum"] == ((0, 2, 4, 6), (1, 3, 5, 7))
     assert list(right.differences(right)) == []
     for what, key, value in [
         ("sizes", ("main", "few"), (("i8", (11,)),)),
+        ("operands", ("main", "sum"), ()),
         ("order", "test", ("j", "seen", "limit", "more")),
         ("groups", "sum", ()),
         ("trips", "loop", 0),
