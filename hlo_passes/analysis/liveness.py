@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from hlo_passes.ir.aliases import PASSES_ON
 from hlo_passes.ir.graph import Graph, Op
+from hlo_passes.ir.traits import RENAMES
 
 NO_BUFFER = -1
 """Stands for memory that no order changes: arguments, constants, results."""
@@ -117,10 +117,12 @@ class _Assignment:
             return (NO_BUFFER,) * len(leaves)
         if op.kind == "get_tuple_element":
             return self._element(op, len(leaves))
-        if op.kind in PASSES_ON or op.kind == "reshape":
+        if op.kind in RENAMES:
             shared = tuple(b for v in op.operands for b in self.of[v])
             if len(shared) == len(leaves):
                 return shared
+        if op.kind == "recv_done":  # what came, and a token
+            return self.of[op.operands[0]][: len(leaves)]
         if op.is_done and op.kind != "custom_call":  # a user's own done has results of its own
             return self.of[op.operands[0]][-len(leaves) :]
         taken = tuple(b for v in op.overwrites for b in self.of[v])

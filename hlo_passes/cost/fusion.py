@@ -14,33 +14,17 @@ this is an estimate that errs to the side of more traffic.
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from hlo_passes.ir.graph import FREE_KINDS, Graph, Op
-from hlo_passes.ir.work import SLICING, UPDATING, Work
-
-_POINTWISE = frozenset({
-    "abs", "add", "and", "atan2", "bitcast_convert", "cbrt", "ceil", "clamp", "compare", "complex",
-    "convert", "copy", "cosine", "count_leading_zeros", "divide", "erf", "exponential",
-    "exponential_minus_one", "floor", "imag", "is_finite", "log", "log_plus_one", "logistic",
-    "maximum", "minimum", "multiply", "negate", "not", "or", "popcnt", "power", "real",
-    "reduce_precision", "remainder", "round_nearest_afz", "round_nearest_even", "rsqrt", "select",
-    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sine", "sqrt", "square",
-    "subtract", "tan", "tanh", "xor",
-})  # fmt: skip
-
-_INSIDE = _POINTWISE | {
-    "broadcast", "broadcast_in_dim", "concatenate", "constant", "dynamic_slice", "gather", "iota",
-    "pad", "reverse", "slice", "transpose",
-}  # fmt: skip
-"""Kinds that can be computed inside the kernel of a reader."""
-
-_READS = _INSIDE | {"reduce", "dynamic_update_slice", "scatter"}
-"""Kinds whose kernel can compute its operands."""
-
-_IN_MEMORY = frozenset({"gather", "dynamic_update_slice", "scatter"})
-"""Kinds that read their first operand where it lies."""
-
-_ALIASES = frozenset({"reshape", "bitcast"})
-_PRODUCTS = frozenset({"dot", "dot_general", "ragged_dot", "convolution"})
+from hlo_passes.ir.graph import Graph, Op
+from hlo_passes.ir.traits import (
+    FREE,
+    IN_READERS,
+    LIES_IN_MEMORY,
+    PRODUCTS,
+    SLICES,
+    TAKES_IN,
+    UPDATES,
+)
+from hlo_passes.ir.work import Work
 
 _LIMIT = 96
 """Ops of one kernel; XLA bounds its fusions likewise, and it keeps this file's work linear."""
@@ -114,7 +98,7 @@ class _Fuser:
     def _work(self, op: Op) -> Work:
         if self.alias[op.id] or self.inside[op.id]:
             return Work(0.0, 0.0, False, op.dtype)
-        if op.kind not in _READS or op.is_free:
+        if op.kind not in TAKES_IN or op.is_free:
             return Work(op.flops, op.bytes, op.matmul, op.dtype)
         flops, read, _ = self._kernel(op)
         return Work(flops, read + self._written(op), False, op.dtype)
@@ -122,7 +106,7 @@ class _Fuser:
     def kernels(self) -> dict[int, tuple[int, ...]]:
         """Return the ops of every kernel, by the op that it writes."""
         return {
-            op.id: self._kernel(op)[2] if op.kind in _READS else self._with_aliases(op)
+            op.id: self._kernel(op)[2] if op.kind in TAKES_IN else self._with_aliases(op)
             for op in self.graph.ops
             if not (self.alias[op.id] or self.inside[op.id] or op.is_free)
             and op.collective is None
@@ -142,15 +126,15 @@ class _Fuser:
 
     def _is_alias(self, op: Op) -> bool:
         """Whether an op costs nothing: a reshape, or a transpose that a matrix product folds in."""
-        if op.kind in _ALIASES:
+        if op.kind in ("reshape", "bitcast"):
             return True
         if op.kind != "transpose":
             return False
         source = op.operands[0]
         maker, users = self.graph.values[source].op, self.graph.users
-        made = maker >= 0 and self.graph.ops[maker].kind in _PRODUCTS and len(users[source]) == 1
+        made = maker >= 0 and self.graph.ops[maker].kind in PRODUCTS and len(users[source]) == 1
         readers = users[op.results[0]]
-        return made or (bool(readers) and all(self.graph.ops[u].kind in _PRODUCTS for u in readers))
+        return made or (bool(readers) and all(self.graph.ops[u].kind in PRODUCTS for u in readers))
 
     def _count_takers(self, value: int) -> int:
         """Count the readers that can compute a value, through aliases; -1 if one cannot."""
@@ -162,8 +146,8 @@ class _Fuser:
             if self.alias[user]:
                 more = self.takers[op.results[0]]
             else:
-                lies = op.kind in _IN_MEMORY and op.operands[0] == value
-                more = 1 if op.kind in _READS and not lies else -1
+                lies = op.kind in LIES_IN_MEMORY and op.operands[0] == value
+                more = 1 if op.kind in TAKES_IN and not lies else -1
             if more < 0:
                 return -1
             count += more
@@ -171,12 +155,12 @@ class _Fuser:
 
     def _is_inside(self, op: Op) -> bool:
         """Whether an op is computed by its readers: all can, and that moves no more bytes."""
-        if op.kind not in _INSIDE or self.alias[op.id] or len(op.results) != 1:
+        if op.kind not in IN_READERS or self.alias[op.id] or len(op.results) != 1:
             return False
         count = self.takers[op.results[0]]
         if count < 0:
             return False
-        if count < 2 or op.kind in FREE_KINDS:
+        if count < 2 or op.kind in FREE:
             return True
         _, read, _ = self._kernel(op)
         return read * (count - 1) <= self.graph.values[op.results[0]].bytes * (count + 1)
@@ -212,16 +196,16 @@ class _Fuser:
 
     def _wanted(self, op: Op, place: int) -> float:
         """Return the share of an operand that an op reads."""
-        if place == 0 and op.kind in UPDATING:
+        if place == 0 and op.kind in UPDATES:
             return 0.0
-        if place == 0 and op.kind in SLICING:
+        if place == 0 and op.kind in SLICES:
             whole = self.graph.values[op.operands[0]].bytes
             return min(1.0, self.graph.values[op.results[0]].bytes / whole) if whole else 0.0
         return 1.0
 
     def _written(self, op: Op) -> float:
         """Return the bytes that a kernel writes, and reads to write there."""
-        if op.kind in UPDATING:
+        if op.kind in UPDATES:
             # A scatter reads the rows that it adds to.
             scatters = op.kind == "scatter"
             updates = op.operands[len(op.operands) // 2 + 1 :] if scatters else op.operands[1:2]

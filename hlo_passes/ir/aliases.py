@@ -11,12 +11,7 @@ import re
 from collections.abc import Iterator
 
 from hlo_passes.ir.graph import Graph, Op
-
-PASSES_ON = frozenset({
-    "bitcast", "get_tuple_element", "tuple", "optimization_barrier", "opt_barrier",
-    "add_dependency", "domain",
-})  # fmt: skip
-"""Kinds whose result is (part of) their operand's memory under another name."""
+from hlo_passes.ir.traits import RENAMES
 
 _DONATION = re.compile(r"\{([\d,\s]*)\}:\s*\((\d+),\s*\{([\d,\s]*)\}")
 
@@ -140,7 +135,7 @@ class _Readers:
 
 
 def _renames(op: Op) -> bool:
-    return op.kind in PASSES_ON
+    return op.kind in RENAMES
 
 
 def _donated(graph: Graph, header: str) -> Iterator[tuple[int, int]]:

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from hlo_passes.ir.collectives import Collective
+from hlo_passes.ir.traits import FREE
 from hlo_passes.ir.types import TensorType
-
-FREE_KINDS = frozenset({
-    "parameter", "constant", "tuple", "get_tuple_element", "bitcast", "return", "after_all",
-    "optimization_barrier", "opt_barrier", "add_dependency", "reshape", "iota", "partition_id",
-    "replica_id", "create_token",
-})  # fmt: skip
-"""Kinds that take no time on a device: names for memory, or values folded into their users."""
 
 
 @lru_cache(maxsize=8)
@@ -110,7 +104,7 @@ class Op:
     @property
     def is_free(self) -> bool:
         """Whether it takes no time at all."""
-        return self.kind in FREE_KINDS
+        return self.kind in FREE
 
     @property
     def is_done(self) -> bool:

@@ -12,9 +12,9 @@ from hlo_passes.ir.hlo_exchanges import ExchangeReader, integers, send_of
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
 from hlo_passes.ir.hlo_traffic import fusion_traffic, is_library_product, outputs_of
 from hlo_passes.ir.keys import KeyMaker
+from hlo_passes.ir.traits import BY_RANK, EFFECTS, UPDATES
 from hlo_passes.ir.types import TensorType
 from hlo_passes.ir.work import (
-    UPDATING,
     Work,
     convolution_flops,
     dot_flops,
@@ -27,8 +27,6 @@ _OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _SOL_COST = re.compile(r'"exec_time_us":([\d.eE+\-]+)[^{}]*"name":"sol"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
-_RANKED = frozenset({"partition-id", "replica-id", "rng", "infeed", "recv", "recv-done"})
-"""Opcodes whose results differ between devices that read the same."""
 _LIMIT_US = 1e7
 """XLA prints absurd costs (1.9e10 us) where its estimator does not apply."""
 _UNPRICED_US = 0.01
@@ -152,7 +150,9 @@ class _Builder:
         """Whether a result depends on which device runs it: its own doing, or a fusion's."""
         fused = ins.called("calls") if ins.opcode == "fusion" else ()
         is_effect = ins.opcode == "custom-call" and _has_side_effect(ins)
-        return ins.opcode in _RANKED or is_effect or any(map(self.is_ranked, fused))
+        return (
+            ins.opcode.replace("-", "_") in BY_RANK or is_effect or any(map(self.is_ranked, fused))
+        )
 
     def _is_ranked(self, name: str) -> bool:
         computation = self.module.computations.get(name)
@@ -225,7 +225,7 @@ class _Builder:
         if aliasing := ins.attribute("output_to_operand_aliasing"):
             taken = {int(n) for n in _ALIASED_OPERANDS.findall(aliasing)}
             return tuple(operands[n] for n in sorted(taken) if n < len(operands))
-        if kind in UPDATING or kind in ("while", "sort"):
+        if kind in UPDATES or kind in ("while", "sort"):
             return operands[:1]
         if kind.removesuffix("_start") == "ragged_all_to_all":
             # Rows arrive in the memory of the second operand, though XLA does not print that.
@@ -243,7 +243,7 @@ class _Builder:
         table = {i.name: i for i in computation.instructions}
         found = set()
         for update in computation.instructions:
-            if update.opcode.replace("-", "_") in UPDATING:
+            if update.opcode.replace("-", "_") in UPDATES:
                 source = table[update.operands[0]]
                 while source.opcode in ("bitcast", "copy", "convert") and source.operands:
                     source = table[source.operands[0]]
@@ -302,7 +302,7 @@ def _widens(ins: Instruction, work: Work) -> bool:
 
 
 def _has_side_effect(ins: Instruction) -> bool:
-    if ins.opcode in ("infeed", "outfeed", "send", "recv", "send-done", "recv-done", "rng"):
+    if ins.opcode.replace("-", "_") in EFFECTS:
         return True
     return "custom_call_has_side_effect=true" in ins.attributes
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from hlo_passes.ir.hlo_text import Instruction
-from hlo_passes.ir.work import SLICING, UPDATING
+from hlo_passes.ir.traits import SLICES, UPDATES
 
 _TARGET = re.compile(r'custom_call_target="(__[^"]*)"')
 """Targets of XLA's own begin like this."""
@@ -25,7 +25,7 @@ def fusion_traffic(
         full = sum(t.bytes for t in ins.leaves)
         total += min(full, sum(_read_by(r, name, full) for r, name in readers.get(ins.name, [])))
     for out in outputs_of(root, table):
-        if out.opcode.replace("-", "_") in UPDATING:
+        if out.opcode.replace("-", "_") in UPDATES:
             total += sum(t.bytes for o in out.operands[1:] for t in table[o].leaves)
         else:
             total += _bytes_made(out, table)
@@ -63,8 +63,8 @@ def _read_by(reader: Instruction, name: str, full: float) -> float:
     """Bytes that one reader inside a fusion takes of parameter `name`."""
     kind = reader.opcode.replace("-", "_")
     if reader.operands and reader.operands[0] == name:
-        if kind in SLICING:
+        if kind in SLICES:
             return sum(t.bytes for t in reader.leaves)
-        if kind in UPDATING:
+        if kind in UPDATES:
             return 0.0
     return full

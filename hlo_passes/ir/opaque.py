@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hlo_passes.errors import OptionError
-from hlo_passes.ir.aliases import PASSES_ON
 from hlo_passes.ir.collectives import KINDS, Collective
 from hlo_passes.ir.graph import Graph, Op
+from hlo_passes.ir.traits import RENAMES
 
 type Kind = Literal[
     "all_to_all", "ragged_all_to_all", "all_reduce", "all_gather", "reduce_scatter",
@@ -196,7 +196,7 @@ class _Recogniser:
             maker = self.source.values[values.pop()].op
             if maker < 0:
                 continue
-            if self.source.ops[maker].kind in (*PASSES_ON, "reshape"):
+            if self.source.ops[maker].kind in RENAMES:
                 values += reversed(self.source.ops[maker].operands)
             else:
                 found[maker] = None

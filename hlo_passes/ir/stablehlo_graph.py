@@ -13,6 +13,7 @@ from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.keys import KeyMaker
 from hlo_passes.ir.meshes import Meshes, meshes_of, spread_of
 from hlo_passes.ir.stablehlo_exchanges import ExchangeReader, kind_of, start_behind, string
+from hlo_passes.ir.traits import BY_RANK, EFFECTS
 from hlo_passes.ir.trips import counter_of
 from hlo_passes.ir.types import TensorType
 from hlo_passes.ir.work import (
@@ -34,9 +35,6 @@ _RUNS_REGIONS = {
 """Kinds whose regions are programs of their own, and which of them count; None is all."""
 
 _TERMINATORS = ("return", "func.return")
-_EFFECTS = ("custom_call", "infeed", "outfeed", "send", "recv", "rng", "rng_bit_generator")
-_RANKED = frozenset({"partition_id", "replica_id", "rng", "infeed", "recv"})
-"""Kinds whose results differ between devices that read the same."""
 
 
 def graph_of(block: ir.Block, module: ir.Module, devices: int) -> Graph:
@@ -143,7 +141,7 @@ class _Snapshot:
             trips=_trips(op) if kind == "while" else 1,
             inner=inner,
             target=string(op, "call_target_name"),
-            by_rank=kind in _RANKED or (kind == "custom_call" and is_effect),
+            by_rank=kind in BY_RANK or (kind == "custom_call" and is_effect),
             condition=self.graph(op.regions[0].blocks[0], f"{inside}/0", full, known)
             if kind == "while" else None,
         )  # fmt: skip
@@ -219,7 +217,7 @@ def captured(op: ir.Operation) -> list[ir.Value]:
 def _has_side_effect(op: ir.Operation, kind: str) -> bool:
     if op.name == "stablehlo.custom_call" and "has_side_effect" in op.attributes:
         return ir.BoolAttr(op.attributes["has_side_effect"]).value
-    return kind in _EFFECTS and kind not in ("custom_call", "rng_bit_generator")
+    return kind in EFFECTS
 
 
 def _trips(loop: ir.Operation) -> int:

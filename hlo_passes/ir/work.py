@@ -10,19 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+from hlo_passes.ir.traits import MOVES_NOTHING, REDUCES, SLICES, UPDATES
 from hlo_passes.ir.types import TensorType
-
-SLICING = frozenset({"gather", "dynamic_slice", "slice"})
-"""Kinds that read only as much of their first operand as they return."""
-
-UPDATING = frozenset({"dynamic_update_slice", "scatter"})
-"""Kinds that may write into their first operand's buffer."""
-
-MOVES_NOTHING = frozenset({
-    "bitcast", "reshape", "get_tuple_element", "tuple", "parameter", "constant", "iota",
-    "broadcast", "broadcast_in_dim", "optimization_barrier", "opt_barrier", "after_all",
-})  # fmt: skip
-
 
 _LINE_BYTES = 128
 """What GPUs read and write memory by."""
@@ -97,7 +86,7 @@ def traffic(kind: str, operands: tuple[TensorType, ...], results: tuple[TensorTy
     if kind in MOVES_NOTHING:
         return 0.0
     written = float(sum(r.bytes for r in results))
-    if kind in SLICING:
+    if kind in SLICES:
         return 2.0 * written + sum(o.bytes for o in operands[1:])
     if kind == "dynamic_update_slice" and len(operands) > 1:
         return 2.0 * operands[1].bytes
@@ -128,9 +117,9 @@ def pointwise_flops(
     kind: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]
 ) -> float:
     """One operation per element made, or per element read by a reduction."""
-    if kind in MOVES_NOTHING or kind in SLICING or kind in UPDATING:
+    if kind in MOVES_NOTHING or kind in SLICES or kind in UPDATES:
         return 0.0
     made = sum(r.elements for r in results)
-    if kind in ("reduce", "reduce_window", "sort"):
+    if kind in REDUCES:
         return float(max(made, sum(o.elements for o in operands)))
     return float(made)

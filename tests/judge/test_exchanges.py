@@ -2,6 +2,7 @@
 
 import pytest
 
+from hlo_passes.analysis.liveness import buffers_of
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.ir.collectives import Collective
@@ -141,6 +142,22 @@ def test_a_send_is_an_exchange_and_both_dones_wait_for_it():
     product = timeline.compute_us / 2
     assert window.exposed_us == pytest.approx(sent - product)
     assert timeline.makespan_us == pytest.approx(sent + product)
+
+
+def test_what_came_is_in_memory_until_it_is_read():
+    lines = f"""{PARAMETERS}
+  %tok = token[] after-all()
+  %r = {RECEIVED} recv(%tok), channel_id=1, {PAIRS}
+  %s = {RECEIVED} send(%p, %tok), channel_id=1, {PAIRS}
+  %rd = ({HALF}, token[]) recv-done(%r), channel_id=1
+  %sd = token[] send-done(%s), channel_id=1
+  %e = {HALF} negate(%q)
+  %got = {HALF} get-tuple-element(%rd), index=0
+  ROOT %o = {HALF} add(%got, %e)"""
+    graph = ScheduledModule(scheduled(lines)).snapshot()
+    buffers = buffers_of(graph)
+    (add,) = [op.id for op in graph.ops if op.kind == "add"]
+    assert [buffers.sizes[b] for b in buffers.reads[add]] == [SIZE, SIZE]
 
 
 def test_a_transfer_to_the_host_is_none():

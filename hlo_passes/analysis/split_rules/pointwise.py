@@ -16,16 +16,7 @@ from hlo_passes.analysis.split_rules.rule import (
 )
 from hlo_passes.ir.attributes import integer, shape_of
 from hlo_passes.ir.parts import take_part
-
-_KINDS = (
-    "abs", "add", "and", "atan2", "cbrt", "ceil", "clamp", "compare", "complex", "convert",
-    "cosine", "count_leading_zeros", "divide", "erf", "erf_inv", "erfc", "exponential",
-    "exponential_minus_one", "floor", "imag", "is_finite", "lgamma", "log", "log_plus_one",
-    "logistic", "maximum", "minimum", "multiply", "negate", "not", "or", "popcnt", "power", "real",
-    "reduce_precision", "remainder", "round_nearest_afz", "round_nearest_even", "rsqrt", "select",
-    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sine", "sqrt", "square",
-    "subtract", "tan", "tanh", "xor", "digamma", "sinh", "cosh", "asin", "acos", "atan",
-)  # fmt: skip
+from hlo_passes.ir.traits import POINTWISE
 
 
 def _cut(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
@@ -82,7 +73,7 @@ def _part_constant(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -
 
 
 RULES: Rules = {
-    **{kind: Rule(_cut, clone_part) for kind in _KINDS},
+    **{kind: Rule(_cut, clone_part) for kind in sorted(POINTWISE)},
     "bitcast_convert": Rule(_cut_bitcast, clone_part),
     "iota": Rule(_cut_iota, _part_iota),
     "constant": Rule(_cut_constant, _part_constant),
