@@ -76,7 +76,7 @@ def test_experts_in_windows_wait_for_their_own_rows_only():
     put, fetch = Site(1, 2, (), ROWS, True), Site(5, 4, (), ROWS, True)
     by_place = States(4096, {3: ALONG}, {}, {})
     path = RowPath(put, fetch, (3,), frozenset({3}), (), (), States(8, {}, {}, {}), by_place,
-                   frozenset({3}), experts=1, capacity=4096, tokens=32768)  # fmt: skip
+                   None, frozenset({3}), experts=1, capacity=4096, tokens=32768)  # fmt: skip
     window = 100 * path.window_rows(16384) / path.rows
     assert 50 < window < 55
     splits = {0: ALONG, 6: ALONG}
