@@ -27,7 +27,7 @@ from hlo_passes.plan.plan import Plan
 from hlo_passes.plan.simulate import simulate
 from hlo_passes.plan.timeline import Timeline, prediction_of
 from hlo_passes.split_exchange import SplitExchange
-from hlo_passes.split_pass import CLOSE, NO_ROOM, SplitPass, worth_of
+from hlo_passes.split_pass import CLOSE, NO_GAIN, NO_ROOM, SplitPass, worth_of
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.unroll_loops import UnrollLoops
 
@@ -74,7 +74,8 @@ class ChooseSplit(SplitPass):
             because = NO_ROOM
         elif chosen is not None and race[winner].step_us > min(race[n].step_us for n in runners):
             because = CLOSE
-        refusals = {r: None for plan in plans.values() for r in plan.refusals}
+        told = {r: None for plan in plans.values() for r in plan.refusals}
+        refusals = [r for r in told if chosen is None or not r.reason.startswith(NO_GAIN)]
         return Plan(
             module=context.fingerprint,
             target=context.costs.name,

@@ -42,6 +42,8 @@ NO_ROOM = "is taken: uncut it does not fit into memory"
 CLOSE = "is close enough to be compiled as well: XLA's own schedules decide"
 """Why a cut is chosen that is not predicted to be shortest."""
 
+NO_GAIN = "no cut makes the step shorter"
+
 _FAR = 5e-2
 _LOST = 2
 """So many cuts in a row, each longer than the one before with fewer parts, and all by this share
@@ -208,8 +210,10 @@ class PartsPass(SplitPass):
                 break
         if best is not None and made is not None:
             context.module.keep(best.splits, made)
-        if candidates and best is None:
-            refusals.append(Refusal(op=graph.name, reason="no cut makes the step shorter"))
+        if candidates and best is None and not refusals:
+            gains = min(run.step_us for run in race.values()) < before.makespan_us
+            reason = f"{NO_GAIN} by {_WORTH:.1%}" if gains else NO_GAIN
+            refusals.append(Refusal(op=graph.name, reason=reason))
         return Plan(
             module=context.fingerprint,
             target=context.costs.name,
