@@ -37,8 +37,8 @@ CUTS = Table({
 DTYPES = Table(
     {"float32": "float32"},
     {"float64": "float64", "bfloat16": "bfloat16"},
-    0.1,
-    {"bfloat16": {"spread": UNCHECKED}},
+    chance=0.1,
+    needs={"bfloat16": {"spread": UNCHECKED}},
 )
 
 PARTS: dict[str, Table] = {
@@ -46,7 +46,7 @@ PARTS: dict[str, Table] = {
     "k": Table({"1": 1, "2": 2}, {"4": 4}), "layers": LAYERS, "remat": REMAT, "nest": NEST, "accumulate": ACCUMULATE,
     "across": ACROSS, "dense": DENSE, "scores": SCORES, "choices": CHOICES, "priority": PRIORITIES,
     "counter": COUNTERS, "place": PLACES, "turn": TURNS,
-    "weigh": Table({"after": "after", "before": "before"}, {"beside": "beside", "sent_aside": "sent_aside"}, 0.1),
+    "weigh": Table({"after": "after", "before": "before"}, {"beside": "beside", "sent_aside": "sent_aside"}, chance=0.1),
     "dispatch": DISPATCH, "there": THERE, "experts": EXPERTS, "mixer": MIXERS, "spot": SPOTS,
     "back": BACK, "combine": COMBINE, "residual": RESIDUALS, "auxiliary": AUXILIARY, "watch": WATCH,
     "metrics": METRICS, "loss": LOSSES, "sync": SYNC, "optimizer": OPTIMIZERS,

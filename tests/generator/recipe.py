@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 from tests.generator.parts import PARTS
 
-PLAIN = 0.3
-"""How often a part has its plainest choice, so that not everything is strange at once."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -51,7 +48,7 @@ def draw(seed: int | str, **fixed: str) -> Recipe:
         kinds = [n for n in table.usual if table.fits(n, names)]
         strange = [n for n in table.odd if table.fits(n, names)]
         drawn = random_.choice(strange if is_odd and strange else kinds)
-        is_plain = random_.random() < PLAIN and not is_odd
+        is_plain = random_.random() < table.plainness and not is_odd
         names[part] = fixed.get(part, table.plain if is_plain else drawn)
     return Recipe(names)
 

@@ -13,12 +13,15 @@ class Table:
         usual: by name; the first is the plainest.
         odd: what a proof may be wrong about; drawn seldom.
         chance: of an odd one.
+        plainness: chance that it is the plainest one otherwise, so that not all is strange at once,
+            and that a step costs little.
         needs: by name, choices of other parts that one makes sense with.
     """
 
     usual: Mapping[str, Any]
     odd: Mapping[str, Any] = field(default_factory=dict)
     chance: float = 0.03
+    plainness: float = 0.3
     needs: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from jax import lax
 
 from tests.generator.tables import Table
 
-UNCHECKED = ("manual", "manual_", "loss", "per_layer", "partial", "auto")
+UNCHECKED = ("manual", "loss", "per_layer", "partial", "auto")
 """Spreads whose types do not say what varies."""
 
 # ---------------------------------------------------------------------------------- layers
@@ -55,7 +55,7 @@ LAYERS = Table({
 }, {
     "scanned_backwards": (2, functools.partial(_scanned, reverse=True)),
     "in_branch": (1, in_branch),
-}, needs={"in_branch": {"spread": UNCHECKED}})  # fmt: skip
+}, plainness=0.6, needs={"in_branch": {"spread": UNCHECKED}})  # fmt: skip
 """How many layers there are, and how they are run: of a block, its weights and tokens."""
 
 # ---------------------------------------------------------------------------------- remat, jit
@@ -144,26 +144,24 @@ def by_loop(grad, params, x):
 
 ACCUMULATE = Table({
     "whole": (0, whole),
-    "whole_batch": (0, whole),
     "scan": (2, by_scan),
     "by_hand": (2, by_hand),
 }, {
     "scan4": (4, by_scan),
     "loop": (3, by_loop),
-})  # fmt: skip
+}, plainness=0.6)  # fmt: skip
 """How many microbatches, and how gradients of them are added up."""
 
 # ---------------------------------------------------------------------------------- spreads
 
 SPREADS = Table({
     "manual": "one shard_map around the step",
-    "manual_": "the same again: most steps that are cut are of this kind",
     "manual_checked": "one shard_map, whose types say what varies over which axis",
     "loss": "a shard_map around the loss; gradients and update outside",
     "per_layer": "a shard_map around every MoE layer",
     "partial": "a shard_map per layer over the experts' axes; the others are left to XLA",
     "auto": "sharding constraints alone",
-}, needs={"partial": {"mesh": ("data2_ep4", "ep2_data4", "ep4_turned", "one_more_axis")}})  # fmt: skip
+}, plainness=0.4, needs={"partial": {"mesh": ("data2_ep4", "ep2_data4", "ep4_turned", "one_more_axis")}})  # fmt: skip
 
 SYNC = Table({"mean": lax.pmean, "sum": lax.psum, "apart": None})
 """What becomes of gradients in a shard_map: over the axes that do not cut their weight."""
