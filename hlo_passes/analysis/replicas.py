@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph, Op
+from hlo_passes.ir.traits import BRANCHES
 
 type Labels = tuple[int, ...]
 """A number per device, equal where devices hold the same; () for the same everywhere."""
@@ -19,7 +20,6 @@ type Leaves = tuple[Labels, ...]
 
 SAME: Labels = ()
 
-_BRANCHES = ("case", "if", "conditional")
 _CALLS = ("call", "named_computation")
 _TO_ALL = ("all_reduce", "all_gather", "collective_broadcast")
 """Kinds that give all members of a group the same."""
@@ -115,7 +115,7 @@ class Replicas:
         reads = [held[value] for value in op.operands]
         if op.kind == "while" and op.inner:
             return self._loop(graph, op, held, is_local)
-        if op.kind in _BRANCHES:
+        if op.kind in BRANCHES:
             return self._branch(graph, op, held, is_local)
         if op.kind == "manual_computation":
             for inner in op.inner:

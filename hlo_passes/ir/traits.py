@@ -56,6 +56,9 @@ IN_READERS = POINTWISE | SLICES | {
 TAKES_IN = IN_READERS | UPDATES | {"reduce"}
 """Its kernel can compute its operands."""
 
+BRANCHES = frozenset({"case", "conditional", "if"})
+"""Runs one of the computations inside, as a number says that the host has to read."""
+
 EFFECTS = frozenset({"infeed", "outfeed", "recv", "recv_done", "rng", "send", "send_done"})
 """The outside sees that it ran, and in which order."""
 

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from hlo_passes.cost.model import CostModel
 from hlo_passes.ir.collectives import Collective
-from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.graph import Graph, Op
+from hlo_passes.ir.traits import BRANCHES
 from hlo_passes.plan.problem import Lane, Problem, problem_of
 from hlo_passes.plan.timeline import Share, Slot, Timeline, Window
 
@@ -101,12 +102,13 @@ class Simulator:
     def problem(self) -> Problem:
         """The graph as a scheduling problem; a loop takes all its trips, a branch its longest.
 
-        A loop whose trips are not known takes one, and the host has to ask twice. What exchanges
-        inside may begin while an exchange before it is in flight, as it does on a GPU.
+        A loop whose trips are not known takes one, and the host has to ask twice, as it does once
+        for a branch. What exchanges inside may begin while an exchange before it is in flight, as
+        it does on a GPU.
         """
         loops = {
             op: max((t.makespan_us for t in timelines), default=0.0) * self._trips(op)
-            + (0.0 if self.graph.ops[op].trips else 2 * self.costs.decide_us)
+            + self._asks(self.graph.ops[op]) * self.costs.decide_us
             for op, timelines in self.inner.items()
         }
         problem = problem_of(self.graph, self.costs, loops)
@@ -155,6 +157,12 @@ class Simulator:
             compute_us=problem.compute_us - self._exposed_inside(),
             peak_bytes=problem.buffers.peak(chosen),
         )
+
+    def _asks(self, op: Op) -> int:
+        """Return how often the host has to read a number before it knows how to go on."""
+        if op.kind in BRANCHES:
+            return 1
+        return 0 if op.trips else 2
 
     def _trips(self, op: int) -> int:
         return max(self.graph.ops[op].trips, 1)

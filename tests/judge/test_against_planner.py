@@ -2,11 +2,9 @@
 
 They agree to rounding where XLA prices the compute. Where a roofline does, they count the bytes of
 fusions by different rules (the judge lets a share spread through whole chains), and may differ by
-`TOLERANCE` of the step. They differ on purpose, and on no module here, in two things:
-
-- An exchange that is not cut into start and done blocks for the judge. The planner takes it for one
-  that may run beside others unless XLA marked it, for it reads StableHLO as well.
-- A branch makes the judge's host ask which one it is.
+`TOLERANCE` of the step. They differ on purpose, and on no module here, in one thing: an exchange that
+is not cut into start and done blocks for the judge. The planner takes it for one that may run beside
+others unless XLA marked it, for it reads StableHLO as well.
 """
 
 import jax.numpy as jnp

@@ -150,3 +150,25 @@ def test_a_loop_begins_while_an_exchange_is_in_flight():
     drawn = Step.of(simulator)
     assert all(a.end_us <= b.start_us + 1e-9 for a, b in pairwise(drawn.exchange))
     assert sum(end - start for start, end in drawn.bare) == pytest.approx(ours["exposed_us"])
+
+
+def test_a_branch_waits_for_the_host_in_both():
+    blocks = []
+    for name, us in (("short", 2), ("long", 40)):
+        lines = Lines(name)
+        lines.there.append(f"{name}.g")
+        lines.compute(f"{name}.g", us)
+        blocks.append(body(name, lines))
+    lines = Lines("v")
+    lines.there.append(lines.make(f"{lines.shape} parameter(0)"))
+    lines.start("v.1", "all-to-all")
+    which = lines.make("s32[] parameter(1)")
+    held = lines.make(f"({lines.shape}) tuple(%v.1)")
+    lines.make(f"({lines.shape}) conditional(%{which}, %{held}, %{held}), "
+               "branch_computations={%short, %long}")  # fmt: skip
+    lines.done()
+    end = f"  ROOT %out = (f32[1]) tuple(%{lines.there[-1]})"
+    _, ours, found = both(scheduled("\n".join([*lines.rows, end]), *blocks))
+    assert COSTS.decide_us > 0
+    assert ours["step_us"] == pytest.approx(40 + COSTS.decide_us)
+    assert found.step_us == pytest.approx(ours["step_us"])
