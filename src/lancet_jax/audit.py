@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -36,6 +37,9 @@ from lancet_jax.step_facts import StepFacts
 from lancet_jax.tally import Tally
 
 type AuditWhen = Literal["first", False]
+
+_INSIDE = tuple(str(Path(module.__file__).parent) for module in (jax, _jax))
+"""Where warnings do not point to."""
 
 DUE = "to be audited at the first call: the uncut program will run on the same arguments"
 
@@ -200,13 +204,14 @@ class Audit:
             (*ours.made, *([ours.plan] if ours.plan is not None else ())),
             self.options, tally.table(),
         ).write()  # fmt: skip
-        ours.error = AuditError(
+        error = AuditError(
             name, f"cut it gives other numbers than uncut: {tally}",
             f"send in {folder}; what was returned is right, and the step stays uncut",
         )  # fmt: skip
-        ours.cuts, ours.plan, ours.graph = (), None, None
-        self._note(f"audited at the first call and left whole: {ours.error}")
-        warnings.warn(str(ours.error), AuditWarning, 2)
+        ours.become(Outcome(ours.devices, salt=ours.salt, seconds=ours.seconds,
+                            notes=ours.notes, error=error))  # fmt: skip
+        self._note(f"audited at the first call and left whole: {error}")
+        warnings.warn(str(error), AuditWarning, skip_file_prefixes=_INSIDE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,6 +125,7 @@ def test_a_wrong_cut_is_dropped_for_good(wrong):
     (outcome,) = step.outcomes
     assert not outcome.cuts
     assert "left whole" in said(outcome)[0]
+    assert caught[0].filename == __file__
     text = str(caught[0].message)
     assert "1 of 5 outputs differ" in text
     folder = Path(re.search(r"send in (\S+);", text).group(1))
