@@ -20,15 +20,15 @@ LEAST = 0.01
 """An exchange of which a smaller share is exposed counts as hidden."""
 
 
+IN_ORDER = "kept in order by side effects, control dependencies or a donated buffer"
+
+
 class Stop(StrEnum):
     """What keeps work from an exchange."""
 
     BLOCKED = "XLA made it synchronous: nothing runs beside it until it is started apart"
     DEPENDENCE = "all other work{loop} needs the exchange or feeds it; only splitting would help"
-    EFFECT = (
-        "work that its data would let run beside it is kept in order by side effects, control"
-        " dependencies or a donated buffer"
-    )
+    EFFECT = f"work that its data would let run beside it is {IN_ORDER}"
     WORK = "all work that may run beside it does, and is not enough; only splitting would help"
     HIDES = "another exchange's turn: the work that could hide it hides others"
     WAITS = (
@@ -154,8 +154,13 @@ def _all(problem: Problem) -> dict[int, float]:
 
 def by_data(graph: Graph, problem: Problem) -> dict[int, float]:
     """Return the us of compute beside every exchange of a graph if data alone kept the order."""
+    return _all(loosened(graph, problem))
+
+
+def loosened(graph: Graph, problem: Problem) -> Problem:
+    """Return the problem in which an op comes after those whose results it reads, and no others."""
     preds = [{graph.values[v].op for v in op.operands} | {op.start} for op in graph.ops]
-    return _all(replace(problem, preds=tuple(tuple(sorted(ids - {-1})) for ids in preds)))
+    return replace(problem, preds=tuple(tuple(sorted(ids - {-1})) for ids in preds))
 
 
 def why_exposed(

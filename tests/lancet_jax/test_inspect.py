@@ -149,6 +149,24 @@ def test_synchronous_exchanges_are_named(tmp_path, capsys):
     path.write_text(STEP.replace("dimensions={0}, metadata", f"dimensions={{0}}{config}, metadata"))
     assert run(["inspect", str(path)]) == 0
     assert "XLA made it synchronous" in capsys.readouterr().out
+    assert run(["inspect", str(path), "--why", "dw"]) == 0
+    assert "exposed, but XLA made it" in capsys.readouterr().out
+
+
+def test_what_orders_ops_apart_from_data_is_told(tmp_path, capsys):
+    path = tmp_path / "step.txt"
+    dw = "%dw = bf16[64,64]{1,0} custom-call(%x, %y)"
+    assert dw in STEP
+    path.write_text(STEP.replace(dw, f"{dw}, control-predecessors={{%a2a-done}}"))
+    assert run(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "us of work are kept from it by effects or control, not data" in out
+    assert "only a split helps" not in out
+    assert run(["inspect", str(path), "--why", "dw"]) == 0
+    assert "fwd dispatch layer 0, not by data: a2a-start > a2a-done > dw" in capsys.readouterr().out
+    assert run(["check", str(path), "--max-exposed", "0%"]) == 1
+    assert run(["check", str(path), "--max-exposed", "0%", "--json"]) == 1
+    assert "kept from it by effects or control" in capsys.readouterr().out
 
 
 def test_why(tmp_path, capsys):

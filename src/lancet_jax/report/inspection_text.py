@@ -133,7 +133,8 @@ def why_bare(exchange: Exchange) -> str:
     if exchange.fillers:
         return ""
     if exchange.by_data_us:
-        return f"{exchange.by_data_us:,.0f} us of {Stop.EFFECT}"
+        us = f"{exchange.by_data_us:,.0f} us"
+        return f"{us} of work are kept from it by effects or control, not data"
     return "all other work needs it or feeds it: only a split helps (plan -p choose-split)"
 
 

@@ -14,6 +14,7 @@ from hlo_passes.analysis.roles import roles_of
 from hlo_passes.cost.model import CostModel
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.graph import Graph, Op
+from hlo_passes.plan.reasons import IN_ORDER, Stop, loosened
 from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.timeline import Timeline
 from lancet_jax.report.inspection_text import file_of
@@ -33,6 +34,7 @@ class Relation:
         overlaps: whether the op runs beside it now.
         path: names of the ops on one path between the two; empty if there is none.
         needs: whether the op waits for the exchange, rather than the exchange for it.
+        note: what keeps them apart although no data does; "" if nothing.
     """
 
     exchange: str
@@ -44,6 +46,7 @@ class Relation:
     overlaps: bool
     path: tuple[str, ...]
     needs: bool
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +120,17 @@ def why(graph: Graph, costs: CostModel, name: str) -> Why:
         us=simulator.problem.us[op.id],
         source=str(simulator.problem.sources[op.id]),
         start_us=start.get(op.id, 0.0),
-        relations=tuple(_relations(inside, op, timeline, {k: f"{v} {v.layer}".strip()
+        relations=tuple(_relations(simulator, op, timeline, {k: f"{v} {v.layer}".strip()
                                                           for k, v in labels.items()})),
     )  # fmt: skip
 
 
 def _relations(
-    graph: Graph, op: Op, timeline: Timeline, labels: dict[str, str]
+    simulator: Simulator, op: Op, timeline: Timeline, labels: dict[str, str]
 ) -> Iterator[Relation]:
+    graph = simulator.graph
     reach = Reach.of(graph)
+    data = Reach.of(loosened(graph, simulator.problem), graph.exchanges)
     windows = {w.op: w for w in timeline.windows if graph.ops[w.op].key == w.key}
     for exchange in graph.exchanges:
         if exchange == op.id:
@@ -135,9 +140,13 @@ def _relations(
         ends = (exchange, op.id) if needs else (op.id, exchange)
         free = reach.may_overlap(op.id, exchange)
         path = () if free else path_between(graph, *ends)
+        note = IN_ORDER if not free and data.may_overlap(op.id, exchange) else ""
+        if free and graph.ops[exchange].blocking:
+            note = graph.ops[exchange].why_blocking or str(Stop.BLOCKED)
         yield Relation(
             key, graph.ops[exchange].name, labels[key], window.us, window.exposed_us, free,
             op.key in window.fillers, tuple(graph.ops[i].name for i in path), needs,
+            note,
         )  # fmt: skip
 
 
@@ -155,7 +164,8 @@ def show_why(found: Why, console: Console) -> None:
         if tied:
             console.print(f"{title} {_count(len(tied))}:")
         for r in tied[:_NAMED]:
-            console.print(f"  {r.label}: {_chain(r.path)}", no_wrap=True, overflow="ellipsis")
+            how = ", not by data" if r.note else ""
+            console.print(f"  {r.label}{how}: {_chain(r.path)}", no_wrap=True, overflow="ellipsis")
         _show_rest(tied, console)
 
 
@@ -180,7 +190,7 @@ def _show_free(free: list[Relation], console: Console) -> None:
         return
     console.print(f"may run beside {_count(len(free))}:")
     for r in free[:_NAMED]:
-        now = ", runs beside it now" if r.overlaps else ""
+        now = f", but {r.note}" if r.note else ", runs beside it now" if r.overlaps else ""
         console.print(f"  {r.label} ({r.name}): {r.exposed_us:,.0f} of {r.us:,.0f} us exposed{now}",
                       no_wrap=True, overflow="ellipsis")  # fmt: skip
     _show_rest(free, console)
