@@ -1,8 +1,8 @@
 """Draw train steps, cut them, and hold them against plain `jax.jit` on 8 virtual CPU devices.
 
-    python scripts/fuzz_steps.py --count 200                      # today's steps, and more of them
-    python scripts/fuzz_steps.py --seed 2026-11-30 --only 17      # one of them again
-    python scripts/fuzz_steps.py --recipe "counter=float8" --simplify
+    python -m scripts.fuzz_steps --count 200                      # today's steps, and more of them
+    python -m scripts.fuzz_steps --seed 2026-11-30 --only 17      # one of them again
+    python -m scripts.fuzz_steps --recipe "counter=float8" --simplify
 
 A step that is wrong, or that the cut makes fail, is printed with the recipe that makes it; with
 `--simplify` parts are made plain one after the other as long as it stays wrong. Exit code 1 if
@@ -28,16 +28,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=COUNT, help="how many steps")
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
     parser.add_argument("--only", type=int, help="one step of the run")
-    parser.add_argument("--recipe", action="append", default=[], help="this step")
+    parser.add_argument("--recipe", type=read, action="append", default=[], help="this step")
     parser.add_argument("--simplify", action="store_true", help="make a wrong step plainer")
     parser.add_argument("--notes", action="store_true", help="say what the passes said")
     return parser.parse_args()
 
 
+def read(text: str) -> Recipe:
+    """Read a recipe, or tell the user what is wrong with it."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def recipes(given: argparse.Namespace) -> Iterator[tuple[str, Recipe]]:
     """Yield what is asked for, each with a name."""
     if given.recipe:
-        yield from ((f"recipe {i}", parse(text)) for i, text in enumerate(given.recipe))
+        yield from ((f"recipe {i}", recipe) for i, recipe in enumerate(given.recipe))
         return
     first, count = (given.only, 1) if given.only is not None else (given.first, given.count)
     for number in range(first, first + count):

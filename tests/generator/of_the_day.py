@@ -18,4 +18,4 @@ def recipe_of(number: int, seed: str) -> Recipe:
 
 
 def how_to_repeat(number: int, seed: str) -> str:
-    return f"python scripts/fuzz_steps.py --seed {seed} --only {number}"
+    return f"python -m scripts.fuzz_steps --seed {seed} --only {number}"

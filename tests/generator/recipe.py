@@ -59,13 +59,15 @@ def parse(text: str) -> Recipe:
     Raises:
         ValueError: if a part or a choice does not exist, or does not fit.
     """
-    given = dict(word.split("=", 1) for word in text.split() if word != "plain")
+    words = [word.partition("=") for word in text.split() if word != "plain"]
+    given = {part: name for part, _, name in words}
     names = {part: given.pop(part, table.plain) for part, table in PARTS.items()}
     if given:
         raise ValueError(f"no parts {sorted(given)}; there are {', '.join(PARTS)}")
     for part, name in names.items():
         if name not in PARTS[part]:
-            raise ValueError(f"{part} has no {name}")
+            choices = ", ".join((*PARTS[part].usual, *PARTS[part].odd))
+            raise ValueError(f"{part} has no {name!r}; it has {choices}")
         if not PARTS[part].fits(name, names):
             raise ValueError(f"{part}={name} needs {PARTS[part].needs[name]}")
     return Recipe(names)
