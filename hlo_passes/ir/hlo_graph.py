@@ -11,6 +11,7 @@ from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.hlo_exchanges import ExchangeReader, integers, send_of
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
 from hlo_passes.ir.hlo_traffic import fusion_traffic, is_library_product, outputs_of
+from hlo_passes.ir.hlo_trips import trips_of
 from hlo_passes.ir.keys import KeyMaker
 from hlo_passes.ir.traits import BY_RANK, EFFECTS, UPDATES
 from hlo_passes.ir.types import TensorType
@@ -25,7 +26,6 @@ from hlo_passes.ir.work import (
 
 _OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _SOL_COST = re.compile(r'"exec_time_us":([\d.eE+\-]+)[^{}]*"name":"sol"')
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _ALIASED_OPERANDS = re.compile(r"\{[\d,\s]*\}:\s*\((\d+),")
 _LIMIT_US = 1e7
 """XLA prints absurd costs (1.9e10 us) where its estimator does not apply."""
@@ -119,7 +119,7 @@ class _Builder:
             blocking=self.exchanges.is_sync(ins),
             side_effect=_has_side_effect(ins),
             overwrites=self._overwrites(ins, kind, operands),
-            trips=_trips(ins) if kind == "while" else 1,
+            trips=trips_of(ins, computation, self.module) if kind == "while" else 1,
             inner=self._inner(ins, kind, where) if is_loop else (),
             index=_index(ins, kind),
             target=self.module.target_of(ins),
@@ -318,8 +318,3 @@ def _index(ins: Instruction, kind: str) -> int:
     if kind == "parameter":
         return int(integers(ins.attributes)[0])
     return int(ins.attribute("index") or 0) if kind == "get_tuple_element" else 0
-
-
-def _trips(ins: Instruction) -> int:
-    match = _TRIPS.search(ins.attributes)
-    return int(match[1]) if match else 0

@@ -4,11 +4,15 @@ A loop is counted if it goes on while a counter compares with a constant, and a 
 counter by a constant, in as many additions as it likes: an unrolled loop counts several times.
 """
 
+import re
 from dataclasses import dataclass
 
 from jaxlib.mlir import ir
 
-_MIRRORED = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE", "NE": "NE"}
+MIRRORED = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE", "NE": "NE"}
+"""A comparison with its operands changed for each other."""
+
+_INTEGER = re.compile(r"(u?)i(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,16 @@ class Counter:
         return self.first + self.trips * self.step
 
 
+def holds(dtype: str, number: int) -> bool:
+    """Whether an element type is one of integers and can hold a number."""
+    match = _INTEGER.fullmatch(dtype)
+    if match is None:
+        return False
+    bits = int(match[2])
+    low, high = (0, 1 << bits) if match[1] else (-(1 << bits - 1), 1 << bits - 1)
+    return low <= number < high
+
+
 def counter_of(loop: ir.Operation) -> Counter | None:
     """Return how a loop counts; None if it does not, or its counter would overflow."""
     condition, body = (region.blocks[0] for region in loop.regions)
@@ -54,13 +68,13 @@ def counter_of(loop: ir.Operation) -> Counter | None:
     if compare is None or compare.name != "stablehlo.compare":
         return None
     direction = str(compare.attributes["comparison_direction"]).split()[-1].strip(">")
-    if direction not in _MIRRORED:
+    if direction not in MIRRORED:
         return None
     counter, limit = compare.operands
     if _place(counter, condition) is None or (
         _step(body, counter) == 0 and _place(limit, condition) is not None
     ):
-        counter, limit, direction = limit, counter, _MIRRORED[direction]
+        counter, limit, direction = limit, counter, MIRRORED[direction]
     at, to = _place(counter, condition), _limit(loop, limit)
     if at is None or to is None:
         return None
@@ -68,7 +82,8 @@ def counter_of(loop: ir.Operation) -> Counter | None:
     if first is None or step is None:
         return None
     found = Counter(first, step, to, direction)
-    return found if _holds(counter, found.last) else None
+    element = str(ir.RankedTensorType(counter.type).element_type)
+    return found if holds(element, found.last) else None
 
 
 def number_of(value: ir.Value) -> int | None:
@@ -117,16 +132,6 @@ def _place(value: ir.Value, block: ir.Block) -> int | None:
     if isinstance(value, ir.BlockArgument) and value.owner == block:
         return value.arg_number
     return None
-
-
-def _holds(counter: ir.Value, last: int) -> bool:
-    """Whether the counter's type can hold a number."""
-    element = ir.RankedTensorType(counter.type).element_type
-    if not isinstance(element, ir.IntegerType):
-        return False
-    if element.is_unsigned:
-        return 0 <= last < 1 << element.width
-    return -(1 << element.width - 1) <= last < 1 << element.width - 1
 
 
 def _maker(value: ir.Value) -> ir.Operation | None:
