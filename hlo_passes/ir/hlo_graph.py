@@ -178,7 +178,7 @@ class _Builder:
         if kind.endswith("_done") or kind in ("send", "recv"):
             return Work(0.0, 0.0)  # its start is charged, an exchange by its bytes
         if kind in ("fusion", "fusion_start", "async_start", "call_start"):
-            names = ins.called("calls")
+            names = ins.called("calls", "to_apply")
             return self.work(names[0]) if names else Work(0.0, 0.0)
         if kind == "copy_start":
             return Work(0.0, 2.0 * operands[0].bytes)
@@ -200,13 +200,21 @@ class _Builder:
             operands = tuple(
                 t for n, o in enumerate(ins.operands) for t in ins.taken(n, table[o].leaves)
             )
-            flops, product = _flops(ins, ins.opcode.replace("-", "_"), operands)
+            flops, product = self._inner_flops(ins, operands)
             total += flops
             if product and flops > largest:
                 largest, dtype = flops, product
         moved = fusion_traffic(computation.instructions, root, table)
         moved += sum(self._added_to(ins, table) for ins in outputs_of(root, table))
         return Work(total, moved, largest > 0.0, dtype)
+
+    def _inner_flops(self, ins: Instruction, operands: tuple[TensorType, ...]) -> tuple[float, str]:
+        """Operations of one instruction of a fusion, those of a fusion in it included."""
+        names = ins.called("calls", "to_apply") if ins.opcode in ("fusion", "call") else ()
+        if not names:
+            return _flops(ins, ins.opcode.replace("-", "_"), operands)
+        work = self.work(names[0])
+        return work.flops, work.dtype if work.matmul else ""
 
     def _added_to(self, ins: Instruction, table: dict[str, Instruction]) -> float:
         """Bytes that a scatter reads where it writes: none if it puts its updates there as is."""

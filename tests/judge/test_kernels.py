@@ -81,3 +81,29 @@ def test_it_costs_the_same_before_xla_has_seen_it():
     graph = module.snapshot()
     timeline = simulate(graph, COSTS.for_graph(graph))
     assert timeline.makespan_us == pytest.approx(PRODUCT + PROFILE.launch_us)
+
+
+INNER = f"""%product (a: {bf16(M, K)}, b: {bf16(K, N)}) -> {bf16(M, N)} {{
+  %a = {bf16(M, K)} parameter(0)
+  %b = {bf16(K, N)} parameter(1)
+  ROOT %d = {bf16(M, N)} dot(%a, %b), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+}}
+
+%around (c: {bf16(M, K)}, d: {bf16(K, N)}) -> {bf16(M, N)} {{
+  %c = {bf16(M, K)} parameter(0)
+  %e = {bf16(K, N)} parameter(1)
+  ROOT %f = {bf16(M, N)} fusion(%c, %e), kind=kCustom, calls=%product
+}}"""
+
+
+@pytest.mark.parametrize(("name", "called"), [("call", "to_apply"), ("async", "calls")])
+def test_a_product_on_a_stream_of_its_own_costs_its_operations(name, called):
+    rows, matrix, made = bf16(M, K), bf16(K, N), bf16(M, N)
+    text = scheduled(
+        f"""  %a = {rows} parameter(0)
+  %b = {matrix} parameter(1)
+  %s = (({rows}, {matrix}), {made}) {name}-start(%a, %b), {called}=%around
+  ROOT %d = {made} {name}-done(%s)""",
+        INNER,
+    )
+    assert us_of(text) == pytest.approx(PRODUCT + PROFILE.launch_us)

@@ -59,8 +59,8 @@ class Work:
 
     def of(self, line: Line, block: Block) -> Effort:
         """Return the work of one line of a block, what it calls included."""
-        if line.opcode in ("fusion", "fusion-start"):
-            name = line.names("calls")[0]
+        if line.opcode in ("fusion", "fusion-start", "async-start", "call-start"):
+            name = line.names("calls", "to_apply")[0]
             if name not in self._fused:
                 self._fused[name] = self._fusion(self._listing.block(name, line))
             return self._fused[name]
