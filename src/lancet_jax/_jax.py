@@ -34,6 +34,10 @@ from lancet_jax.step_module import copied, mark
 logger = logging.getLogger("lancet_jax")
 
 
+def nobody() -> None:
+    """Let jit make the first call."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What to compile instead of the module that jit handed over.
@@ -56,7 +60,7 @@ class Prepared:
     on_scheduled: tuple[Callable[[bytes], bytes | None], ...] = ()
     on_finished: Callable[[Any], None] = lambda executable: None
     compile_with: "Callable[[Compile], Any] | None" = None
-    first_call: Callable[[], _calls.Judge | None] = lambda: None
+    first_call: Callable[[], _calls.Judge | None] = nobody
 
 
 type Compile = Callable[[Prepared], Any]

@@ -113,7 +113,7 @@ class Peers:
         if verdict is not None:
             raise PeerError(*verdict)
 
-    def gather(self, what: str, mine: str) -> tuple[str, ...]:
+    def gather(self, what: str, mine: bytes) -> tuple[bytes, ...]:
         """Return what every member has to say, in the order of their ranks.
 
         Unlike what is agreed on, this is asked anew every time.
@@ -125,7 +125,7 @@ class Peers:
         topic = f"{what}/{len(met)}"
         met.append(b"")
         key = f"{self.place}/{topic}"
-        self.store.set(f"{key}/{self.store.rank}", mine.encode())
+        self.store.set(f"{key}/{self.store.rank}", mine)
         if not self.is_first:
             heard = self.receive(f"{topic}/all", 2 * self.timeout_s)
             said = msgspec.json.decode(heard, type=_Gathered)
@@ -143,7 +143,7 @@ class Peers:
             data = self.store.get(f"{key}/{peer}", deadline - time.monotonic())
             if data is None:
                 return _Gathered((), self._absence(peer, self.timeout_s))
-            said.append(data.decode())
+            said.append(data)
         return _Gathered(tuple(said))
 
     def send(self, what: str, data: bytes) -> None:
@@ -198,7 +198,7 @@ class Peers:
 class _Gathered(msgspec.Struct, frozen=True):
     """What all members said, or what the error says if one did not come."""
 
-    all: tuple[str, ...]
+    all: tuple[bytes, ...]
     error: tuple[str, str, str] | None = None
 
 

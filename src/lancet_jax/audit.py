@@ -17,6 +17,8 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +49,18 @@ _dropped: set[str] = set()
 """Salts of programs that gave other numbers than the uncut one, in this process."""
 
 
+def check_not_dropped(outcome: Outcome) -> None:
+    """Make sure that a cut was not found wrong before, in this process.
+
+    Raises:
+        AuditError: if it was.
+    """
+    if outcome.salt in _dropped:
+        outcome.cuts = ()
+        raise AuditError("the step", "cut like this it gave other numbers than uncut",
+                         "send in the folder that the warning named")  # fmt: skip
+
+
 @dataclass
 class Audit:
     """What happens at the first call of a cut step.
@@ -57,7 +71,7 @@ class Audit:
         outcome: what became of the cut.
         peers: who runs it, too.
         options: how it was compiled, for the record.
-        is_on: whether there is anything to do.
+        is_on: whether the cut step is what runs in the end.
         uncut: XLA's executable of the uncut step, where it was compiled already.
     """
 
@@ -66,19 +80,8 @@ class Audit:
     outcome: Outcome
     peers: Peers | None
     options: Mapping[str, str]
-    is_on: bool
+    is_on: bool = True
     uncut: Any | None = field(default=None, repr=False)
-
-    def check_not_dropped(self) -> None:
-        """Make sure that this cut was not found wrong before.
-
-        Raises:
-            AuditError: if it was.
-        """
-        if self.outcome.salt in _dropped:
-            self.outcome.cuts = ()
-            raise AuditError(self.facts.name, "cut like this it gave other numbers than uncut",
-                             "send in the folder that the warning named")  # fmt: skip
 
     def due(self) -> _calls.Judge | None:
         """Return what makes the first call of what was compiled; None if jit shall."""
@@ -100,7 +103,7 @@ class Audit:
             return self._unaudited(cut, cut.run(*args), f"{effect}, and is not run twice")
         uncut, reason = self._compiled(compile_uncut)
         room = Room.SKIPPED if uncut is None else Room.of(cut.executable, uncut.executable)
-        room = max(Room(int(said)) for said in self._gather("room", str(int(room))))
+        room = max(self._gathered("room", room, Room))
         if uncut is None or room is Room.SKIPPED:
             reason = reason or "the uncut results do not fit into memory"
             return self._unaudited(cut, cut.run(*args), reason)
@@ -141,8 +144,11 @@ class Audit:
         try:
             results, spare = cut(cut.spared(args, donated)), cut.spared(args, donated)
         except jax.errors.JaxRuntimeError as error:
-            return self._unaudited(cut, cut.run(*args), _first_line(error)), None
-        expected = uncut(args)
+            return self._after(error, cut, args), None
+        try:
+            expected = uncut(args)
+        except jax.errors.JaxRuntimeError as error:
+            return self._after(error, cut, args, results), None
         tally = Tally(self.facts, expected, self._merged("outputs", compared(expected, results)))
         if not tally.beyond:
             return _calls.Verdict(results, cut), tally
@@ -160,11 +166,24 @@ class Audit:
             ours = sketches(cut(cut.spared(args, donated)))
             moved = sketches(uncut(nudged(cut.spared(args, donated), self.facts.unit_of)))
         except jax.errors.JaxRuntimeError as error:
-            return self._unaudited(cut, cut.run(*args), _first_line(error)), None
+            return self._after(error, cut, args), None
         expected = uncut(args)
         tally = Tally(self.facts, expected, self._merged("outputs", compared(expected, ours)))
         tally.sway = self._merged("sway", compared(expected, moved))
         return _calls.Verdict(expected, cut), tally
+
+    def _after(
+        self,
+        error: Exception,
+        cut: _calls.Program,
+        args: Sequence[Any],
+        results: list[Any] | None = None,
+    ) -> _calls.Verdict:
+        """Go on without an audit that XLA cannot run, unless other processes wait for it."""
+        if self.peers is not None:
+            raise error
+        found = cut.run(*args) if results is None else results
+        return self._unaudited(cut, found, _first_line(error))
 
     def _unaudited(self, cut: _calls.Program, results: list[Any], reason: str) -> _calls.Verdict:
         self._note(f"not audited: {reason}")
@@ -177,19 +196,18 @@ class Audit:
         notes = self.outcome.notes
         notes[:] = [*(note for note in notes if note != DUE), said]
 
-    def _gather(self, what: str, mine: str) -> Sequence[str]:
-        """Return what every process says."""
+    def _gathered[T](self, what: str, mine: T, kind: Any) -> Sequence[T]:
+        """Return what every process found."""
         if self.peers is None:
             return (mine,)
-        return self.peers.gather(f"audit/{self.outcome.salt}/{what}", mine)
+        topic, data = f"audit/{self.outcome.salt}/{what}", msgspec.msgpack.encode(mine)
+        said = self.peers.gather(topic, data)
+        return [msgspec.msgpack.decode(theirs, type=kind) for theirs in said]
 
     def _merged(self, what: str, mine: list[Deviation]) -> list[Deviation]:
         """Return how far every output is off on any process."""
-        total = mine
-        for said in self._gather(what, msgspec.json.encode(mine).decode()):
-            theirs = msgspec.json.decode(said, type=list[Deviation])
-            total = [a | b for a, b in zip(total, theirs, strict=True)]
-        return total
+        said = self._gathered(what, mine, list[Deviation])
+        return [reduce(or_, leaf) for leaf in zip(*said, strict=True)]
 
     def _drop(
         self, cut: _calls.Program, uncut: _calls.Program, step: ir.Module, tally: Tally

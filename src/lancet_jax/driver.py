@@ -28,7 +28,7 @@ from hlo_passes.pin_order import PinOrder
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax import _jax
 from lancet_jax.agree import Decision, Peers, SharedPlans
-from lancet_jax.audit import Audit, AuditWhen
+from lancet_jax.audit import Audit, AuditWhen, check_not_dropped
 from lancet_jax.collector import no_collection
 from lancet_jax.contest import Contest
 from lancet_jax.cut_memory import CutMemory
@@ -202,8 +202,9 @@ class StepRewriter:
             outcome.notes.append("the order is pinned by barriers in StableHLO")
         shared.leave(self._topic(module), Decision(outcome.made, prices))
         outcome.salt = self.salt(prices, clone)
+        check_not_dropped(outcome)
         audit = self._audit(request, clone, outcome, shared.peers)
-        audit.check_not_dropped()
+        first_call = audit.due if audit is not None else _jax.nobody
         if schedule is not None:
             options |= cost_options(devices)
         enactment = Enactment(
@@ -211,13 +212,13 @@ class StepRewriter:
             self._complain,
         )  # fmt: skip
         if not outcome.cuts or devices[0].platform != "gpu":
-            return replace(enactment.prepared(outcome, options), first_call=audit.due)
+            return replace(enactment.prepared(outcome, options), first_call=first_call)
         contest = Contest(len(devices), costs, shared.peers, self.opaque, self.memory_limit)
         cut = Untied(enactment, outcome, options, contest)
         if not self.checks(devices):
-            return _jax.Prepared(clone, options, compile_with=cut.compile, first_call=audit.due)
+            return _jax.Prepared(clone, options, compile_with=cut.compile, first_call=first_call)
         rivals = self._rivals(request, cut, contest, audit)
-        return _jax.Prepared(clone, options, compile_with=rivals.compile, first_call=audit.due)
+        return _jax.Prepared(clone, options, compile_with=rivals.compile, first_call=first_call)
 
     def _edited(
         self,
@@ -260,11 +261,12 @@ class StepRewriter:
 
     def _audit(
         self, request: _jax.Request, cut: ir.Module, outcome: Outcome, peers: Peers | None
-    ) -> Audit:
-        """Return what the first call of a step is held against, if it is cut in the end."""
+    ) -> Audit | None:
+        """Return what makes the first call of a step, if it is cut in the end; None for jit."""
+        if not self.audit or not outcome.cuts or _jax.is_compile_only(request.devices[0]):
+            return None
         options = self._question(request.module) | {"program": outcome.salt}
-        is_on = bool(self.audit and outcome.cuts) and not _jax.is_compile_only(request.devices[0])
-        return Audit(StepFacts.of(request.module), cut, outcome, peers, options, is_on)
+        return Audit(StepFacts.of(request.module), cut, outcome, peers, options)
 
     def _rivals(self, request: _jax.Request, cut: Untied, contest: Contest, audit: Audit) -> Rivals:
         """Return what a cut step has to compete with."""

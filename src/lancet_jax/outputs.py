@@ -30,11 +30,12 @@ def compared(expected: Sequence[Any], got: Sequence[Any]) -> list[Deviation]:
 def _compared(expected: Any, got: Any) -> Deviation:
     if not isinstance(got, jax.Array):
         pairs = zip(_read(expected, Sketch.of), got, strict=True)
-        return reduce(or_, (a.deviation(b) for a, b in pairs))
+        return reduce(or_, (a.deviation(b) for a, b in pairs), Deviation(True))
     lies_alike = expected.sharding.is_equivalent_to(got.sharding, expected.ndim)
     if expected.shape != got.shape or not lies_alike:
         return Deviation(False, float("inf"))
-    return reduce(or_, map(Deviation.of, _read(expected, bits), _read(got, bits)))
+    found = map(Deviation.of, _read(expected, bits), _read(got, bits))
+    return reduce(or_, found, Deviation(True))
 
 
 def _read(array: Any, how: Callable[[np.ndarray], Any]) -> list[Any]:

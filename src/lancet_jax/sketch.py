@@ -10,6 +10,7 @@ import functools
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import jax
 import numpy as np
 
 from lancet_jax.leaves import Deviation, chunks, wide
@@ -40,7 +41,7 @@ class Sketch:
     def of(array: np.ndarray) -> "Sketch":
         """Project an array."""
         bits, exact = blake2b(), blake2b(f"{array.shape} {array.dtype}".encode())
-        is_exact = np.issubdtype(array.dtype, np.integer) or array.dtype == bool
+        is_exact = not jax.dtypes.issubdtype(array.dtype, np.inexact)
         total, square = np.zeros(_COUNT), 0.0
         rng = np.random.default_rng(1)
         for number, chunk in enumerate(chunks(array)):

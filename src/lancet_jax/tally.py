@@ -91,4 +91,6 @@ def rounded_up(share: float) -> str:
 
 
 def _said(leaf: Deviation) -> str:
+    if leaf.largest == float("inf"):
+        return "differs in where it is a number, in its type or in where it lies"
     return "identical" if leaf.is_identical else f"differs by {leaf.relative:.2e} of its largest"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxlib.mlir.dialects import stablehlo
 
 import lancet_jax
 from lancet_jax import audit, driver, room
@@ -21,6 +22,7 @@ from tests.lancet_jax.audit_steps import (
     arguments,
     inside,
     noisy,
+    planting,
     rounding,
     stepped,
 )
@@ -297,6 +299,35 @@ def test_what_is_compiled_for_another_machine_is_not_audited(monkeypatch):
     compiled = wrapped().lower(*arguments()).compile()
     assert compiled.outcome.cuts
     assert not said(compiled.outcome)
+
+
+def test_a_cut_that_makes_no_numbers_is_wrong(monkeypatch):
+    def no_number(op):
+        return stablehlo.log(stablehlo.negate(stablehlo.abs(op.operands[0])))
+
+    def fault(rewrite):
+        return planting(rewrite, lambda op: op.name == "stablehlo.tanh", no_number)
+
+    plant(monkeypatch, fault)
+    step = wrapped()
+    with pytest.warns(AuditWarning, match="differs in where it is a number"):
+        same(plain()(*arguments()), step(*arguments()), 0)
+
+
+@pytest.mark.parametrize("failing", ["first", "second"])
+def test_a_program_that_cannot_run_beside_the_other_is_no_hindrance(monkeypatch, failing):
+    calls, run = [], audit._calls.Program.__call__
+
+    def short_of_memory(program, args):
+        calls.append(program)
+        if len(calls) == {"first": 1, "second": 2}[failing]:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 90 GB")
+        return run(program, args)
+
+    monkeypatch.setattr(audit._calls.Program, "__call__", short_of_memory)
+    step = wrapped()
+    same(plain()(*arguments()), step(*arguments()))
+    assert said(step.outcomes[-1]) == ["not audited: RESOURCE_EXHAUSTED: 90 GB"]
 
 
 def test_an_uncut_step_that_does_not_compile_is_no_hindrance(monkeypatch):

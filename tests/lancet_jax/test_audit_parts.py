@@ -109,6 +109,23 @@ def test_projections_compare_exactly_what_is_no_finite_float(a, b):
     assert Sketch.of(a).deviation(Sketch.of(b)).largest == INF
 
 
+KINDS = ["bool", "int4", "uint4", "int8", "uint32", "float16", "bfloat16", "float32", "complex64",
+         "float8_e4m3fn", "float8_e5m2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_is_compared_projected_and_nudged(kind):
+    a = np.arange(8).astype(jnp.dtype(kind))
+    b = a[::-1].copy()
+    assert Deviation.of(a, a.copy()).is_identical
+    assert not Deviation.of(a, b).is_identical
+    assert Sketch.of(a).deviation(Sketch.of(a.copy())).is_identical
+    is_float = jax.dtypes.issubdtype(a.dtype, np.inexact)
+    assert (Sketch.of(a).deviation(Sketch.of(b)).largest < INF) == is_float
+    (moved,) = nudged([jnp.asarray(a)], lambda dtype: float(jnp.finfo(dtype).eps) / 2)
+    assert Deviation.of(a, np.asarray(moved)).is_identical != is_float
+
+
 # ---------------------------------------------------------------------------- nudging
 
 

@@ -268,12 +268,12 @@ def gather(peers, said):
 
 
 def test_what_is_gathered_is_heard_by_all_and_asked_anew(peers):
-    assert gather(peers, dict(enumerate("abc"))) == dict.fromkeys(range(3), ("a", "b", "c"))
-    assert gather(peers, dict(enumerate("abd"))) == dict.fromkeys(range(3), ("a", "b", "d"))
+    for said in ((b"a", b"b", b"c"), (b"a", b"b", b"d")):
+        assert gather(peers, dict(enumerate(said))) == dict.fromkeys(range(3), said)
 
 
 def test_who_does_not_come_to_be_heard_is_named_by_all(peers):
-    heard = gather(peers, {0: "a", 2: "c"})
+    heard = gather(peers, {0: b"a", 2: b"c"})
     assert all("process 1 did not come" in error for error in heard.values())
 
 
