@@ -268,7 +268,9 @@ class StepRewriter:
         options = self._question(request.module) | {"program": outcome.salt}
         return Audit(StepFacts.of(request.module), cut, outcome, peers, options)
 
-    def _rivals(self, request: _jax.Request, cut: Untied, contest: Contest, audit: Audit) -> Rivals:
+    def _rivals(
+        self, request: _jax.Request, cut: Untied, contest: Contest, audit: Audit | None
+    ) -> Rivals:
         """Return what a cut step has to compete with."""
         passes = uncut(self.passes.passes)
         assert passes is not None
