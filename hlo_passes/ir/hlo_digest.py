@@ -15,7 +15,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from hlo_passes.ir.collectives import parse_hlo_groups
+from hlo_passes.ir.device_groups import parse_hlo_groups
 from hlo_passes.ir.hlo_fold import (
     LARGEST,
     bounds_of,

@@ -16,14 +16,13 @@ from hlo_passes.ir.collectives import (
     SKEW,
     Collective,
     as_one,
-    device_groups,
     expected_fill,
     from_config,
     parse_fill,
-    parse_hlo_groups,
     parse_skew,
     payload,
 )
+from hlo_passes.ir.device_groups import device_groups, parse_hlo_groups
 from hlo_passes.ir.hlo_text import Computation, HloText, Instruction
 from hlo_passes.ir.types import TensorType
 

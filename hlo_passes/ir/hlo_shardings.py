@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlo_passes.ir.collectives import mesh_ids
+from hlo_passes.ir.device_groups import mesh_ids
 
 _NAMED = re.compile(
     r"^mesh\[(?P<axes>[^\]]*)\](?:,\s*device_ids=\((?P<ids>.*?)\))?\s*(?:,\s*(?P<rest>.*))?$"

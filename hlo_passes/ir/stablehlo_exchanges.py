@@ -21,14 +21,13 @@ from hlo_passes.ir.collectives import (
     SKEW,
     Collective,
     as_one,
-    device_groups,
     expected_fill,
     from_config,
-    groups_from_mesh,
     parse_fill,
     parse_skew,
     payload,
 )
+from hlo_passes.ir.device_groups import device_groups, groups_from_mesh
 from hlo_passes.ir.meshes import Meshes
 from hlo_passes.ir.types import TensorType
 

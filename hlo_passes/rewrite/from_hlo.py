@@ -7,7 +7,8 @@ from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.attributes import integer, ints, tensor_type
-from hlo_passes.ir.collectives import KINDS, parse_hlo_groups
+from hlo_passes.ir.collectives import KINDS
+from hlo_passes.ir.device_groups import parse_hlo_groups
 from hlo_passes.ir.hlo_text import HloText, attributes_of
 from hlo_passes.ir.types import TensorType
 

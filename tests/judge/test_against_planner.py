@@ -17,7 +17,7 @@ from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import DeadlockError, InputError
-from hlo_passes.ir.collectives import parse_hlo_groups
+from hlo_passes.ir.device_groups import parse_hlo_groups
 from hlo_passes.ir.scheduled import ScheduledModule
 from hlo_passes.plan.simulate import simulate
 from lancet_jax import _cuda, nn

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlo_passes.ir.collectives import groups_from_mesh, parse_hlo_groups
+from hlo_passes.ir.device_groups import groups_from_mesh, parse_hlo_groups
 
 
 @pytest.mark.parametrize(

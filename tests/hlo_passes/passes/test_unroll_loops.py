@@ -40,6 +40,14 @@ def test_other_loops_are_left_and_say_why(old, new, k, reason):
     assert any(reason in refusal.reason for refusal in plan.refusals)
 
 
+def test_two_trips_at_once_are_half_as_many():
+    plan = plan_of(FILE.read_text())
+    twice, once = plan.race["k=2"], plan.before
+    assert twice.exchange_us == pytest.approx(once.exchange_us)
+    assert twice.compute_us <= once.compute_us
+    assert twice.step_us < once.step_us
+
+
 def test_a_step_without_loops_has_nothing_to_say():
     (first, _, rest) = FILE.read_text().partition("%r:2 =")
     del rest
