@@ -1,13 +1,15 @@
 """One MoE layer of a recipe: the tokens of a device, or of every group, to answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 
-from tests.generator import parts
+from tests.generator.choices import COLLIDING
+from tests.generator.counters import EXACT
+from tests.generator.parts import PARTS
 from tests.generator.sizes import Size
 
 I32 = jnp.int32
@@ -35,19 +37,23 @@ class Layer:
     each: Callable[..., Any] = lambda f: f
 
     def part(self, name: str) -> Any:
-        return parts.PARTS[name][self.chosen[name]]
+        return PARTS[name][self.chosen[name]]
 
     def __call__(self, p: Any, x: Any) -> tuple[Any, Any, Any]:
         """Return answers like x `[..., T, D]`, the router's loss, and metrics."""
         (sent, aside), memory = self.each(self._send)(p, x)
         rows = self.there(sent)
         if aside is not None:
-            rows = rows * self.there(aside)[..., :1]
+            rows = rows * self._factor(self.there(aside)[..., :1]).astype(rows.dtype)
         made = self._work(p, self._unpacked(rows))
         answers = self.back(made)
         y, auxiliary, metrics = self.each(self._answer)(p, answers, memory)
         watched = self.part("watch")(sent, rows, made, answers)
         return y, jnp.mean(auxiliary) + watched.astype(auxiliary.dtype), metrics
+
+    def _factor(self, came: Any) -> Any:
+        """Return what rows are multiplied with: the weights that came, or one by their names."""
+        return came if self.chosen["weigh"] == "sent_aside" else 1 + came % 3
 
     def _unpacked(self, rows: Any) -> Any:
         """Take the weight that came as one more feature."""
@@ -63,7 +69,7 @@ class Layer:
         place = self.part("place")(chosen, rank, count, size.slots)
         place = self.part("turn")(place)
         if not self._is_distinct():
-            place = parts.collide(place)
+            place = replace(place, is_distinct=False)
         rows = jnp.broadcast_to(x[:, None], (*chosen.shape, x.shape[-1]))
         if self.chosen["weigh"] == "before":
             rows = rows * weight[..., None].astype(rows.dtype)
@@ -71,16 +77,16 @@ class Layer:
             rows = jnp.concatenate([rows, weight[..., None].astype(rows.dtype)], -1)
         sent = self.part("dispatch")(rows, place, count, size.slots)
         aside = None
-        if self.chosen["weigh"] == "sent_aside":
-            alone = jnp.repeat(weight[..., None], 2, -1).astype(rows.dtype)
-            aside = self.part("dispatch")(alone, place, count, size.slots)
+        if self.chosen["weigh"] in ("sent_aside", "named_aside"):
+            named = jnp.arange(chosen.size, dtype=I32).reshape(chosen.shape)
+            told = weight.astype(rows.dtype) if self.chosen["weigh"] == "sent_aside" else named
+            aside = self.part("dispatch")(
+                jnp.repeat(told[..., None], 2, -1), place, count, size.slots
+            )
         return (sent, aside), (scores, chosen, weight, rank, place)
 
     def _is_distinct(self) -> bool:
         """Whether no two choices share a row, so that rows may be set, not added."""
-        from tests.generator.choices import COLLIDING
-        from tests.generator.counters import EXACT
-
         return (
             self.chosen["choices"] not in COLLIDING and self.chosen["counter"] in EXACT
             and (self.chosen["priority"] != "choices_apart" or self.size.choices == 1)
@@ -98,7 +104,9 @@ class Layer:
 
     def _answer(self, p: Any, out: Any, memory: Any) -> Any:
         scores, chosen, weight, rank, place = memory
-        share = weight if self.chosen["weigh"] == "after" else jnp.ones_like(weight)
+        share = (
+            weight if self.chosen["weigh"] in ("after", "named_aside") else jnp.ones_like(weight)
+        )
         y = self.part("combine")(out, place, share)
         metrics = self.part("metrics")(scores, chosen, rank, place)
         if not isinstance(place.extra, int):
