@@ -1,14 +1,16 @@
 """Tries every seam of JAX and XLA that lancet-jax rests on, and says which hold here."""
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxlib.mlir import ir
 
-from lancet_jax import _cuda, _jax, aot
+from lancet_jax import _calls, _cuda, _jax, aot
 from lancet_jax.errors import LancetError
 from lancet_jax.step_module import copied, mark
 from lancet_jax.xla_options import compile_only_options
@@ -41,6 +43,7 @@ class Probe:
     def prepare(self, request: _jax.Request) -> _jax.Prepared:
         """Pass a marked copy on."""
         self.calls.append("prepare")
+        is_described = _jax.is_compile_only(request.devices[0])
         clone = copied(request.module)
         mark(clone, self.name)
 
@@ -53,7 +56,15 @@ class Probe:
             compile_only_options(request.devices),
             (on_scheduled,),
             lambda _: self.calls.append("finish"),
+            first_call=_jax.nobody if is_described else lambda: self._judge,
         )
+
+    def _judge(
+        self, program: _calls.Program, plain: Any, module: ir.Module, args: Sequence[Any]
+    ) -> _calls.Verdict:
+        """Make a first call as jit would."""
+        self.calls.append("first call")
+        return _calls.Verdict(program(args), program)
 
 
 def examine() -> Iterator[Finding]:
@@ -64,6 +75,7 @@ def examine() -> Iterator[Finding]:
         yield _package(package)
     yield _seam("capture: jit compiles through our wrapper", "cpu", ("prepare", "finish"))
     yield _seam("post-scheduler stage: cpu", "cpu", ("scheduled",))
+    yield _seam("first call: a judge makes it", "cpu", ("first call",))
     plugin = _cuda.cuda_plugin()
     if plugin is None:
         yield Finding("CUDA plugin", False, "not installed: no GPU meshes without GPUs",
@@ -117,6 +129,8 @@ def _compile(platform_name: str) -> Callable[[Probe], None]:
             (8, 128), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device)
         )
         with _jax.rewriting(probe):
-            jax.jit(lambda x: jnp.sin(x) @ x.T).lower(argument).compile()
+            compiled = jax.jit(lambda x: jnp.sin(x) @ x.T).lower(argument).compile()
+        if platform_name == "cpu":
+            compiled(jnp.ones(argument.shape, argument.dtype))
 
     return run

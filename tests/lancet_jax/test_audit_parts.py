@@ -1,5 +1,7 @@
 """What an audit is made of: comparing, projecting, nudging, reading a step, counting room."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lancet_jax import leaves, outputs, room
+from lancet_jax.audit import Audit
+from lancet_jax.contest import Result
 from lancet_jax.leaves import Deviation
 from lancet_jax.nudge import nudged
 from lancet_jax.room import Memory, Room
@@ -16,6 +20,7 @@ from lancet_jax.sketch import Sketch
 from lancet_jax.step_facts import StepFacts
 from lancet_jax.tally import Tally, rounded_up
 from tests.lancet_jax.audit_steps import arguments, mesh, stepped
+from tests.lancet_jax.test_contest import Compiler, rivals
 
 NAN, INF = np.nan, np.inf
 
@@ -251,3 +256,15 @@ def test_memory_is_read_off_an_executable():
     assert (found.given, found.aliased) == (48, 32)
     assert found.total >= 48
     assert Memory.of(object()) is None
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_rival_that_was_compiled_is_kept_for_the_audit_or_makes_it_needless(monkeypatch, is_kept):
+    found, listed = rivals(monkeypatch)
+    audit = Audit(None, None, listed[0], None, {})
+    compiler = Compiler(
+        whole=Result(True, -10.0, 1), cut=Result(True, -9.0 if is_kept else -11.0, 1)
+    )
+    dataclasses.replace(found, audit=audit).compile(compiler)
+    assert (audit.uncut is compiler.results["whole"]) == is_kept
+    assert (audit.due() is audit) == is_kept
