@@ -21,16 +21,6 @@ _FLOATS = MappingProxyType({
     "f8E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
 })  # fmt: skip
 
-KEEPS_ONE = frozenset({"abs", "cbrt", "convert", "sign", "sqrt", "square"})
-"""Ops that make 0 of 0 and 1 of 1."""
-
-KEEPS_ZERO = KEEPS_ONE | {
-    "asin", "asinh", "atan", "atanh", "ceil", "erf", "erf_inv", "exponential_minus_one", "floor",
-    "imag", "log_plus_one", "negate", "real", "reduce_precision", "round_nearest_afz",
-    "round_nearest_even", "sine", "sinh", "tan", "tanh",
-}  # fmt: skip
-"""Ops that make 0 of 0."""
-
 _WHOLE = 2**53
 """Up to which number a double counts exactly."""
 

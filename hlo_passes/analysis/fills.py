@@ -10,10 +10,11 @@ from typing import ClassVar, Final
 import numpy as np
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.arithmetic import FOLDED, KEEPS_ZERO, dtype_of, element_of, fold
+from hlo_passes.analysis.arithmetic import FOLDED, dtype_of, element_of, fold
 from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.engine import Domain, Rules, kind_of, same_operand
 from hlo_passes.analysis.split_rules.reduce import reducer
+from hlo_passes.ir.traits import KEEPS_ZERO
 
 
 class Beyond:

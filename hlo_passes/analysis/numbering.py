@@ -8,12 +8,9 @@ from jaxlib.mlir import ir
 
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.collectives import KINDS
+from hlo_passes.ir.traits import BRANCHES, EFFECTS
 
-_UNIQUE = frozenset({
-    "all_gather", "all_reduce", "all_to_all", "case", "collective_broadcast", "collective_permute",
-    "custom_call", "if", "infeed", "outfeed", "recv", "reduce_scatter", "rng",
-    "rng_bit_generator", "send", "while",
-})  # fmt: skip
+_UNIQUE = KINDS | EFFECTS | BRANCHES | {"custom_call", "rng_bit_generator", "while"}
 _BARRIER = "optimization_barrier"
 _IGNORED = ("mhlo.frontend_attributes", "channel_handle", "channel_id")
 _SMALL = 4

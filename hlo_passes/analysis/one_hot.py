@@ -17,8 +17,6 @@ from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.arithmetic import (
-    KEEPS_ONE,
-    KEEPS_ZERO,
     direction_of,
     element_of,
     is_total,
@@ -29,6 +27,7 @@ from hlo_passes.analysis.moves import Label, move_of, root_of
 from hlo_passes.analysis.ranges import Ranges, held
 from hlo_passes.analysis.split_rules.reduce import reducer
 from hlo_passes.ir.attributes import ints, shape_of
+from hlo_passes.ir.traits import KEEPS_ONE, KEEPS_ZERO
 
 _MOST = 16
 """Terms of one value; with more, nothing is said."""
@@ -169,6 +168,13 @@ def _first(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
     return _vague(domain.terms(op.operands[0]))
 
 
+def _divided(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+    """Zero stays what it is; but the integer 0 over 0 is -1."""
+    by = domain.ranges.of(op.operands[1])
+    is_integer = isinstance(element_of(value), ir.IntegerType)
+    return ANYTHING if is_integer and by.low <= 0 <= by.high else _first(domain, op, value)
+
+
 def _both(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
     """What is not zero is neither zero here nor there."""
     return both(domain.terms(op.operands[0]), domain.terms(op.operands[1]))
@@ -250,7 +256,7 @@ OneHot.rules = {
     "compare": _compared,
     "multiply": _both, "and": _both,
     **dict.fromkeys(("add", "subtract", "or", "xor", "maximum", "minimum"), _all),
-    **dict.fromkeys(KEEPS_ZERO, _first), "divide": _first,
+    **dict.fromkeys(KEEPS_ZERO, _first), "divide": _divided,
     **dict.fromkeys(KEEPS_ONE, _kept),
     "select": _selected,
     "dot_general": _product,

@@ -16,6 +16,16 @@ POINTWISE = frozenset({
 })  # fmt: skip
 """Every element of the result is made of the elements at its place."""
 
+KEEPS_ONE = frozenset({"abs", "cbrt", "convert", "sign", "sqrt", "square"})
+"""Ops that make 0 of 0 and 1 of 1."""
+
+KEEPS_ZERO = KEEPS_ONE | {
+    "asin", "asinh", "atan", "atanh", "ceil", "erf", "erf_inv", "exponential_minus_one", "floor",
+    "imag", "log_plus_one", "negate", "real", "reduce_precision", "round_nearest_afz",
+    "round_nearest_even", "sine", "sinh", "tan", "tanh",
+}  # fmt: skip
+"""Ops that make 0 of 0."""
+
 PRODUCTS = frozenset({"dot", "dot_general", "ragged_dot", "convolution"})
 """Matrix products."""
 

@@ -32,11 +32,9 @@ from hlo_passes.analysis.dropless.sorted_rows import SortedRows
 from hlo_passes.analysis.dropless.tables import Groups, Tables
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
+from hlo_passes.ir.traits import BRANCHES, EFFECTS
 
-_STAYS = frozenset({
-    "call", "case", "custom_call", "if", "infeed", "outfeed", "recv", "return", "rng",
-    "rng_bit_generator", "send", "while",
-})  # fmt: skip
+_STAYS = EFFECTS | BRANCHES | {"call", "custom_call", "return", "rng_bit_generator", "while"}
 
 
 @dataclass(frozen=True, eq=False)
