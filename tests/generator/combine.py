@@ -126,7 +126,16 @@ def whole_table(out, place, weight):
 
 
 COMBINE = Table(
-    named(pairs, pairs_clipped, choice_by_choice, flat, taken, lax_gather, sent_back, mask,
+    {"as_sent": None} | named(pairs, pairs_clipped, choice_by_choice, flat, taken, lax_gather, sent_back, mask,
           mask_late),
     named(filled_with_one, unmasked, nan_where_dropped, neighbours, another_expert, whole_table),
+    plainness=0.7,
 )  # fmt: skip
+"""`as_sent` is whichever of them people write beside the dispatch of the step."""
+
+AS_SENT = {
+    "flat": flat, "flat_lists": taken, "lax_scatter": lax_gather, "segments": flat,
+    "names_then_rows": sent_back, "choice_by_choice": choice_by_choice, "mask": mask,
+    "mask_first": mask, "mask_of_flags": mask_late, "mask_picked": mask,
+}  # fmt: skip
+"""By dispatch; `pairs` for the others."""

@@ -27,7 +27,7 @@ class Difference:
         where: whose that is.
         integers: arrays of integers that are not the same.
         is_cut: whether the step was cut.
-        has_windows: whether every layer's experts take the rows of one part after those of another.
+        has_windows: whether every exchange is sent in parts, and no experts wait for all of them.
         notes: what was done, and why not more.
     """
 
@@ -122,7 +122,7 @@ def difference(build: Build) -> Difference:
             integers.append(name)
     outcome = step.outcomes[-1]
     along = {split.along for plan in outcome.cuts for split in plan.splits}
-    waits = any("experts wait" in note for note in outcome.notes)
+    waits = any("all_to_all" in note and "stays whole" in note for note in outcome.notes)
     return Difference(floats, where, tuple(integers), bool(along), "tokens" in along and not waits,
                       tuple(outcome.notes))  # fmt: skip
 

@@ -111,6 +111,7 @@ THERE = Table(
     named(tiled, untiled, sides_tiled, along_experts, flattened, slots_first, features_first,
           in_groups, in_two_hops),
     named(ways_of_two_tables, narrow_wire, eight_bit_wire, turned_axes, half_groups),
+    plainness=0.6,
     needs={"turned_axes": {"mesh": TWO_AXES}, "half_groups": {"mesh": ONE_AXIS}},
 )  # fmt: skip
 

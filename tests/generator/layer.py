@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from tests.generator.choices import COLLIDING
+from tests.generator.combine import AS_SENT, pairs
 from tests.generator.counters import EXACT
 from tests.generator.parts import PARTS
 from tests.generator.sizes import Size
@@ -107,7 +108,8 @@ class Layer:
         share = (
             weight if self.chosen["weigh"] in ("after", "named_aside") else jnp.ones_like(weight)
         )
-        y = self.part("combine")(out, place, share)
+        combine = self.part("combine") or AS_SENT.get(self.chosen["dispatch"], pairs)
+        y = combine(out, place, share)
         metrics = self.part("metrics")(scores, chosen, rank, place)
         if not isinstance(place.extra, int):
             metrics = metrics | {"extra": place.extra}

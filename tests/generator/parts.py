@@ -44,7 +44,7 @@ PARTS: dict[str, Table] = {
     "k": Table({"1": 1, "2": 2}, {"4": 4}), "layers": LAYERS, "remat": REMAT, "nest": NEST, "accumulate": ACCUMULATE,
     "across": ACROSS, "dense": DENSE, "scores": SCORES, "choices": CHOICES, "priority": PRIORITIES,
     "counter": COUNTERS, "place": PLACES, "turn": TURNS,
-    "weigh": Table({"after": "after", "before": "before"}, {"beside": "beside", "sent_aside": "sent_aside", "named_aside": "named_aside"}, chance=0.1),
+    "weigh": Table({"after": "after", "before": "before"}, {"beside": "beside", "sent_aside": "sent_aside", "named_aside": "named_aside"}, chance=0.1, plainness=0.8),
     "dispatch": DISPATCH, "there": THERE, "experts": EXPERTS, "mixer": MIXERS, "spot": SPOTS,
     "back": BACK, "combine": COMBINE, "residual": RESIDUALS, "auxiliary": AUXILIARY, "watch": WATCH,
     "metrics": METRICS, "loss": LOSSES, "sync": SYNC, "optimizer": OPTIMIZERS,

@@ -45,4 +45,5 @@ def choices_apart(rank, chosen, weight):
 PRIORITIES = Table(
     {"token_major": token_major, "choice_major": choice_major, "by_weight": by_weight},
     {"last_first": last_first, "interleaved": interleaved, "choices_apart": choices_apart},
+    plainness=0.6,
 )
