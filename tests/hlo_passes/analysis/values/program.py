@@ -39,9 +39,11 @@ class Writer:
         pool: values of the piece that is being written.
         lines: what is analysed.
         run: what is run instead; it differs where XLA:CPU lacks an op.
+        prefix: of the names of its values.
     """
 
     rng: np.random.Generator
+    prefix: str = ""
     pool: list[Value] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     run: list[str] = field(default_factory=list)
@@ -51,7 +53,7 @@ class Writer:
     def op(self, text: str, *kinds: Kind, run: Sequence[str] = ()) -> list[Value]:
         """Write an op; `{}` in the text stands for the names of its results, each with a %."""
         start = len(self.made)
-        values = [Value(f"%v{start + i}", kind) for i, kind in enumerate(kinds)]
+        values = [Value(f"%{self.prefix}v{start + i}", kind) for i, kind in enumerate(kinds)]
         self.made += values
         self.pool += values
         names = [value.name for value in values]
@@ -65,7 +67,7 @@ class Writer:
 
     def input(self, kind: Kind, draw: Draw = draw_numbers) -> Value:
         """Take an argument."""
-        value = Value(f"%in{len(self.inputs)}", kind)
+        value = Value(f"%{self.prefix}in{len(self.inputs)}", kind)
         self.inputs.append((value, draw))
         self.pool.append(value)
         return value
@@ -126,6 +128,13 @@ class Writer:
             kind,
         )
 
+    def take(self, other: "Writer") -> None:
+        """Write down what another one has, whose values have other names."""
+        self.lines += other.lines
+        self.run += other.run
+        self.inputs += other.inputs
+        self.made += other.made
+
     def executed(self, runs: int = 3, returns: Sequence[Value] | None = None) -> "Executed":
         """Run the program on several inputs.
 
@@ -182,19 +191,23 @@ class Executed:
     @cached_property
     def runs(self) -> list[dict[ir.Value, np.ndarray]]:
         """Per run, what values held."""
+        return [self.run(arguments) for arguments in self.arguments]
+
+    @cached_property
+    def _compiled(self):
         client = backend.get_backend()
         options = xla_client.CompileOptions()
         # XLA's own passes run as ever: programs run a few times, and LLVM would take most time.
         options.executable_build_options.debug_options.xla_backend_optimization_level = 0
         text = self.writer.text(self.writer.run, self.returns).encode()
         devices = _jax.DeviceList(tuple(client.devices()[:1]))
-        program = client.compile_and_load(text, devices, options)
-        with jax.enable_x64(True):
-            return [self._run(program, arguments) for arguments in self.arguments]
+        return client.compile_and_load(text, devices, options)
 
-    def _run(self, program, arguments: list[np.ndarray]) -> dict[ir.Value, np.ndarray]:
-        shards = program.execute_sharded([jax.device_put(x) for x in arguments])
-        came = [np.asarray(row[0]) for row in shards.disassemble_into_single_device_arrays()]
+    def run(self, arguments: Sequence[np.ndarray]) -> dict[ir.Value, np.ndarray]:
+        """Run the program; return what values held, as far as they come out."""
+        with jax.enable_x64(True):
+            shards = self._compiled.execute_sharded([jax.device_put(x) for x in arguments])
+            came = [np.asarray(row[0]) for row in shards.disassemble_into_single_device_arrays()]
         found = dict(zip((v.name for v, _ in self.writer.inputs), arguments, strict=True))
         found |= {value.name: x for value, x in zip(self.returns, came, strict=True)}
         return {self.values[name]: numbers for name, numbers in found.items()}
