@@ -290,10 +290,30 @@ def _select(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
     return Table(np.where(holds, yes.at, no.at), yes.counts | no.counts)
 
 
+def _converted(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+    """Sums wrap around as their types do: what is below zero is not so any more without a sign."""
+    table = tables.of(op.operands[0])
+    before, after = (dtype_of(element_of(v)) for v in (op.operands[0], value))
+    is_wider = before is not None and after is not None and after.itemsize > before.itemsize
+    if table.counts and is_wider and before.kind == "u":
+        raise refusal(op, "widens a sum of counts without a sign")
+    return table
+
+
+def _divided(change: Callable[..., np.ndarray]):
+    """Return a rule for divisions of fixed numbers; by zero, backends make what they like."""
+
+    def rule(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
+        if np.any(tables.fixed(op, op.operands[1]) == 0):
+            raise refusal(op, "divides by zero")
+        return _of_fixed(change)(tables, op, value)
+
+    return rule
+
+
 def _truncated(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Divide as XLA does, towards zero; by zero is nobody's count."""
-    quotient = np.abs(left) // np.maximum(np.abs(right), 1)
-    return np.sign(left) * np.sign(right) * quotient
+    """Divide as XLA does, towards zero."""
+    return np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right))
 
 
 def _gather(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
@@ -319,7 +339,7 @@ Tables.rules = {
     "iota": _fixed,
     "partition_id": _partition,
     "optimization_barrier": _same,
-    "convert": _same,
+    "convert": _converted,
     "reshape": _moved(lambda op, at: at.reshape(-1, *shape_of(op.results[0]))),
     "transpose": _moved(lambda op, at: at.transpose(0, *_behind(ints(op, "permutation")))),
     "reverse": _moved(lambda op, at: np.flip(at, _behind(ints(op, "dimensions")))),
@@ -341,8 +361,8 @@ Tables.rules = {
     "or": _of_fixed(np.bitwise_or),
     "minimum": _of_fixed(np.minimum),
     "maximum": _of_fixed(np.maximum),
-    "divide": _of_fixed(_truncated),
-    "remainder": _of_fixed(lambda x, y: x - _truncated(x, y) * y),
+    "divide": _divided(_truncated),
+    "remainder": _divided(lambda x, y: x - _truncated(x, y) * y),
     "all_gather": _gather,
     "all_to_all": _swap,
 }

@@ -11,6 +11,7 @@ from tests.hlo_passes.analysis.values.filled import fills, write_rows
 from tests.hlo_passes.analysis.values.masked import write_masks
 from tests.hlo_passes.analysis.values.program import Executed
 from tests.hlo_passes.analysis.values.soup import write_soup
+from tests.hlo_passes.analysis.values.tabled import tables, write_tables
 from tests.hlo_passes.analysis.values.wanted import wanted, write_wanted
 
 _OF_ALL = (claims.constants, claims.ranges, claims.elements, claims.equality)
@@ -45,8 +46,15 @@ def _wanted(seed: int):
     return program, (lambda p: wanted(p, claimed),)
 
 
+@cache
+def _tables(seed: int):
+    program, given = write_tables(np.random.default_rng(seed), 24)
+    return program, (lambda p: tables(p, given),)
+
+
 FAMILIES: dict[str, Callable[[int], tuple[Executed, tuple]]] = {
     "any ops": _soup, "counts": _counts, "masks": _masks, "rows": _rows, "needed": _wanted,
+    "tables": _tables,
 }  # fmt: skip
 
 

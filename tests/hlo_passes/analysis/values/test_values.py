@@ -10,6 +10,8 @@ from hlo_passes.analysis.arithmetic import dtype_of, element_of
 from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.counting import Counting
 from hlo_passes.analysis.distinct import DistinctRows
+from hlo_passes.analysis.dropless import tables
+from hlo_passes.analysis.dropless.tables import Tables
 from hlo_passes.analysis.elements import Elements, View
 from hlo_passes.analysis.fills import Fills, number_like
 from hlo_passes.analysis.one_hot import OneHot, Term
@@ -87,6 +89,10 @@ WRONG = [
     ("masks", OneHot, "divide", _zero_where_the_first_is),
     ("masks", one_hot._Places, "convert", _as_it_was),
     ("needed", _Shares, "transpose", _as_it_was),
+    ("tables", Tables, "convert", _as_it_was),
+    ("tables", Tables, "transpose", _as_it_was),
+    ("tables", Tables, "divide", tables._of_fixed(lambda x, y: x // np.maximum(y, 1))),
+    ("tables", tables, "is_prefix_scan", lambda op: True),
     ("any ops", numbering, "_attributes", lambda op: ()),
     ("counts", View, "is_like", lambda self, other: True),
     ("counts", counting, "_is_prefix", lambda op, dim: True),
@@ -96,7 +102,7 @@ WRONG = [
 ]
 """Family, what is changed, its rule or part, and what that is changed to."""
 
-SEEDS = {"any ops": 7, "counts": 4, "masks": 3, "rows": 4, "needed": 3}
+SEEDS = {"any ops": 7, "counts": 4, "masks": 3, "rows": 4, "needed": 3, "tables": 7}
 """Chosen so that the programs, which are few, try all rules that are broken below."""
 
 CASES = [
