@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from jax.extend.mlir.dialects import chlo
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.arithmetic import direction_of
+from hlo_passes.analysis.arithmetic import direction_of, element_of
 from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.cuts import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.analysis.fills import BEYOND, Fills, number_like
+from hlo_passes.analysis.ranges import Range, held
 from hlo_passes.analysis.split_rules import dot, layout, pointwise, slicing
 from hlo_passes.analysis.split_rules.catalogue import rule_of
 from hlo_passes.analysis.split_rules.reduce import starts_from_nothing
@@ -157,7 +158,8 @@ class RowFinder:
         if place < 0 or place in self.splits or len(self.body.ops[place].results) != 1:
             raise self._refusal(reader, "reads rows that no exchange has brought")
         if kind == "iota" and integer(self.body.ops[place], "iota_dimension") == cut.dim:
-            if shape_of(value)[cut.dim] != self.room:
+            last = Range(0, self.room - 1)
+            if shape_of(value)[cut.dim] != self.room or held(last, element_of(value)) != last:
                 raise self._refusal(place, "numbers something else than rows")
             self.splits[place] = OpSplit((), (cut,))
             self.cuts[value] = cut
@@ -175,7 +177,12 @@ class RowFinder:
             if not self.is_sizes(sizes):
                 raise self._refusal(place, "has other groups than the rows that came")
             self.tables[sizes] = None
-        if not numbers or kind in _RENAMES:
+        if not numbers:
+            return
+        if kind in _RENAMES:
+            last = Range(0, self.room - 1)
+            if held(last, element_of(op.results[0])) != last:
+                raise self._refusal(place, "numbers rows in a type that holds not all of them")
             return
         if kind != "compare" or len(numbers) != 1:
             raise self._refusal(place, "depends on where in the buffer a row lies")

@@ -199,6 +199,17 @@ def test_experts_that_look_at_rows_and_groups_are_proved(expert):
         assert cut_layer(body, layers.layers[0], 2, range(len(body.ops))).rows.live
 
 
+def test_numbers_of_rows_that_a_type_does_not_hold_are_refused():
+    def narrow(p, rows, sizes):
+        row = jnp.arange(rows.shape[0]).astype(jnp.int8).astype(jnp.int32)
+        return mlp(p, rows, sizes) * (row < sizes.sum())[:, None]
+
+    assert "holds not all of them" in refusal(Dropless(expert=narrow, forward=True, room=200))
+    module, body, layers = found(Dropless(expert=narrow, forward=True))
+    with module.ir.context:
+        assert cut_layer(body, layers.layers[0], 2, range(len(body.ops))).rows.live
+
+
 def test_rows_that_leave_are_refused():
     assert "may do more than treat every row alone" in refusal(Dropless(keep=True))
 
