@@ -237,10 +237,10 @@ def test_an_expert_that_may_not_exist_is_refused():
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
 def test_what_tables_should_say_is_what_brings_rows_to_their_experts(peers, local, seed):
     from hlo_passes.analysis.counting import Count
-    from hlo_passes.analysis.elements import View
     from hlo_passes.analysis.dropless.exchanges import Layout
     from hlo_passes.analysis.dropless.routing import Routing
     from hlo_passes.analysis.dropless.tables import Tables
+    from hlo_passes.analysis.elements import View
 
     experts = peers * local
     counts = np.random.default_rng(seed).integers(0, 4, (peers, experts))
