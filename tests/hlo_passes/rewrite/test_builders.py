@@ -1,0 +1,105 @@
+"""What the rewrites build with: dims by name, parts of values, programs of some ops."""
+
+import numpy as np
+from jaxlib.mlir import ir
+
+from hlo_passes.analysis.cuts import Cut
+from hlo_passes.analysis.split_rules.dot import dot_factors
+from hlo_passes.analysis.split_rules.indexing import update_of
+from hlo_passes.ir.attributes import shape_of
+from hlo_passes.ir.body import Body
+from hlo_passes.ir.module import Module
+from hlo_passes.rewrite.arrange import arrange
+from hlo_passes.rewrite.pieces import Pieces
+from hlo_passes.rewrite.program import program_of
+from tests.hlo_passes.analysis.splitting import returning, run
+
+PLAIN = """func.func @main(%x: tensor<2x1x4xf32>) -> tensor<2x1x4xf32> {
+  return %x : tensor<2x1x4xf32>
+}"""
+X = np.arange(8, dtype=np.float32).reshape(2, 1, 4)
+
+
+def test_dims_are_put_in_order_by_their_names_and_repeated_where_there_are_none():
+    module = Module.parse(PLAIN)
+    with module.ir.context, ir.Location.unknown():
+        end = module.body.operations[0]
+        with ir.InsertionPoint(end):
+            made = arrange(
+                module.body.arguments[0],
+                ["t", None, "e"],
+                ["e", "k", "t"],
+                {"e": 4, "k": 3, "t": 2},
+            )
+        returning(module, [made])
+        (came,) = run(module, [X])
+    np.testing.assert_array_equal(came, np.broadcast_to(X[:, 0].T[:, None], (4, 3, 2)))
+
+
+def test_parts_are_taken_and_put_together_once():
+    module = Module.parse(PLAIN)
+    with module.ir.context, ir.Location.unknown():
+        value, end = module.body.arguments[0], module.body.operations[0]
+        with ir.InsertionPoint(end):
+            pieces = Pieces(2)
+            halves = pieces.parts(value, Cut(2))
+            assert pieces.parts(value, Cut(2)) is halves
+            assert [shape_of(half) for half in halves] == [(2, 1, 2)] * 2
+            pieces.give_parts(value, Cut(2), halves[::-1])
+            whole = pieces.whole(value)
+            assert pieces.whole(value) == whole
+        returning(module, [whole])
+        (came,) = run(module, [X])
+    np.testing.assert_array_equal(came, X[..., [2, 3, 0, 1]])
+
+
+SOME = """func.func @main(%x: tensor<3xf32>, %y: tensor<3xf32>) -> tensor<3xf32> {
+  %0 = stablehlo.add %x, %y : tensor<3xf32>
+  %1 = stablehlo.multiply %0, %y : tensor<3xf32>
+  %2 = stablehlo.subtract %1, %0 : tensor<3xf32>
+  return %2 : tensor<3xf32>
+}"""
+
+
+def test_some_ops_are_a_program_of_their_own():
+    module = Module.parse(SOME)
+    body = Body(module.body)
+    with module.ir.context, ir.Location.unknown():
+        made = [op.results[0] for op in body.ops[:-1]]
+        text = program_of(body, [1, 2], [made[0], module.body.arguments[1]], [made[2], made[1]])
+    (less, product) = run(Module.parse(text), [np.float32([1, 2, 3]), np.float32([5, 6, 7])])
+    np.testing.assert_array_equal(product, [5, 12, 21])
+    np.testing.assert_array_equal(less, [4, 10, 18])
+
+
+DOT = """func.func @main(%x: tensor<5x2x3xf32>, %y: tensor<3x5x4xf32>) -> tensor<5x2x4xf32> {
+  %0 = stablehlo.dot_general %x, %y, batching_dims = [0] x [1], contracting_dims = [2] x [0] : (tensor<5x2x3xf32>, tensor<3x5x4xf32>) -> tensor<5x2x4xf32>
+  return %0 : tensor<5x2x4xf32>
+}"""
+
+
+def test_a_product_runs_over_batches_rows_columns_and_what_is_summed():
+    module = Module.parse(DOT)
+    loops = [(f.operands, f.results) for f in dot_factors(module.body.operations[0].operation)]
+    assert loops == [((0, 1), (0,)), ((1, None), (1,)), ((None, 2), (2,)), ((2, 0), (None,))]
+
+
+SCATTER = """func.func @main(%x: tensor<4xf32>, %i: tensor<2x1xi32>, %u: tensor<2xf32>) -> tensor<4xf32> {
+  %0 = "stablehlo.scatter"(%x, %i, %u) <{scatter_dimension_numbers = #stablehlo.scatter<inserted_window_dims = [0], scatter_dims_to_operand_dims = [0], index_vector_dim = 1>}> ({
+  ^bb0(%a: tensor<f32>, %b: tensor<f32>):
+    BODY
+  }) : (tensor<4xf32>, tensor<2x1xi32>, tensor<2xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}"""
+
+
+def test_what_a_scatter_does_with_what_is_there():
+    def update(body: str) -> str | None:
+        module = Module.parse(SCATTER.replace("BODY", body))
+        return update_of(module.body.operations[0].operation)
+
+    assert update("stablehlo.return %b : tensor<f32>") == "set"
+    assert update("stablehlo.return %a : tensor<f32>") is None
+    add = "%s = stablehlo.add %{}, %{} : tensor<f32>\n stablehlo.return %s : tensor<f32>"
+    assert update(add.format("b", "a")) == "add"
+    assert update(add.format("b", "b")) is None
