@@ -227,7 +227,7 @@ COUNTERS = Table(
     } | named(sixteens, cumulative_max, squared, some_valid,
         valid_and_beyond, in_halves, in_halves_apart, of_others, twos, negatives, products),
     chance=0.1,
-    plainness=0.6,
+    plainness=0.7,
     needs={"by_scan": {"spread": UNCHECKED}},
 )  # fmt: skip
 EXACT = (*COUNTERS.usual, "valid_and_beyond", "in_halves_apart", "negatives")

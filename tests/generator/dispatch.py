@@ -188,5 +188,5 @@ DISPATCH = Table(
     named(pairs, pairs_added, choice_by_choice, flat, flat_lists, lax_scatter, segments,
           names_then_rows, names_with_promise, per_source, mask, mask_first, mask_of_flags),
     named(mask_picked, onto_ones, clipped, promised_inside, in_order_of_experts, largest_first),
-    plainness=0.4,
+    plainness=0.6,
 )  # fmt: skip

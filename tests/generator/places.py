@@ -210,7 +210,7 @@ PLACES = Table(
         "flat_minus_one": _flat_nowhere(_minus_one),
     } | named(modulo, into_the_next, promised_for_less, promised_sorted, rounded, negated_compare),
     chance=0.1,
-    plainness=0.6,
+    plainness=0.7,
 )  # fmt: skip
 
 
