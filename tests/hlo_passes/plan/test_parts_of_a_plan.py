@@ -1,10 +1,13 @@
 """Windows, streams, orders in the making, timelines and reasons, on steps of a few ops."""
 
 from hlo_passes.analysis.paths import path_between
+from hlo_passes.cost.model import Cost, Source
 from hlo_passes.ir.graph import Graph, Op, Value
+from hlo_passes.plan.decision import Decision, refusals_of
 from hlo_passes.plan.issue import Issuer
 from hlo_passes.plan.problem import Lane
 from hlo_passes.plan.reasons import Beside, Stop
+from hlo_passes.plan.simulate import Simulator
 from hlo_passes.plan.streams import Streams, uncrossed
 from hlo_passes.plan.timeline import Timeline, Window, prediction_of
 from hlo_passes.plan.windows import Windows, is_wait
@@ -101,3 +104,30 @@ def test_the_shortest_path_is_the_evidence():
     assert path_between(graph, 1, 4) == (1, 2, 3, 4)
     assert path_between(graph, 0, 4) == (0, 3, 4)
     assert path_between(graph, 2, 1) == ()
+
+
+class Given:
+    """Prices that stand in the graph."""
+
+    name, decide_us, contention = "test", 0.0, 0.0
+
+    def for_graph(self, graph):
+        return self
+
+    def compute(self, op):
+        return Cost(op.flops, Source.GIVEN)
+
+    def exchange(self, collective, fraction=1.0):
+        return Cost(collective.us, Source.GIVEN)
+
+
+def test_a_step_without_exchanges_has_nothing_to_hide():
+    ops = tuple(Op(i, "add", f"op{i}", f"op{i}", (), (i,), flops=2.0) for i in range(3))
+    graph = Graph("main", ops, tuple(Value(i, i, ()) for i in range(3)))
+    made = Decision(graph, {"main": Simulator(graph, Given())}, {}, {}, {"main": 7.0})
+    assert (made.bound_us, made.growth, made.timeline.compute_us) == (7.0, 0.0, 6.0)
+    (refusal,) = refusals_of(made, lambda slack, more: made, slack=0.0, room=None)
+    assert (refusal.op, refusal.reason) == (
+        "main",
+        "no exchange between devices: there is nothing to hide",
+    )

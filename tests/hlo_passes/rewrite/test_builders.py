@@ -6,12 +6,16 @@ from jaxlib.mlir import ir
 from hlo_passes.analysis.cuts import Cut
 from hlo_passes.analysis.split_rules.dot import dot_factors
 from hlo_passes.analysis.split_rules.indexing import update_of
+from hlo_passes.analysis.split_states import spread_cuts
+from hlo_passes.ir import build
 from hlo_passes.ir.attributes import shape_of
 from hlo_passes.ir.body import Body
 from hlo_passes.ir.module import Module
 from hlo_passes.rewrite.arrange import arrange
+from hlo_passes.rewrite.cutter import cut_block
 from hlo_passes.rewrite.pieces import Pieces
 from hlo_passes.rewrite.program import program_of
+from hlo_passes.rewrite.rows import one_hot, ranks
 from tests.hlo_passes.analysis.splitting import returning, run
 
 PLAIN = """func.func @main(%x: tensor<2x1x4xf32>) -> tensor<2x1x4xf32> {
@@ -103,3 +107,43 @@ def test_what_a_scatter_does_with_what_is_there():
     add = "%s = stablehlo.add %{}, %{} : tensor<f32>\n stablehlo.return %s : tensor<f32>"
     assert update(add.format("b", "a")) == "add"
     assert update(add.format("b", "b")) is None
+
+
+LABELS = """func.func @main(%x: tensor<6xi32>) -> tensor<6xi32> {
+  return %x : tensor<6xi32>
+}"""
+
+
+def test_ranks_count_the_rows_before_of_the_same_label():
+    module = Module.parse(LABELS)
+    with module.ir.context, ir.Location.unknown():
+        with ir.InsertionPoint(module.body.operations[0]):
+            hot = one_hot(module.body.arguments[0], 2)
+            returning(module, [hot, ranks(hot, build.prefix_sum)])
+        labels, counted = run(module, [np.int32([1, 0, 1, 2, 1, -1])])
+    np.testing.assert_array_equal(labels, [[0, 1], [1, 0], [0, 1], [0, 0], [0, 1], [0, 0]])
+    np.testing.assert_array_equal(counted, [0, 0, 1, -1, 2, -1])
+
+
+BLOCK = """func.func @main(%x: tensor<4x3xf32>, %w: tensor<3x3xf32>) -> (tensor<4x3xf32>, tensor<3x3xf32>, tensor<4x3xf32>) {
+  %0 = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0] : (tensor<4x3xf32>, tensor<3x3xf32>) -> tensor<4x3xf32>
+  %1 = stablehlo.negate %0 : tensor<4x3xf32>
+  %2 = stablehlo.dot_general %x, %1, contracting_dims = [0] x [0] : (tensor<4x3xf32>, tensor<4x3xf32>) -> tensor<3x3xf32>
+  %3 = stablehlo.reverse %1, dims = [0] : tensor<4x3xf32>
+  return %1, %2, %3 : tensor<4x3xf32>, tensor<3x3xf32>, tensor<4x3xf32>
+}"""
+
+
+def test_a_block_is_cut_as_far_as_its_ops_can_be():
+    x, w = np.arange(12, dtype=np.float32).reshape(4, 3), np.float32(np.eye(3)[::-1])
+    module = Module.parse(BLOCK)
+    want = run(module, [x, w])
+    with module.ir.context:
+        body = Body(module.body)
+        cut_block(body, spread_cuts(body, [(module.body.arguments[0], Cut(0))], 2))
+    text = module.text()
+    assert text.count("stablehlo.negate") == 2
+    assert text.count("(tensor<2x3xf32>, tensor<2x3xf32>) -> tensor<3x3xf32>") == 2
+    assert text.count("stablehlo.reverse") == 1  # it needs all rows, and gets them put together
+    for one, other in zip(want, run(module, [x, w]), strict=True):
+        np.testing.assert_array_equal(one, other)
