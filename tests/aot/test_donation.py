@@ -30,7 +30,7 @@ class Reckless(_jax.Rewriter):
     def prepare(self, request):
         clone = copied(request.module)
         mark(clone, "reckless")
-        return _jax.Prepared(clone, compile_only_options(request.devices), self.reorder)
+        return _jax.Prepared(clone, compile_only_options(request.devices), (self.reorder,))
 
     def reorder(self, proto):
         if b"reckless" not in proto:
