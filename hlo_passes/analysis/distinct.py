@@ -91,7 +91,8 @@ class DistinctRows:
         stripped = [self._inside(column, n) for column, n in zip(columns, dims, strict=True)]
         for column in stripped:
             op = maker_of(column)
-            if op is not None and kind_of(op) in ("select", "minimum", "maximum"):
+            drops = op is not None and kind_of(op) in ("select", "minimum", "maximum")
+            if drops and any(map(self.counting.constants.is_known, op.operands)):
                 return f"whom {name_op(op)} drops may land on a row of the buffer"
         if any(self.counting.rank(column) for column in stripped):
             return "tokens are counted for other experts, or in other groups, than they are sent to"
