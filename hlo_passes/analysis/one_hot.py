@@ -149,7 +149,7 @@ class OneHot(Domain[Terms]):
         return left, right, contracted
 
 
-def _moved(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
+def _moved(domain: "OneHot | _Places", op: ir.Operation, value: ir.Value) -> Terms:
     """Follow what only moves elements."""
     step = move_of(op, value)
     if step is None:
@@ -306,7 +306,7 @@ def _largest(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
     start = domain.one_hot.constants.number(op.operands[1])
     is_largest = len(op.results) == 1 and reducer(op) == "maximum"
     if not is_largest or start is None or start > -1:
-        return _moved_place(domain, op, value)
+        return _moved(domain, op, value)
     return _summed(domain.one_hot, op, domain.terms(op.operands[0]))
 
 
@@ -330,21 +330,13 @@ def _converted(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
     return domain.terms(op.operands[0]) if keeps else ANYTHING
 
 
-def _moved_place(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
-    step = move_of(op, value)
-    if step is None:
-        return ANYTHING
-    names = dict(enumerate(step[1]))
-    return tuple(term.renamed(names) for term in domain.terms(step[0]))
-
-
 _Places.rules = {
     "add": _less, "subtract": _less,
     "maximum": _largest, "reduce": _largest,
     "select": _chosen,
     "convert": _converted,
     **dict.fromkeys(
-        ("optimization_barrier", "transpose", "broadcast_in_dim", "reshape"), _moved_place
+        ("optimization_barrier", "transpose", "broadcast_in_dim", "reshape"), _moved
     ),
 }  # fmt: skip
 

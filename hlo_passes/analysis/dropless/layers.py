@@ -149,7 +149,7 @@ def find_layers(
     routings = {r.number: r for r in find_routings(body, numbers, counting)}
     experts = {number: routing.experts for number, routing in routings.items()}
     tables = Tables(body, numbers, groups, devices, experts)
-    rows = SortedRows(Positions(body, numbers, counting, tables), Orders(body, numbers, counting))
+    rows = SortedRows(Positions(counting, tables), Orders(counting))
     found: dict[int, list[RaggedExchange]] = {}
     refused: dict[int, str] = {}
     of: dict[int, int] = {}

@@ -20,7 +20,6 @@ from hlo_passes.analysis.elements import made_in_order
 from hlo_passes.analysis.engine import kind_of
 from hlo_passes.analysis.split_rules import pointwise
 from hlo_passes.ir.attributes import shape_of
-from hlo_passes.ir.body import Body
 
 type Side = Literal["places", "choices"]
 """What elements stand for: `places` of the rows of choices, or `choices` by place."""
@@ -33,13 +32,9 @@ class Orders:
     """Answers what indices that follow from a sort stand for.
 
     Attributes:
-        body: the block.
-        numbers: its value numbers.
-        counting: what its values count.
+        counting: what the values of the block count.
     """
 
-    body: Body
-    numbers: dict[ir.Value, int]
     counting: Counting
 
     def read(self, indices: ir.Value, routing: Routing) -> tuple[Side, np.ndarray]:
@@ -54,7 +49,7 @@ class Orders:
             raise NoSplit("rows are placed neither by counts of choices nor by a sort")
         (order,) = leaves
         side = self._side(order, routing)
-        known = Tables(self.body, {}, {}, 0, {})
+        known = Tables(self.counting.body, {}, {}, 0, {})
         known.say(order, Table(np.arange(routing.rows).reshape(1, *shape_of(order))))
         return side, known.of(indices).at.ravel()
 
@@ -64,21 +59,20 @@ class Orders:
         if self.counting.constants.number(value) is not None:
             return
         if op is None or kind_of(op) not in _POINTWISE:
-            if op is not None and kind_of(op) == "broadcast_in_dim" and self._is_fixed(value):
+            if op is not None and kind_of(op) == "broadcast_in_dim" and self._is_fixed(op):
                 return
             leaves[value] = None
             return
         for operand in op.operands:
             self._find_leaves(operand, leaves)
 
-    def _is_fixed(self, value: ir.Value) -> bool:
+    def _is_fixed(self, repeat: ir.Operation) -> bool:
         """Whether all elements of a repeated value are one number that no input changes."""
-        place, _ = self.body.made_by(value)
-        source = self.body.ops[place].operands[0]
+        source = repeat.operands[0]
         if shape_of(source):
             return False
         try:
-            return not Tables(self.body, {}, {}, 0, {}).of(source).counts
+            return not Tables(self.counting.body, {}, {}, 0, {}).of(source).counts
         except NoSplit:
             return False
 

@@ -143,14 +143,10 @@ class Positions:
     """Answers where rows that are sorted by expert lie.
 
     Attributes:
-        body: the block.
-        numbers: its value numbers.
-        counting: what its values count.
+        counting: what the values of the block count.
         tables: what its tables hold.
     """
 
-    body: Body
-    numbers: dict[ir.Value, int]
     counting: Counting
     tables: Tables
 

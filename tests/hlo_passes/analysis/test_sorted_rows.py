@@ -27,7 +27,7 @@ def sorted_layer():
     counting = Counting(body, numbers)
     (routing,) = find_routings(body, numbers, counting)
     sorts = [op for i, op in enumerate(body.ops) if body.kind(i) == "sort"]
-    return module, body, routing, sorts, Orders(body, numbers, counting)
+    return module, body, routing, sorts, Orders(counting)
 
 
 def test_a_sort_of_choices_lists_choices_and_a_sort_of_that_lists_places():
