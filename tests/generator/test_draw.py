@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.generator.compare import Difference, Verdict
 from tests.generator.faults import FAULTS
 from tests.generator.of_the_day import COUNT, recipe_of
 from tests.generator.parts import PARTS
@@ -71,3 +72,13 @@ def test_a_run_in_which_little_is_cut_fails():
     assert not Tally(steps=60, cut=60).is_enough
     assert not Tally(steps=60, cut=60, windows=60, doubtful=3).is_enough
     assert Tally(steps=1).is_enough
+
+
+@pytest.mark.parametrize(
+    ("wide", "integers", "right"),
+    [(2.4e-11, (), True), (1.1e-2, (), False), (1e-6, (), False), (2.4e-11, ("slots",), False)],
+)
+def test_what_shrinks_as_rounding_does_is_rounding(wide, integers, right):
+    first = Difference(1.1e-2, "wg", (), True, False, ())
+    again = Difference(wide, "wg", integers, True, False, ())
+    assert Verdict(parse("plain"), first, again).is_right == right
