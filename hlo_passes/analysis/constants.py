@@ -5,7 +5,7 @@ one of them, so that what is broadcast or counted out costs nothing.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ class Constants(Domain[Numbers]):
     """What values hold whatever the input."""
 
     rules: ClassVar[Rules]
+    is_absolute = True
 
     def unknown(self, value: ir.Value) -> Numbers:
         """Nothing is known of the numbers of most values."""
@@ -127,12 +128,16 @@ def _moved(change: Callable[[ir.Operation, np.ndarray], Numbers]):
     return rule
 
 
-def _repeated(op: ir.Operation, found: np.ndarray) -> np.ndarray:
-    placed, rank = ints(op, "broadcast_dimensions"), len(shape_of(op.results[0]))
+def lined_up(at: np.ndarray, placed: Sequence[int], rank: int) -> np.ndarray:
+    """Put dim i where `placed[i]` says, as `broadcast_in_dim` does, and 1 for all others."""
     shape = [1] * rank
-    for dim, size in zip(placed, found.shape, strict=True):
+    for dim, size in zip(placed, at.shape, strict=True):
         shape[dim] = size
-    return found.transpose(np.argsort(placed)).reshape(shape)
+    return at.transpose(np.argsort(placed)).reshape(shape)
+
+
+def _repeated(op: ir.Operation, found: np.ndarray) -> np.ndarray:
+    return lined_up(found, ints(op, "broadcast_dimensions"), len(shape_of(op.results[0])))
 
 
 def _reshaped(op: ir.Operation, found: np.ndarray) -> Numbers:

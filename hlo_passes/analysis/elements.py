@@ -12,6 +12,7 @@ import numpy as np
 from jaxlib.mlir import ir
 
 from hlo_passes.analysis.arithmetic import element_of
+from hlo_passes.analysis.constants import lined_up
 from hlo_passes.analysis.engine import Domain, Rules, maker_of, same_operand
 from hlo_passes.analysis.ranges import Ranges, held
 from hlo_passes.ir.attributes import ints, shape_of
@@ -83,10 +84,7 @@ class Elements(Domain[View]):
 
 def repeated(at: np.ndarray, placed: tuple[int, ...], made: tuple[int, ...]) -> np.ndarray:
     """Broadcast as `broadcast_in_dim` does: dim i goes to `placed[i]`. Makes no copies."""
-    shape = [1] * len(made)
-    for dim, size in zip(placed, at.shape, strict=True):
-        shape[dim] = size
-    return np.broadcast_to(at.transpose(np.argsort(placed)).reshape(shape), made)
+    return np.broadcast_to(lined_up(at, placed, len(made)), made)
 
 
 def made_in_order(value: ir.Value) -> tuple[ir.Operation | None, ir.Value]:

@@ -2,7 +2,8 @@
 
 A domain says what can be known of a value and what every kind of op makes of what is known of its
 operands. An op without a rule gives the fact that is true of any value, and is named when somebody
-asks why no more is known. What no trip of a loop changes is what the loop was given.
+asks why no more is known. What no trip of a loop changes is what the loop was given, as far as that
+can be said without naming values outside the loop.
 """
 
 from abc import ABC, abstractmethod
@@ -25,9 +26,11 @@ class Domain[F](ABC):
 
     Attributes:
         rules: what every kind of op makes of what is known of its operands.
+        is_absolute: whether facts speak of no other values, so that they hold inside a loop, too.
     """
 
     rules: ClassVar[Rules]
+    is_absolute: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._known: dict[ir.Value, F] = {}
@@ -76,14 +79,17 @@ class Domain[F](ABC):
         """Return the values that have to be known before this one."""
         maker = maker_of(value)
         if maker is None:
-            given = _given_to_loop(value)
+            given = self._given(value)
             return [] if given is None else [given]
         return list(maker.operands) if kind_of(maker) in self.rules else []
+
+    def _given(self, value: ir.Value) -> ir.Value | None:
+        return _given_to_loop(value) if self.is_absolute else None
 
     def _find(self, value: ir.Value) -> F:
         maker = maker_of(value)
         if maker is None:
-            given = _given_to_loop(value)
+            given = self._given(value)
             return self.unknown(value) if given is None else self._known[given]
         rule = self.rules.get(kind_of(maker))
         return self.unknown(value) if rule is None else rule(self, maker, value)

@@ -293,7 +293,7 @@ def _bound(
     op = maker_of(value)
     if op is None or kind_of(op) != "compare":
         return None
-    if numbers[op.operands[0]] != numbers[gather.operands[1]]:
+    if numbers.get(op.operands[0]) != numbers[gather.operands[1]]:
         return None
     direction = direction_of(op)
     if direction == "GE":

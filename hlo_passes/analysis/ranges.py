@@ -64,6 +64,7 @@ class Ranges(Domain[Range]):
     """
 
     rules: ClassVar[Rules]
+    is_absolute = True
 
     def __init__(self, constants: Constants, counting: "Counting | None" = None) -> None:
         super().__init__()

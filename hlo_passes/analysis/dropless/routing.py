@@ -130,7 +130,8 @@ def _is_negative(counting: Counting, mask: ir.Value, plain: ir.Value) -> bool:
         return False
     left, right = op.operands
     numbers = counting.numbers
-    return numbers[left] == numbers[plain] and counting.constants.is_zero(right)
+    is_same = numbers.get(left, left) == numbers.get(plain, plain)
+    return is_same and counting.constants.is_zero(right)
 
 
 def _is_int(value: ir.Value) -> bool:

@@ -5,6 +5,7 @@ from hlo_passes.analysis.constants import Constants
 from hlo_passes.analysis.engine import kind_of, maker_of, same_operand
 from hlo_passes.analysis.expert_pairs import pairs_of
 from hlo_passes.analysis.moves import root_of, unit_places
+from hlo_passes.analysis.one_hot import ANYTHING, OneHot
 from hlo_passes.analysis.ranges import Range, Ranges
 from hlo_passes.analysis.regions import is_one_region
 from hlo_passes.ir.body import Body
@@ -61,6 +62,30 @@ def test_what_no_trip_changes_is_what_the_loop_was_given():
     assert constants.of(counted) is None
     assert Ranges(constants).of(same) == Range(-128, 127)
     assert "input" in constants.blame(counted)
+
+
+def test_a_fact_that_names_values_stays_in_their_block():
+    module = Module.parse("""func.func @main(%expert: tensor<4xi32>) -> tensor<4x2xi1> {
+      %zero = stablehlo.constant dense<0> : tensor<i32>
+      %each = stablehlo.iota dim = 1 : tensor<4x2xi32>
+      %chosen = stablehlo.broadcast_in_dim %expert, dims = [0] : (tensor<4xi32>) -> tensor<4x2xi32>
+      %hot = stablehlo.compare EQ, %chosen, %each : (tensor<4x2xi32>, tensor<4x2xi32>) -> tensor<4x2xi1>
+      %0:2 = stablehlo.while(%i = %zero, %mask = %hot) : tensor<i32>, tensor<4x2xi1>
+        cond {
+          %few = stablehlo.compare LT, %i, %zero : (tensor<i32>, tensor<i32>) -> tensor<i1>
+          stablehlo.return %few : tensor<i1>
+        } do {
+          stablehlo.return %i, %mask : tensor<i32>, tensor<4x2xi1>
+        }
+      return %0#1 : tensor<4x2xi1>
+    }""")
+    (_, block), (_, outside) = walk_blocks(module.body)
+    constants = Constants()
+    one_hot = OneHot(constants, Ranges(constants))
+    hot = outside.operations[3].operation.results[0]
+    assert [len(term.hots) for term in one_hot.terms(hot)] == [1]
+    assert one_hot.terms(block.arguments[1]) == ANYTHING
+    assert Ranges(constants).of(block.arguments[1]) == Range(0, 1)
 
 
 def test_a_barrier_hands_every_operand_to_the_result_in_its_place():
