@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from hlo_passes.analysis.footprint import footprint_of
 from hlo_passes.cost.model import CostModel
 from hlo_passes.errors import OptionError
+from hlo_passes.facts.footprint import footprint_of
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.plan import Plan
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.plans import Plan
 
 type AnyModule = Module | ScheduledModule
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 
 from hlo_passes.base import Context
 from hlo_passes.ir.graph import Graph
-from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.simulate import simulate
-from hlo_passes.plan.timeline import Timeline, prediction_of
+from hlo_passes.plans import Plan
+from hlo_passes.schedule.simulate import simulate
+from hlo_passes.schedule.timeline import Timeline, prediction_of
 from hlo_passes.split_exchange import SplitExchange
 from hlo_passes.split_pass import CLOSE, NO_GAIN, NO_ROOM, SplitPass, worth_of
 from hlo_passes.split_region import SplitRegion

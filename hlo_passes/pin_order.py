@@ -32,13 +32,13 @@ Limits
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hlo_passes.analysis.reach import Reach
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import PlanError
-from hlo_passes.ir.edit import barrier, sort_block, tie
+from hlo_passes.facts.reach import Reach
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Pin, Plan, Refusal
+from hlo_passes.ir.stablehlo.edit import barrier, sort_block, tie
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.plans import Pin, Plan, Refusal
 
 _PASSING = frozenset({"transpose", "reshape", "convert"})
 

@@ -28,11 +28,11 @@ from typing import ClassVar
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import PlanError
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.bound import exposed_bound
-from hlo_passes.plan.decision import Decision
-from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.simulate import Simulator
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.plans import Plan
+from hlo_passes.schedule.bound import exposed_bound
+from hlo_passes.schedule.decision import Decision
+from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.schedule_dw import ScheduleDw, plan_of
 
 

@@ -28,19 +28,19 @@ from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from typing import ClassVar, Literal
 
-from hlo_passes.analysis.roles import before_loss
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
+from hlo_passes.facts.roles import before_loss
 from hlo_passes.ir.graph import Graph
-from hlo_passes.plan.bound import exposed_bound
-from hlo_passes.plan.decision import Decision, refusals_of
-from hlo_passes.plan.greedy import greedy_order
-from hlo_passes.plan.list_schedule import list_order
-from hlo_passes.plan.plan import Move, Plan
-from hlo_passes.plan.problem import Problem
-from hlo_passes.plan.reasons import Held
-from hlo_passes.plan.simulate import Simulator, execute
-from hlo_passes.plan.streams import uncrossed
-from hlo_passes.plan.timeline import Timeline, prediction_of
+from hlo_passes.plans import Move, Plan
+from hlo_passes.schedule.bound import exposed_bound
+from hlo_passes.schedule.decision import Decision, refusals_of
+from hlo_passes.schedule.list.policies import list_order
+from hlo_passes.schedule.paper.greedy import greedy_order
+from hlo_passes.schedule.problem import Problem
+from hlo_passes.schedule.reasons import Held
+from hlo_passes.schedule.simulate import Simulator, execute
+from hlo_passes.schedule.streams import uncrossed
+from hlo_passes.schedule.timeline import Timeline, prediction_of
 
 type Strategy = Literal["best", "greedy", "list"]
 

@@ -33,17 +33,17 @@ from typing import ClassVar
 from jaxlib.mlir import ir
 from msgspec.structs import replace
 
-from hlo_passes.analysis.blocks import walk_blocks
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import PlanError
-from hlo_passes.ir.attributes import integer, shape_of
-from hlo_passes.ir.build import all_to_all, reshape, transpose
 from hlo_passes.ir.collectives import DOMAIN, FABRIC
 from hlo_passes.ir.graph import Graph, Op
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Plan, Refusal
-from hlo_passes.plan.timeline import prediction_of
+from hlo_passes.ir.stablehlo.blocks import walk_blocks
+from hlo_passes.ir.stablehlo.build import all_to_all, reshape, transpose
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.ir.stablehlo.read import integer, shape_of
+from hlo_passes.plans import Plan, Refusal
+from hlo_passes.schedule.timeline import prediction_of
 from hlo_passes.split_pass import ordered_timeline
 
 _WORTH = 1e-3

@@ -24,16 +24,16 @@ Limits
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hlo_passes.analysis.blocks import walk_blocks
-from hlo_passes.analysis.cuts import Cut
-from hlo_passes.analysis.expert_pairs import Pair, pairs_of
-from hlo_passes.analysis.split_states import outside, spread_cuts
 from hlo_passes.base import Context
-from hlo_passes.ir.attributes import integer, shape_of
-from hlo_passes.ir.body import Body
+from hlo_passes.cut.spread import outside, spread_cuts
+from hlo_passes.cut.states import Cut
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Refusal, Split
+from hlo_passes.ir.stablehlo.blocks import walk_blocks
+from hlo_passes.ir.stablehlo.body import Body
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.ir.stablehlo.read import integer, shape_of
+from hlo_passes.layers.capacity.exchange_pairs import Pair, pairs_of
+from hlo_passes.plans import Refusal, Split
 from hlo_passes.split_pass import Candidate, PartsPass
 
 

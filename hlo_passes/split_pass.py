@@ -8,18 +8,18 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from hlo_passes.analysis.barriers import without_barriers
-from hlo_passes.analysis.footprint import footprint_of
-from hlo_passes.analysis.liveness import buffers_of
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
 from hlo_passes.errors import OptionError, PlanError
+from hlo_passes.facts.barriers import without_barriers
+from hlo_passes.facts.footprint import footprint_of
+from hlo_passes.facts.liveness import buffers_of
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.list_schedule import list_order
-from hlo_passes.plan.plan import Plan, Refusal, Split
-from hlo_passes.plan.simulate import Simulator
-from hlo_passes.plan.timeline import Timeline, prediction_of
-from hlo_passes.rewrite.region import cut_module
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.plans import Plan, Refusal, Split
+from hlo_passes.schedule.list.policies import list_order
+from hlo_passes.schedule.simulate import Simulator
+from hlo_passes.schedule.timeline import Timeline, prediction_of
+from hlo_passes.split.module import cut_module
 
 _WORTH = 1e-3
 """A gain below this share of the step does not pay for another program."""

@@ -5,7 +5,7 @@ Contract
     order of tokens, and a prefix count of used capacity goes on from part to part, so that every
     token goes where it went and the same ones are dropped. Tokens are sent as rows. Experts that
     treat every row alone run on the rows of one part, in windows of fixed size, as many as it takes
-    (`rewrite/windows.py`), so that no part waits for another; what others read of that is put
+    (`split/windows.py`), so that no part waits for another; what others read of that is put
     together where the whole exchange would have put it. Other experts run once, on the same buffer
     as ever. A gate that needs the whole batch stays whole; then only what follows it is cut.
     A dropless layer has no capacity to share: every part counts, sorts, sends and groups rows of
@@ -18,12 +18,12 @@ Before and after
 
 Steps
     1. Where tokens are dispatched and combined by products with a one-hot mask, write and read
-       their rows by index instead (`rewrite/index_rows.py`), if the mask is proved to be one
-       (`analysis/one_hot.py`). Only a step that is then cut keeps that.
+       their rows by index instead (`split/index_rows.py`), if the mask is proved to be one
+       (`proofs/one_hot.py`). Only a step that is then cut keeps that.
     2. Find where tokens are put into, and fetched from, buffers that are exchanged, and prove that
-       no two tokens share a row there (`analysis/distinct.py`). Of ragged exchanges, prove that
+       no two tokens share a row there (`proofs/distinct.py`). Of ragged exchanges, prove that
        rows are grouped by expert, fit in any case, and are treated one by one in between
-       (`analysis/dropless/`).
+       (`layers/dropless/`).
     3. Spread the cut from there over everything that has a rule.
     4. For every k that divides the tokens, cut a copy, order it and simulate the whole step; the
        best k wins, and no cut at all competes. Forward only: the paper's dynamic program chooses
@@ -54,20 +54,20 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from hlo_passes.analysis.blocks import exchanges_of, ragged_exchanges_of, walk_blocks
-from hlo_passes.analysis.dropless.layers import find_layers
-from hlo_passes.analysis.moe_sites import find_sites
-from hlo_passes.analysis.roles import Role, roles_of
-from hlo_passes.analysis.row_paths import find_row_paths
 from hlo_passes.base import Context
 from hlo_passes.errors import OptionError
-from hlo_passes.forward_ranges import Knobs, Stretch, choose_forward_splits, splits_of_reach
-from hlo_passes.ir.body import Body
+from hlo_passes.facts.roles import Role, roles_of
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Refusal, Split
-from hlo_passes.rewrite.indexed import Indexed, index_module
-from hlo_passes.rewrite.region import cut_tokens, groups_of
+from hlo_passes.ir.stablehlo.blocks import exchanges_of, ragged_exchanges_of, walk_blocks
+from hlo_passes.ir.stablehlo.body import Body
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.layers.capacity.row_paths import find_row_paths
+from hlo_passes.layers.capacity.sites import find_sites
+from hlo_passes.layers.dropless.layers import find_layers
+from hlo_passes.plans import Refusal, Split
+from hlo_passes.split.forward_ranges import Knobs, Stretch, choose_forward_splits, splits_of_reach
+from hlo_passes.split.module import cut_tokens, groups_of
+from hlo_passes.split.unmask import Indexed, index_module
 from hlo_passes.split_pass import Candidate, PartsPass
 
 
@@ -158,7 +158,7 @@ class SplitRegion(PartsPass):
         return tuple(
             split
             for stretch in stretches
-            for split in choose_forward_splits(stretch, context, knobs)
+            for split in choose_forward_splits(stretch, context.costs, knobs, ragged=context.ragged)
         )
 
     def _reaching(
@@ -168,7 +168,9 @@ class SplitRegion(PartsPass):
         return tuple(
             split
             for stretch in stretches
-            for split in splits_of_reach(stretch, context, k, reach, self.gamma_us)
+            for split in splits_of_reach(
+                stretch, context.costs, k, reach, self.gamma_us, ragged=context.ragged
+            )
         )
 
     def _region(self, graph: Graph) -> range:

@@ -24,13 +24,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hlo_passes.analysis.blocks import exchanges_of, walk_blocks
 from hlo_passes.base import Context, Tier
-from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Refusal, Split
-from hlo_passes.rewrite.unroll import counted_trips
+from hlo_passes.ir.stablehlo.blocks import exchanges_of, walk_blocks
+from hlo_passes.ir.stablehlo.body import Body
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.plans import Refusal, Split
+from hlo_passes.split.loops import counted_trips
 from hlo_passes.split_pass import Candidate, PartsPass
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from hlo_passes.analysis.liveness import buffers_of
 from hlo_passes.errors import VerifyError
+from hlo_passes.facts.liveness import buffers_of
 from hlo_passes.ir.graph import Graph
 
 _REMEDY = "report this with the dump; meanwhile pipeline='off' leaves the step alone"

@@ -17,7 +17,7 @@ import jax
 
 import lancet_jax
 from lancet_jax import nn
-from lancet_jax.audit import Audit
+from lancet_jax.audit.first_call import Audit
 from tests.steps import CASES, Case
 
 PIPELINE = "split-region{k=2},schedule-dw{strategy=greedy}"

@@ -108,7 +108,7 @@ def work(args: Any) -> None:
     """Measure the pieces, then the steps, and print the rows as JSON if rank is 0."""
     import jax
 
-    from hlo_passes.ir.module import Module
+    from hlo_passes.ir.stablehlo.module import Module
     from lancet_jax.replay import Echo, Player, score_of
     from scripts import replayed_steps as replayed
     from scripts import small_steps
@@ -179,7 +179,7 @@ class Predictor:
         """Return seconds by kind of prediction."""
         from dataclasses import replace
 
-        from hlo_passes.plan.simulate import simulate
+        from hlo_passes.schedule.simulate import simulate
         from lancet_jax.replay import predict
 
         graph = module.snapshot()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 import lancet_jax
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.schedule.timeline import Timeline
 from lancet_jax import nn
 
 PIPELINES = ("off", "dw", "full")

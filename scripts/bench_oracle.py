@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
-from hlo_passes.plan.greedy import greedy_order
-from hlo_passes.plan.list_schedule import list_order
-from hlo_passes.plan.oracle import optimal_makespan
-from hlo_passes.plan.problem import Problem
-from hlo_passes.plan.simulate import execute
+from hlo_passes.schedule.list.policies import list_order
+from hlo_passes.schedule.oracle import optimal_makespan
+from hlo_passes.schedule.paper.greedy import greedy_order
+from hlo_passes.schedule.problem import Problem
+from hlo_passes.schedule.simulate import execute
 from tests.problems import backward_like, unstructured
 
 EDGES = (0.0001, 0.01, 0.02, 0.05, 0.10, 0.20)

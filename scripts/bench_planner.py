@@ -21,7 +21,7 @@ import lancet_jax
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.reorder_scheduled import ReorderScheduled
 from hlo_passes.verify import verify_reordering
 from lancet_jax import nn

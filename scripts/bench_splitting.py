@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import lancet_jax
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.schedule.simulate import simulate
 from lancet_jax.aot import Target
 from scripts.gpu_steps import GpuStep, model_step
 

@@ -1,6 +1,6 @@
 """Cuts a profiler capture of a GPU down to what `lancet-jax inspect` reads, to keep it as an input.
 
-    python -m scripts.cut_capture capture.xplane.pb tests/lancet_jax/captures/step.xplane.pb.gz
+    python -m scripts.cut_capture capture.xplane.pb captures/step.xplane.pb.gz
 
 What stays is as the profiler wrote it: the devices' events, the scopes that they are in, and the
 module that took most time. The host's events go, and other modules, what an HloProto holds beside
@@ -12,8 +12,8 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
-from hlo_passes.ir.wire import LENGTH, fields, varint
-from lancet_jax.capture import read_capture
+from hlo_passes.ir.hlo.wire import LENGTH, fields, varint
+from lancet_jax.profile.capture import read_capture
 
 _PLANE, _NAME, _METADATA, _VALUE, _STATS, _BYTES, _MODULE = 1, 2, 4, 2, 5, 6, 1
 _STACK_FRAMES = 17

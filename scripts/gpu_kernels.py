@@ -13,10 +13,10 @@ from typing import Any
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from lancet_jax.capture import read_capture
-from lancet_jax.capture_events import Event, runs_in
 from lancet_jax.judge.listing import Block, Line, Listing, read_listing
 from lancet_jax.judge.prices import Prices, exchange_kind
+from lancet_jax.profile.capture import read_capture
+from lancet_jax.profile.events import Event, runs_in
 from scripts.gpu_programs import GPUS
 
 _PRODUCTS = re.compile(r"nvjet|gemm|cutlass|splitK")

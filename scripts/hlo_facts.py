@@ -13,8 +13,8 @@ import numpy as np
 from jaxlib import _hlo
 
 from hlo_passes.base import AnyModule
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.ir.wire import fields, packed
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.hlo.wire import fields, packed
 
 type Leaves = tuple[tuple[str, tuple[int, ...]], ...]
 type Rows = tuple[tuple[int, ...], ...]

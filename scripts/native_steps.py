@@ -14,10 +14,10 @@ from jaxlib.mlir import ir
 
 import lancet_jax
 from hlo_passes.cost.table import CostTable, ExchangeTimes
-from lancet_jax import _jax
 from lancet_jax.calibrate import Probe
 from lancet_jax.calibrate.measure import rising
-from lancet_jax.step_module import copied
+from lancet_jax.seams import compiling
+from lancet_jax.seams.step_module import copied
 from scripts.bench_wallclock import Sample, row_of
 from scripts.shaped_link import busy_seconds
 from scripts.small_steps import Shape, distance, make_step
@@ -38,7 +38,7 @@ def work(args: Any) -> None:
         name: _named(step, name, table).lower(*arguments).compile()
         for name in args.pipelines.split(";")
     }
-    with _jax.rewriting(WithoutExchanges()):
+    with compiling.rewriting(WithoutExchanges()):
         steps["ideal"] = jax.jit(_renamed(step, "ideal")).lower(*arguments).compile()
     _barrier()()
     table.unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def _local(tree: Any) -> list[Any]:
 class WithoutExchanges:
     """Compiles a step whose exchanges give back what they are given, in another shape at most."""
 
-    def prepare(self, request: _jax.Request) -> _jax.Prepared | None:
+    def prepare(self, request: compiling.Request) -> compiling.Prepared | None:
         """Return the module without its exchanges."""
         clone = copied(request.module)
         found: list[ir.Operation] = []
@@ -148,7 +148,7 @@ class WithoutExchanges:
         with clone.context:
             for op in found:
                 _pass_through(op)
-        return _jax.Prepared(clone, {})
+        return compiling.Prepared(clone, {})
 
 
 def _pass_through(exchange: ir.Operation) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import lancet_jax
 from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.plan.plan import Split
+from hlo_passes.plans import Split
 from lancet_jax.judge import Load, Verdict, judge
 from lancet_jax.stages import Compiled
 from scripts.gpu_steps import model_step

@@ -101,8 +101,8 @@ def main() -> None:
 
 def _plan(folder: Path, plan: Any) -> None:
     from hlo_passes.cost.table import CostTable
-    from hlo_passes.ir.module import Module
-    from hlo_passes.plan.simulate import simulate
+    from hlo_passes.ir.stablehlo.module import Module
+    from hlo_passes.schedule.simulate import simulate
     from scripts import small_steps
 
     started = time.perf_counter()
@@ -130,7 +130,7 @@ def _plan(folder: Path, plan: Any) -> None:
 def _measure(folder: Path, shape: str, ranks: int) -> None:
     import jax
 
-    from hlo_passes.ir.module import Module
+    from hlo_passes.ir.stablehlo.module import Module
     from lancet_jax.calibrate import kernels_of
     from scripts import small_steps
 

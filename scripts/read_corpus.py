@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from hlo_passes.files import write_atomically
-from hlo_passes.ir.dumps import load
+from hlo_passes.ir.files import load
 from lancet_jax.cli.app import run
 from scripts.corpus_texts import Text, hlo_texts, mlir_texts
 from scripts.hlo_facts import facts_of_jaxlib, facts_of_ours

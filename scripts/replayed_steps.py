@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 
-from hlo_passes.ir.module import Module
-from lancet_jax import _jax
+from hlo_passes.ir.stablehlo.module import Module
 from lancet_jax.replay import Echo, Player, SocketLink, score_of
+from lancet_jax.seams import programs
 from scripts.bench_wallclock import Sample, row_of
 from scripts.shaped_link import busy_seconds
 from scripts.small_steps import Shape, distance, local_shards, make_step
@@ -97,7 +97,7 @@ def compile_all(players: Sequence[Player], made: dict[str, Any]) -> None:
     everywhere = range(os.cpu_count() or 1)
     with ThreadPoolExecutor(_COMPILERS, initializer=os.sched_setaffinity,
                             initargs=(0, everywhere)) as threads:  # fmt: skip
-        made.update(zip(texts, threads.map(_jax.compile_segment, texts), strict=True))
+        made.update(zip(texts, threads.map(programs.compile_segment, texts), strict=True))
     assert os.sched_getaffinity(0) == own
     for player in players:
         player.programs = [made[text] for text in player.score.programs]

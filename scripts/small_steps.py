@@ -13,12 +13,12 @@ from hlo_passes.cost.links import Topology
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import Target, parse_target
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
-from hlo_passes.plan.plan import Plan
+from hlo_passes.plans import Plan
 from lancet_jax import nn
+from lancet_jax.compile.before_xla import run_on_stablehlo
 from lancet_jax.nn.gates import Switch
-from lancet_jax.stablehlo_passes import run_on_stablehlo
 
 
 @dataclass(frozen=True)

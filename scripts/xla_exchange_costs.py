@@ -120,7 +120,7 @@ def print_all_to_all(table: CostTable) -> None:
 def compile_all(target: str) -> None:
     """Compile one program per exchange, with a line in the log before each."""
     from lancet_jax import aot
-    from lancet_jax.xla_options import compile_only_options
+    from lancet_jax.seams.xla_options import compile_only_options
 
     gpus = aot.target(target)
     options = compile_only_options(gpus.devices)

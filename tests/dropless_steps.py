@@ -15,10 +15,10 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hlo_passes.analysis.moe_sites import find_sites
-from hlo_passes.ir.body import Body
-from hlo_passes.ir.module import Module
-from hlo_passes.rewrite.region import groups_of
+from hlo_passes.ir.stablehlo.body import Body
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.layers.capacity.sites import find_sites
+from hlo_passes.split.module import groups_of
 from tests.steps import norm
 
 AXIS = "ep"

@@ -9,9 +9,9 @@ from filecheck.options import Options
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.dumps import load
-from hlo_passes.ir.module import Module
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.files import load
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from hlo_passes.reorder_scheduled import at_post_scheduler
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from hlo_passes.analysis.liveness import Buffers
-from hlo_passes.plan.problem import Lane, Problem
+from hlo_passes.facts.liveness import Buffers
+from hlo_passes.schedule.problem import Lane, Problem
 
 
 @dataclass

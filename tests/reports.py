@@ -8,9 +8,9 @@ import lancet_jax
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.simulate import Simulator
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.reorder_scheduled import ReorderScheduled
+from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax.report.report import Report
 from tests.hlo import STEP

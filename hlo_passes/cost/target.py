@@ -3,12 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from hlo_passes.cost.device import (
-    DeviceProfile,
-    load_profile,
-    profile_names,
-    profile_of_kind,
-)
+from hlo_passes.cost.device import DeviceProfile, load_profile, profile_names, profile_of_kind
 from hlo_passes.cost.links import Topology
 from hlo_passes.errors import OptionError
 

@@ -165,11 +165,11 @@ def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
 def _parse(form: str, data: bytes, where: str) -> bytes:
     """Parse in the child; it imports what the form at hand needs."""
     if form == "mlir":
-        from hlo_passes.ir.module import Module
+        from hlo_passes.ir.stablehlo.module import Module
 
         Module.parse(data, where).snapshot()
         return b""
-    from hlo_passes.ir.scheduled import ScheduledModule, printed
+    from hlo_passes.ir.hlo.scheduled import ScheduledModule, printed
 
     if form == "text":
         return printed(data.decode(), where).encode()

@@ -21,8 +21,8 @@ from jax.sharding import Mesh
 from hlo_passes.cost.device import DeviceProfile
 from hlo_passes.cost.target import Target as CostTarget
 from hlo_passes.cost.target import parse_target
-from lancet_jax import _cuda
 from lancet_jax.errors import OptionError, UnsupportedError
+from lancet_jax.seams import cuda
 
 _CUDA = {"major": 12, "minor": 8}
 _DNN = {"major": 9, "minor": 10}
@@ -96,12 +96,12 @@ def require_compiler() -> None:
     Raises:
         UnsupportedError: naming what is missing and the line that installs it.
     """
-    if not _cuda.load_cuda_compiler():
+    if not cuda.load_cuda_compiler():
         raise UnsupportedError(
             "lancet_jax.aot", "JAX's CUDA plugin is not installed",
             "pip install 'lancet-jax[demo]'   (no GPU is needed)",
         )  # fmt: skip
-    if _cuda.ptxas_directory() is None and not _cuda.has_cuda_toolkit():
+    if cuda.ptxas_directory() is None and not cuda.has_cuda_toolkit():
         raise UnsupportedError(
             "lancet_jax.aot", "XLA needs ptxas to compile for CUDA, and finds none",
             "pip install nvidia-cuda-nvcc-cu12",

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from lancet_jax.audit.leaves import Deviation, bits
+from lancet_jax.compile.outcome import Outcome
 from lancet_jax.jit import Step, jit
-from lancet_jax.leaves import Deviation, bits
-from lancet_jax.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)

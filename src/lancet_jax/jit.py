@@ -8,18 +8,18 @@ from typing import Any
 
 import jax
 
-from hlo_passes.analysis.footprint import parse_limit
 from hlo_passes.base import Pipeline
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
+from hlo_passes.facts.footprint import parse_limit
 from hlo_passes.ir.opaque import OpaqueExchange
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
-from lancet_jax import _jax
 from lancet_jax.aot import Target
-from lancet_jax.audit import AuditWhen
-from lancet_jax.driver import OnUnsupported, PlanOn, StepRewriter, is_disabled
+from lancet_jax.audit.first_call import AuditWhen
+from lancet_jax.compile.outcome import Outcome
+from lancet_jax.compile.rewriter import OnUnsupported, PlanOn, StepRewriter, is_disabled
 from lancet_jax.errors import OptionError
-from lancet_jax.outcome import Outcome
+from lancet_jax.seams import compiling, programs
 from lancet_jax.stages import Lowered
 
 
@@ -77,9 +77,9 @@ def jit(
             plan_on=plan_on, peer_timeout_s=peer_timeout_s, opaque=opaque,
             memory_limit=memory_limit, check_cuts=check_cuts, audit=audit, **jit_kwargs,
         )  # fmt: skip
-    _check_choices(on_unsupported, plan_on, audit, jit_kwargs if _jax.is_jitted(fun) else {})
+    _check_choices(on_unsupported, plan_on, audit, jit_kwargs if programs.is_jitted(fun) else {})
     passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
-    jitted = fun if _jax.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
+    jitted = fun if programs.is_jitted(fun) else jax.jit(fun, **jit_kwargs)
     name, table, limit = _checked(target, costs, memory_limit)
     known = table, tuple(opaque), limit, check_cuts, audit
     return Step(jitted, StepRewriter(passes, name, on_unsupported, plan_on, peer_timeout_s, *known))
@@ -137,7 +137,7 @@ class Step:
         """Run the step, compiling it for new shapes."""
         if is_disabled():
             return self._jitted(*args, **kwargs)
-        with _jax.rewriting(self._rewriter):
+        with compiling.rewriting(self._rewriter):
             results = self._jitted(*args, **kwargs)
         if not self._rewriter.outcomes and _is_traced(results):
             self._traced = (Outcome(notes=[_TRACED]),)
@@ -147,7 +147,7 @@ class Step:
         """Lower for arguments or `jax.ShapeDtypeStruct`s, and plan."""
         if is_disabled():
             return Lowered(self._jitted.lower(*args, **kwargs), self._rewriter)
-        with _jax.rewriting(self._rewriter):
+        with compiling.rewriting(self._rewriter):
             return Lowered(self._jitted.lower(*args, **kwargs), self._rewriter)
 
     @property

@@ -11,19 +11,19 @@ from typing import Any
 import jax
 
 from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.ir.module import Module
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.drift import Drift, drift_of
-from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.simulate import Simulator, simulate
-from hlo_passes.plan.timeline import Timeline
-from lancet_jax import _jax
-from lancet_jax.driver import StepRewriter, is_disabled
-from lancet_jax.outcome import Outcome
-from lancet_jax.partition import Source, partition_of, source_of
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.plans import Plan
+from hlo_passes.schedule.drift import Drift, drift_of
+from hlo_passes.schedule.simulate import Simulator, simulate
+from hlo_passes.schedule.timeline import Timeline
+from lancet_jax.compile.before_xla import run_on_stablehlo
+from lancet_jax.compile.outcome import Outcome
+from lancet_jax.compile.partition import Source, partition_of, source_of
+from lancet_jax.compile.rewriter import StepRewriter, is_disabled
 from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report, pieces_of
-from lancet_jax.stablehlo_passes import run_on_stablehlo
+from lancet_jax.seams import compiling, programs
 
 
 class Lowered:
@@ -36,7 +36,7 @@ class Lowered:
 
     def __init__(self, lowered: Any, rewriter: StepRewriter) -> None:
         self._wrapped = lowered
-        self._lowered = _jax.jax_lowered(lowered)
+        self._lowered = programs.jax_lowered(lowered)
         self._rewriter = rewriter
 
     @cached_property
@@ -48,22 +48,22 @@ class Lowered:
 
     @cached_property
     def _source(self) -> Source:
-        module = Module.copy_of(_jax.module_of(self._lowered), opaque=self._rewriter.opaque)
+        module = Module.copy_of(programs.module_of(self._lowered), opaque=self._rewriter.opaque)
         if is_disabled():
             return Source(module)
-        passes, devices = self._rewriter.passes.passes, _jax.devices_of(self._lowered)
+        passes, devices = self._rewriter.passes.passes, programs.devices_of(self._lowered)
         return source_of(module, passes, len(devices), lambda: partition_of(self._lowered))
 
     @cached_property
     def costs(self) -> TargetCosts:
         """Prices for the target, or for the devices of the step's arguments."""
-        costs = self._rewriter.costs(_jax.devices_of(self._lowered))
+        costs = self._rewriter.costs(programs.devices_of(self._lowered))
         return costs.for_graph(self._graph)
 
     @cached_property
     def _planned(self) -> tuple[Module, tuple[Plan, ...]]:
         """The step's StableHLO as the passes leave it, and the plan of each."""
-        devices = _jax.devices_of(self._lowered)
+        devices = programs.devices_of(self._lowered)
         ragged = devices[0].platform == "gpu"
         passes = self._rewriter.passes.passes
         return run_on_stablehlo(
@@ -106,11 +106,11 @@ class Lowered:
             compiler_options: XLA options; they win over those that lancet-jax adds.
             **kwargs: passed on to JAX.
         """
-        fresh = _jax.uncached(self._lowered)
+        fresh = programs.uncached(self._lowered)
         if is_disabled():
             return Compiled(fresh.compile(compiler_options, **kwargs), self, Outcome())
         rewriter = replace(self._rewriter, outcomes=[])
-        with _jax.rewriting(rewriter):
+        with compiling.rewriting(rewriter):
             compiled = fresh.compile(compiler_options, **kwargs)
         outcome = rewriter.outcomes[-1] if rewriter.outcomes else Outcome()
         return Compiled(compiled, self, outcome)
@@ -157,8 +157,8 @@ class Compiled:
     @cached_property
     def scheduled(self) -> ScheduledModule:
         """The program that will run, as XLA left it."""
-        devices = len(_jax.devices_of(self._lowered._lowered))
-        text, opaque = _jax.final_hlo(self._compiled), self._lowered._rewriter.opaque
+        devices = len(programs.devices_of(self._lowered._lowered))
+        text, opaque = programs.final_hlo(self._compiled), self._lowered._rewriter.opaque
         return ScheduledModule(text, devices=devices, opaque=opaque)
 
     def as_text(self) -> str:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from lancet_jax import _cuda
+from lancet_jax.seams import cuda
 
 
 def pytest_collection_modifyitems(items):
-    if _cuda.cuda_plugin() is None:
+    if cuda.cuda_plugin() is None:
         skip = pytest.mark.skip(reason="the CUDA plugin is not installed")
         for item in items:
             if "/aot/" in str(item.path):

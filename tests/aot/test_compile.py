@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 import lancet_jax
-from lancet_jax import _cuda, _jax, nn
+from lancet_jax import nn
 from lancet_jax.errors import OptionError
+from lancet_jax.seams import backends, cuda
 from tests.steps import CASES, Size
 
 SIZE = Size(batch=64, seq=256, model=512, hidden=2048, dtype=jnp.bfloat16)
@@ -25,7 +26,7 @@ def compiled(name, devices, pipeline="dw", size=SIZE):
 
 def test_targets_are_meshes_of_compile_only_devices(devices):
     assert len(devices) == 8
-    assert all(_jax.is_compile_only(d) for d in devices)
+    assert all(backends.is_compile_only(d) for d in devices)
     assert jax.devices()[0].platform == "cpu"
     mesh = lancet_jax.aot.target("h100:2x8").mesh(data=2, expert=8)
     assert dict(mesh.shape) == {"data": 2, "expert": 8}
@@ -91,7 +92,7 @@ def test_other_idioms_compile_and_never_get_longer(devices, name):
 def test_topologies_made_with_plain_jax_are_recognised():
     from jax.experimental import topologies
 
-    _cuda.load_cuda_compiler()
+    cuda.load_cuda_compiler()
     ours = lancet_jax.aot.target("h100:1x8")
     theirs = topologies.get_topology_desc(
         platform="cuda", topology="1x1x8",

@@ -11,17 +11,17 @@ import pytest
 
 import lancet_jax
 from hlo_passes.errors import VerifyError
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.verify import verify_reordering
-from lancet_jax import _jax
-from lancet_jax.step_module import copied, mark
-from lancet_jax.xla_options import compile_only_options
+from lancet_jax.seams import compiling, programs
+from lancet_jax.seams.step_module import copied, mark
+from lancet_jax.seams.xla_options import compile_only_options
 from tests.steps import CASES, Size
 
 SIZE = Size(batch=64, seq=256, model=512, hidden=2048, dtype=jnp.bfloat16)
 
 
-class Reckless(_jax.Rewriter):
+class Reckless(compiling.Rewriter):
     """Runs the last update of a weight as early as data allows."""
 
     def __init__(self):
@@ -30,7 +30,7 @@ class Reckless(_jax.Rewriter):
     def prepare(self, request):
         clone = copied(request.module)
         mark(clone, "reckless")
-        return _jax.Prepared(clone, compile_only_options(request.devices), (self.reorder,))
+        return compiling.Prepared(clone, compile_only_options(request.devices), (self.reorder,))
 
     def reorder(self, proto):
         if b"reckless" not in proto:
@@ -70,15 +70,15 @@ def reckless(devices):
 
     case = CASES["scatter"](devices, SIZE, abstract=True)
     rewriter = Reckless()
-    with _jax.rewriting(rewriter):
+    with compiling.rewriting(rewriter):
         compiled = jax.jit(case.step, **case.jit_kwargs).lower(*case.args).compile()
-    return rewriter, _jax.final_hlo(compiled)
+    return rewriter, programs.final_hlo(compiled)
 
 
 def late_readers(text):
     """Return (reader, writer) pairs where a donated parameter is read after it is overwritten.
 
-    Written against the text, apart from `hlo_passes.ir.aliases`.
+    Written against the text, apart from `hlo_passes.ir.hlo.aliases`.
     """
     entry = text[text.index("\nENTRY") :]
     lines = [line for line in entry.split("\n") if " = " in line]

@@ -4,13 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 import lancet_jax
-from lancet_jax.nn import (
-    abstract_batch,
-    abstract_state,
-    make_train_step,
-    preset,
-    sgd_momentum,
-)
+from lancet_jax.nn import abstract_batch, abstract_state, make_train_step, preset, sgd_momentum
 
 WIDTH, HIDDEN, TOKENS = 256, 1024, 2 * 512
 

@@ -8,7 +8,7 @@ import lancet_jax
 from hlo_passes.base import Pipeline
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.split_exchange import SplitExchange
-from lancet_jax.rivals import uncut
+from lancet_jax.compile.rivals import uncut
 from scripts.gpu_steps import model_step
 
 

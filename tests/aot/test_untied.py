@@ -3,9 +3,9 @@
 import pytest
 
 import lancet_jax
-from hlo_passes.analysis.ties import find_ties
-from hlo_passes.ir.scheduled import ScheduledModule
-from lancet_jax import untied
+from hlo_passes.facts.ties import find_ties
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from lancet_jax.compile import untied
 from scripts.gpu_steps import model_step
 
 FEW = 10

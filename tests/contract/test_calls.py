@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax._src.interpreters import pxla
 
-from lancet_jax import _calls, _jax
-from lancet_jax.step_facts import StepFacts
+from lancet_jax.audit.step_facts import StepFacts
+from lancet_jax.seams import calls, compiling
 
 
 class Judged:
@@ -19,17 +19,17 @@ class Judged:
         self.judge = judge
 
     def prepare(self, request):
-        return _jax.Prepared(request.module, {}, first_call=lambda: self.judge)
+        return compiling.Prepared(request.module, {}, first_call=lambda: self.judge)
 
 
 def keep(cut, uncut, step, args):
-    return _calls.Verdict(cut(args), cut)
+    return calls.Verdict(cut(args), cut)
 
 
 def replace(cut, uncut, step, args):
-    with _jax.rewriting(None):
+    with compiling.rewriting(None):
         other = uncut()
-    return _calls.Verdict(other(args), other)
+    return calls.Verdict(other(args), other)
 
 
 def test_what_jit_keeps_is_made_where_it_was():
@@ -52,7 +52,7 @@ def test_cpp_takes_over_behind_a_judge(monkeypatch, judge, is_ahead):
 
     step, x = jax.jit(lambda x, y: (x + y, {"a": x * y})), jnp.arange(3.0)
     run = step
-    with _jax.rewriting(Judged(judging)):
+    with compiling.rewriting(Judged(judging)):
         if is_ahead:
             run = step.lower(x, 2.0).compile()
         first = run(x, 2.0)
@@ -75,11 +75,11 @@ def test_a_copy_survives_donation():
         cut(copies)
         assert copies[1].is_deleted()
         assert not args[1].is_deleted()
-        return _calls.Verdict(cut(args), cut)
+        return calls.Verdict(cut(args), cut)
 
     x, unused = jnp.arange(4.0), jnp.ones(2)
     step = jax.jit(lambda unused, x: x + 1, donate_argnums=1)
-    with _jax.rewriting(Judged(judge)):
+    with compiling.rewriting(Judged(judge)):
         # The first argument is not used, and does not reach the module.
         found = step(unused, x)
     np.testing.assert_array_equal(found, np.arange(4.0) + 1)
@@ -91,13 +91,13 @@ def test_effects_are_known():
 
     def judge(cut, uncut, step, args):
         seen.append(cut.effect)
-        return _calls.Verdict(cut.run(*args), cut)
+        return calls.Verdict(cut.run(*args), cut)
 
     def quiet(x):
         jax.debug.print("{}", x, ordered=False)
         return x
 
-    with _jax.rewriting(Judged(judge)):
+    with compiling.rewriting(Judged(judge)):
         jax.jit(quiet)(1.0)
         jax.jit(lambda x: x)(1.0)
     assert seen == ["it calls back to the host", ""]

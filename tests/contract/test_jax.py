@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 from jaxlib import _hlo
 from jaxlib.mlir import ir
 
-from hlo_passes.ir.stack_frames import frames_of_ops
-from lancet_jax import _jax
-from lancet_jax.step_module import copied, mark
+from hlo_passes.ir.hlo.stack_frames import frames_of_ops
+from lancet_jax.seams import compiling
+from lancet_jax.seams.step_module import copied, mark
 
 
 def test_the_compile_function_is_where_it_was():
@@ -121,13 +121,13 @@ def test_a_module_that_is_handed_back_loses_its_frames():
 
 
 def test_module_attributes_reach_the_post_scheduler_stage(seen):
-    class Marker(_jax.Rewriter):
+    class Marker(compiling.Rewriter):
         def prepare(self, request):
             clone = copied(request.module)
             mark(clone, "contract-salt")
-            return _jax.Prepared(clone, {})
+            return compiling.Prepared(clone, {})
 
-    with _jax.rewriting(Marker()):
+    with compiling.rewriting(Marker()):
         jax.jit(lambda x: x - 5).lower(jnp.ones(4)).compile()
     assert b"contract-salt" in seen[-1]
 

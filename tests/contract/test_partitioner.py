@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec as P
 from jaxlib import _hlo, _jax
 from jaxlib.mlir import ir
 
-from hlo_passes.ir.module import make_context
-from lancet_jax import _jax as ours
-from lancet_jax.partition import partition_of
+from hlo_passes.ir.stablehlo.module import make_context
+from lancet_jax.compile.partition import partition_of
+from lancet_jax.seams import programs
 
 ADD = """%add (a: f32[], b: f32[]) -> f32[] {
   %a = f32[] parameter(0)
@@ -66,11 +66,11 @@ def test_a_callback_before_scheduling_ends_a_compile_and_the_next_one_works(lowe
     jex.register_hlo_module_transformation(stop, name="stop", stage=stage, platforms="cpu")
     try:
         with pytest.raises(jax.errors.JaxRuntimeError, match="far enough"):
-            ours.uncached(lowered).compile()
+            programs.uncached(lowered).compile()
     finally:
         jex.clear_hlo_module_transformation("stop", stage=stage, platforms="cpu")
     assert calls
-    ours.uncached(lowered).compile()
+    programs.uncached(lowered).compile()
 
 
 def test_the_partitioned_program_is_dumped_with_local_shapes_and_shardings(lowered):

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 import lancet_jax
-from lancet_jax import _cuda
+from lancet_jax.seams import cuda
 from tests.foreign_steps import FOREIGN
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -34,7 +34,7 @@ def test_the_step_gives_the_same_bits(name, pipeline):
     assert result.moved
 
 
-@pytest.mark.skipif(_cuda.cuda_plugin() is None, reason="the CUDA plugin is not installed")
+@pytest.mark.skipif(cuda.cuda_plugin() is None, reason="the CUDA plugin is not installed")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_step_compiles_for_gpus_and_is_no_longer_for_it(name):
     foreign = found(name)

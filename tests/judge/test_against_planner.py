@@ -13,16 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lancet_jax
-from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import DeadlockError, InputError
+from hlo_passes.facts.deadlocks import verify_no_deadlock
 from hlo_passes.ir.device_groups import parse_hlo_groups
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.simulate import simulate
-from lancet_jax import _cuda, nn
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.schedule.simulate import simulate
+from lancet_jax import nn
 from lancet_jax.judge import judge
 from lancet_jax.judge.prices import read_groups
+from lancet_jax.seams import cuda
 from tests.hlo import scheduled
 from tests.steps import CASES, Size
 
@@ -175,7 +176,7 @@ def costs_of(name, xla):
     return TargetCosts(parse_target(name), xla_compute=xla)
 
 
-needs_cuda = pytest.mark.skipif(_cuda.cuda_plugin() is None, reason="the CUDA plugin is missing")
+needs_cuda = pytest.mark.skipif(cuda.cuda_plugin() is None, reason="the CUDA plugin is missing")
 
 
 @needs_cuda

@@ -2,12 +2,12 @@
 
 import pytest
 
-from hlo_passes.analysis.liveness import buffers_of
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
+from hlo_passes.facts.liveness import buffers_of
 from hlo_passes.ir.collectives import Collective
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.schedule.simulate import simulate
 from lancet_jax.judge import judge
 from tests.hlo import scheduled
 

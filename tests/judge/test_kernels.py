@@ -4,9 +4,9 @@ import pytest
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.module import Module
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.schedule.simulate import simulate
 from lancet_jax.judge import judge
 from tests.hlo import scheduled
 

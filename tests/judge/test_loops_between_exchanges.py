@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.bound import exposed_bound, makespan_bound
-from hlo_passes.plan.simulate import Simulator
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.schedule.bound import exposed_bound, makespan_bound
+from hlo_passes.schedule.simulate import Simulator
 from lancet_jax.judge import judge
 from lancet_jax.report.step import Step
 from tests.hlo import scheduled

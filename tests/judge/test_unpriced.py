@@ -4,7 +4,7 @@ import pytest
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.dumps import parse
+from hlo_passes.ir.files import parse
 from lancet_jax.judge.listing import read_listing
 from lancet_jax.judge.prices import Prices
 

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 import lancet_jax
-from lancet_jax import _jax
+from lancet_jax.seams import backends
 from tests.steps import CASES
 
 FREELY = "schedule-dw{memory-slack=10}"
@@ -12,7 +12,7 @@ FREELY = "schedule-dw{memory-slack=10}"
 
 @pytest.fixture(autouse=True)
 def without_post_scheduler(monkeypatch):
-    monkeypatch.setattr(_jax, "has_post_scheduler", lambda platform: False)
+    monkeypatch.setattr(backends, "has_post_scheduler", lambda platform: False)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import InputError
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.stablehlo.module import Module
 from lancet_jax.calibrate import Kernel, Measuring, Probe, kernels_of, probes_of, time_all
 from lancet_jax.calibrate.measure import rising, runner
 from lancet_jax.cli.app import run

@@ -6,8 +6,8 @@ import json
 import jax
 import pytest
 
-from hlo_passes.ir.dumps import load
-from hlo_passes.plan.plan import Plan
+from hlo_passes.ir.files import load
+from hlo_passes.plans import Plan
 from lancet_jax.cli.app import run
 from tests.hlo import STEP, scheduled
 from tests.steps import CASES

@@ -7,12 +7,12 @@ import pytest
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.dumps import load
-from hlo_passes.plan.plan import Plan
-from lancet_jax import _jax
+from hlo_passes.ir.files import load
+from hlo_passes.plans import Plan
 from lancet_jax.cli.app import run
 from lancet_jax.cli.opt import as_planned, follow
 from lancet_jax.errors import UnsupportedError
+from lancet_jax.seams import backends, compiling, programs
 from tests.auto_steps import IDIOMS
 from tests.lancet_jax.test_split import BOUND, distance
 
@@ -45,7 +45,7 @@ class Given:
         self.module = module
 
     def prepare(self, request):
-        return _jax.Prepared(self.module, {}) if len(request.devices) > 1 else None
+        return compiling.Prepared(self.module, {}) if len(request.devices) > 1 else None
 
 
 def test_a_dump_is_partitioned_cut_and_computes_the_same(case, lowered, dump, tmp_path, capsys):
@@ -65,8 +65,8 @@ def test_a_dump_is_partitioned_cut_and_computes_the_same(case, lowered, dump, tm
         module.fingerprint
     )
     expected = jax.jit(case.step)(*case.args)
-    with _jax.rewriting(Given(module.ir)):
-        got = _jax.uncached(lowered).compile()(*case.args)
+    with compiling.rewriting(Given(module.ir)):
+        got = programs.uncached(lowered).compile()(*case.args)
     assert distance(expected, got) <= BOUND
 
 
@@ -88,4 +88,4 @@ def test_a_module_that_does_not_say_how_many_devices_says_what_to_do(dump, tmp_p
 
 def test_too_few_devices_are_named_with_a_remedy():
     with pytest.raises(UnsupportedError, match="JAX_NUM_CPU_DEVICES=4096"):
-        _jax.cpu_devices(4096)
+        backends.cpu_devices(4096)

@@ -5,9 +5,9 @@ import json
 import jax
 import pytest
 
-from hlo_passes.analysis.changes import changes_between
-from hlo_passes.ir.module import Module
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.facts.diff import changes_between
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.stablehlo.module import Module
 from lancet_jax.cli.app import run
 from tests.hlo import STEP
 from tests.steps import CASES

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hlo_passes.errors import InputError
-from hlo_passes.ir.dumps import parse
+from hlo_passes.ir.files import parse
 from lancet_jax.cli.app import run
 from scripts.hlo_facts import facts_of_ours
 from tests.hlo import STEP

@@ -8,17 +8,17 @@ import sys
 import jax
 import pytest
 
-from hlo_passes.analysis.labels import labels_of, scope_steps
-from hlo_passes.analysis.moe_roles import MoePart, moe_parts_of
-from hlo_passes.analysis.reach import Reach
-from hlo_passes.analysis.roles import Role, roles_of
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.dump_folder import choose_module
-from hlo_passes.ir.module import Module
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.problem import Lane
-from hlo_passes.plan.simulate import Simulator
+from hlo_passes.facts.exchange_labels import labels_of, scope_steps
+from hlo_passes.facts.moe_roles import MoePart, moe_parts_of
+from hlo_passes.facts.reach import Reach
+from hlo_passes.facts.roles import Role, roles_of
+from hlo_passes.ir.hlo.dump_folder import choose_module
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.schedule.problem import Lane
+from hlo_passes.schedule.simulate import Simulator
 from lancet_jax.cli.app import run
 from lancet_jax.report.inspection import inspection_of
 from tests.hlo import STEP

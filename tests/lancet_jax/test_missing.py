@@ -3,24 +3,25 @@
 import pytest
 
 import lancet_jax
-from lancet_jax import _cuda, _jax, seams
+from lancet_jax import doctor
 from lancet_jax.cli.app import run
 from lancet_jax.errors import UnsupportedError
+from lancet_jax.seams import compiling, cuda
 
 
 def test_no_cuda_plugin(monkeypatch, capsys):
-    monkeypatch.setattr(_cuda, "cuda_plugin", lambda: None)
+    monkeypatch.setattr(cuda, "cuda_plugin", lambda: None)
     with pytest.raises(UnsupportedError, match=r"pip install 'lancet-jax\[demo\]'"):
         _ = lancet_jax.aot.target("h100:1x8").devices
-    findings = {f.name: f for f in seams.examine()}
+    findings = {f.name: f for f in doctor.examine()}
     assert findings["CUDA plugin"].ok is False
     assert "pip install" in findings["CUDA plugin"].remedy
 
 
 def test_no_ptxas(monkeypatch):
-    monkeypatch.setattr(_cuda, "ptxas_directory", lambda: None)
-    monkeypatch.setattr(_cuda, "has_cuda_toolkit", lambda: False)
-    monkeypatch.setattr(_cuda, "load_cuda_compiler", lambda: True)
+    monkeypatch.setattr(cuda, "ptxas_directory", lambda: None)
+    monkeypatch.setattr(cuda, "has_cuda_toolkit", lambda: False)
+    monkeypatch.setattr(cuda, "load_cuda_compiler", lambda: True)
     with pytest.raises(UnsupportedError, match="pip install nvidia-cuda-nvcc-cu12"):
         _ = lancet_jax.aot.target("h100:1x8").devices
 
@@ -49,15 +50,15 @@ def test_a_broken_seam_is_a_finding_not_a_crash(monkeypatch):
     def broken(*args, **kwargs):
         raise AttributeError("gone")
 
-    monkeypatch.setattr(_jax, "rewriting", broken)
-    findings = {f.name: f for f in seams.examine()}
+    monkeypatch.setattr(compiling, "rewriting", broken)
+    findings = {f.name: f for f in doctor.examine()}
     assert findings["post-scheduler stage: cpu"].ok is False
     assert "gone" in findings["post-scheduler stage: cpu"].detail
     assert run(["doctor", "--json"]) == 1
 
 
 def test_unknown_devices_are_named():
-    from lancet_jax.driver import resolve_target
+    from lancet_jax.compile.rewriter import resolve_target
 
     class Device:
         device_kind, process_index, platform = "Abacus 3000", 0, "gpu"

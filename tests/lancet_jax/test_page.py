@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from hlo_passes.analysis.reach import Reach
+from hlo_passes.facts.reach import Reach
 from lancet_jax.errors import UnsupportedError
 from lancet_jax.report import step as layout
 from lancet_jax.report.encode import encode, runs

@@ -7,11 +7,11 @@ import pytest
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.plan.plan import Plan
+from hlo_passes.plans import Plan
 from lancet_jax.cli import app
 from lancet_jax.report.recomputation import RECOMPUTED, with_recomputation
 from lancet_jax.report.report import Report
-from tests.hlo_passes.analysis.test_recompute import lowered, module_of
+from tests.hlo_passes.facts.test_recompute import lowered, module_of
 
 COSTS = TargetCosts(parse_target("h100:1x8"))
 

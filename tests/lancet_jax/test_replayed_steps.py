@@ -12,12 +12,12 @@ import pytest
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import InputError
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from lancet_jax import nn
+from lancet_jax.compile.before_xla import run_on_stablehlo
 from lancet_jax.replay import Echo, PeerError, Player, Score, SocketLink, predict, score_of
 from lancet_jax.replay.score import Exchange, Segment, Wait
-from lancet_jax.stablehlo_passes import run_on_stablehlo
 from tests.lancet_jax.test_split import BOUND, distance
 
 RANKS = 2

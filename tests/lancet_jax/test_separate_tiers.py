@@ -8,18 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lancet_jax
-from hlo_passes.analysis.deadlocks import verify_no_deadlock
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
+from hlo_passes.facts.deadlocks import verify_no_deadlock
 from hlo_passes.ir.collectives import FABRIC
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.reorder_scheduled import ReorderScheduled
+from hlo_passes.schedule.simulate import simulate
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.verify import verify_reordering
-from lancet_jax import _cuda
 from lancet_jax.judge import judge
+from lancet_jax.seams import cuda
 from tests.hlo import scheduled
 from tests.mesh_steps import MESHES
 from tests.steps import Size
@@ -113,7 +113,7 @@ def test_no_order_of_ours_crosses_two_streams(text, strategy):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(_cuda.cuda_plugin() is None, reason="the CUDA plugin is missing")
+@pytest.mark.skipif(cuda.cuda_plugin() is None, reason="the CUDA plugin is missing")
 def test_xla_runs_both_kinds_of_links_at_once():
     gpus = lancet_jax.aot.target("h100:4x8")
     compiled = {}

@@ -6,11 +6,11 @@ import jax
 import pytest
 
 import lancet_jax
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.ir.stack_frames import frames_of_ops
-from lancet_jax.capture import find_capture, read_capture
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.hlo.stack_frames import frames_of_ops
+from lancet_jax.compile.inside_xla import ScheduleEdit
+from lancet_jax.profile.capture import find_capture, read_capture
 from lancet_jax.report.encode import encode
-from lancet_jax.schedule_edit import ScheduleEdit
 from tests.steps import CASES, Size
 
 ORDER = "schedule-dw{memory-slack=10}"

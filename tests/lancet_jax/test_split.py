@@ -10,7 +10,7 @@ import pytest
 
 import lancet_jax
 from hlo_passes import split_pass
-from hlo_passes.plan.plan import Split
+from hlo_passes.plans import Split
 from hlo_passes.split_region import SplitRegion
 from lancet_jax import nn
 from tests.steps import CASES, Size

@@ -13,7 +13,7 @@ import pytest
 
 import lancet_jax
 from tests.auto_steps import IDIOMS
-from tests.hlo_passes.rewrite.test_index_rows import arguments, layer, step_of
+from tests.hlo_passes.split.test_index_rows import arguments, layer, step_of
 from tests.lancet_jax.test_split import BOUND, check, distance, make, run
 from tests.one_hot_steps import MASKS, one_hot_step
 from tests.steps import CASES, Size

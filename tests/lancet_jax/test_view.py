@@ -6,7 +6,7 @@ import re
 import jax
 import pytest
 
-from hlo_passes.plan.plan import Plan
+from hlo_passes.plans import Plan
 from lancet_jax.cli.app import run
 from tests.hlo import STEP
 from tests.steps import CASES

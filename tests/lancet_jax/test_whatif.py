@@ -5,12 +5,12 @@ import json
 import jax
 import pytest
 
-from hlo_passes.analysis.rescale import experts_of, on_devices, with_experts
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import OptionError
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.facts.other_meshes import experts_of, on_devices, with_experts
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.schedule.simulate import simulate
 from lancet_jax.cli.app import run
 from lancet_jax.report.whatif import what_if
 from tests.steps import CASES

@@ -15,8 +15,8 @@ from hlo_passes.cost.table import CostTable, ExchangeTimes, OpTime
 from hlo_passes.cost.target import Target
 from hlo_passes.errors import InputError, OptionError
 from hlo_passes.ir.graph import Graph, Op
-from hlo_passes.plan.timeline import Timeline
-from lancet_jax.capture import Capture
+from hlo_passes.schedule.timeline import Timeline
+from lancet_jax.profile.capture import Capture
 
 _NOTE = (
     "a profiler capture: exchanges with the waiting for late devices in them, as far as no larger "

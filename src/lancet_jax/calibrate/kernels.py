@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.blocks import walk_blocks
 from hlo_passes.cost.fusion import fused_work, kernels
 from hlo_passes.cost.kernels import kernel_names
 from hlo_passes.cost.table import OpTime
 from hlo_passes.errors import InputError
-from hlo_passes.ir.attributes import tensor_type
-from hlo_passes.ir.body import Body
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.stablehlo.blocks import walk_blocks
+from hlo_passes.ir.stablehlo.body import Body
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.ir.stablehlo.read import tensor_type
 from hlo_passes.ir.types import TensorType
-from hlo_passes.rewrite.program import program_of
+from hlo_passes.split.program import program_of
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from hlo_passes.cost.table import CostTable, ExchangeTimes
 from hlo_passes.errors import InputError
 from hlo_passes.ir.types import TensorType
-from lancet_jax import _jax
 from lancet_jax.calibrate.clock import time_all
 from lancet_jax.calibrate.exchanges import Probe
 from lancet_jax.calibrate.kernels import Kernel
+from lancet_jax.seams import programs
 
 _BATCH = 16
 """Programs that are timed side by side; what an interruption loses at most."""
@@ -149,7 +149,7 @@ def rising(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]
 
 def runner(program: str, inputs: Sequence[TensorType]) -> Callable[[], Any]:
     """Compile a program for the first device, with made-up arguments, and return how to run it."""
-    run = _jax.compile_segment(program)
+    run = programs.compile_segment(program)
     rng = np.random.default_rng(0)
     rows = max(
         (t.shape[0] for t in inputs if t.shape and t.dtype.startswith(("f", "b"))), default=1

@@ -19,14 +19,14 @@ from rich.progress import (
 from hlo_passes.base import Pass
 from hlo_passes.cost.target import parse_target, target_of_devices
 from hlo_passes.errors import InputError
-from hlo_passes.ir.dumps import load
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.files import load
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from lancet_jax.calibrate import Measuring, kernels_of, probes_of, table_of_capture
-from lancet_jax.capture import find_capture, read_capture
 from lancet_jax.cli.files import context_of, prices_of, print_json, working
 from lancet_jax.cli.options import Json
 from lancet_jax.errors import OptionError
+from lancet_jax.profile.capture import find_capture, read_capture
 
 
 def calibrate(

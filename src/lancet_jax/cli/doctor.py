@@ -5,7 +5,7 @@ from rich.table import Table
 
 from lancet_jax.cli.files import print_json, stdout, working
 from lancet_jax.cli.options import Json
-from lancet_jax.seams import Finding, examine
+from lancet_jax.doctor import Finding, examine
 
 
 def doctor(*, json: Json = False) -> int:

@@ -17,14 +17,14 @@ from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import InputError, LancetError
-from hlo_passes.ir.dump_folder import choose_module
-from hlo_passes.ir.dumps import load
+from hlo_passes.ir.files import load
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.hlo.dump_folder import choose_module
 from hlo_passes.ir.opaque import opaque_notes, parse_opaque
-from hlo_passes.plan.simulate import Simulator
-from hlo_passes.plan.timeline import Timeline
-from lancet_jax.capture import find_capture, read_capture
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.schedule.simulate import Simulator
+from hlo_passes.schedule.timeline import Timeline
+from lancet_jax.profile.capture import find_capture, read_capture
 
 _CAPABILITY = re.compile(r"\.sm_(\d+\.\d+)[a-z]?_gpu_")
 
@@ -70,7 +70,7 @@ def open_source(
     """Read a module file, the right one of a dump folder, or a profiler capture.
 
     Args:
-        path: see `hlo_passes.ir.dumps.load`; or an `.xplane.pb`, or a folder that
+        path: see `hlo_passes.ir.files.load`; or an `.xplane.pb`, or a folder that
             `jax.profiler.trace` wrote.
         target: `h100:1x8`; by default what the table holds for, or as many H100 as the module has
             devices, 8 to a node.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hlo_passes.analysis.recompute import recomputed_in
+from hlo_passes.facts.recompute import recomputed_in
 from lancet_jax.cli.files import open_source, print_json, stdout, working
 from lancet_jax.cli.options import Costs, Json, Opaque, Target
 from lancet_jax.report.inspection import inspection_of

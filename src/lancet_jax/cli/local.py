@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from hlo_passes.analysis.regions import is_one_region
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import Target
 from hlo_passes.errors import InputError
 from hlo_passes.ir.graph import Graph, Op
-from hlo_passes.ir.module import Module
-from lancet_jax import _jax, aot
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.partition.regions import is_one_region
+from lancet_jax import aot
+from lancet_jax.compile.partition import Source, source_of
 from lancet_jax.errors import UnsupportedError
-from lancet_jax.partition import Source, source_of
+from lancet_jax.seams import backends, partitioning
 
 _MESH = re.compile(r"sdy\.mesh @\S+ = <\[(.*?)\]")
 _MARK = re.compile(r"Sharding|SPMD(?:FullToShard|ShardToFull)Shape|xla\.sdy\.\w+")
@@ -126,7 +127,7 @@ def _partition(module: Module, target: Target, count: int) -> bytes:
         given = _has_shardings(main, "arg_attrs", len(main.regions[0].blocks[0].arguments))
         made = _has_shardings(main, "res_attrs", len(ir.FunctionType(
             ir.TypeAttr(main.attributes["function_type"]).value).results))  # fmt: skip
-        return _jax.partition_module(module.ir, _devices(target, count), given, made)
+        return partitioning.partition_module(module.ir, _devices(target, count), given, made)
 
 
 def _has_shardings(main: ir.Operation, name: str, count: int) -> list[bool]:
@@ -147,4 +148,4 @@ def _devices(target: Target, count: int) -> tuple[object, ...]:
         else:
             nodes = -(-count // 8)
             return aot.target(f"{target.profile.name}:{nodes}x{-(-count // nodes)}").devices[:count]
-    return _jax.cpu_devices(count)
+    return backends.cpu_devices(count)

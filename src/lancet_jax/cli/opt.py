@@ -4,17 +4,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hlo_passes.analysis.deadlocks import verify_no_deadlock
-from hlo_passes.analysis.footprint import parse_limit
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
+from hlo_passes.facts.deadlocks import verify_no_deadlock
+from hlo_passes.facts.footprint import parse_limit
 from hlo_passes.files import write_atomically
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.opaque import opaque_notes
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
-from hlo_passes.plan.plan import Plan
+from hlo_passes.plans import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.separate_tiers import SeparateTiers

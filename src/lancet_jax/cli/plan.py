@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hlo_passes.analysis.footprint import describe_room, footprint_of, parse_limit
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
+from hlo_passes.facts.footprint import describe_room, footprint_of, parse_limit
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.opaque import opaque_notes
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
-from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.plans import Plan
 from hlo_passes.reorder_scheduled import at_post_scheduler
-from hlo_passes.rewrite.region import cut_module
+from hlo_passes.schedule.timeline import Timeline
+from hlo_passes.split.module import cut_module
 from hlo_passes.split_pass import ordered_timeline
 from lancet_jax.cli.files import context_of, print_json, read, stdout, working
 from lancet_jax.cli.local import local_source

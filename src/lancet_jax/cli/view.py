@@ -10,8 +10,8 @@ from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.files import write_atomically
 from hlo_passes.ir.graph import Graph
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
-from hlo_passes.plan.plan import Plan
-from hlo_passes.plan.simulate import Simulator
+from hlo_passes.plans import Plan
+from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.split_pass import ordered
 from lancet_jax.cli.files import context_of, print_json, read, working
 from lancet_jax.cli.opt import follow, run_pass

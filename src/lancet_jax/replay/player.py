@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from lancet_jax import _jax
 from lancet_jax.replay.exchanges import exchange
 from lancet_jax.replay.link import Link
 from lancet_jax.replay.score import Exchange, Score, Segment, Wait
+from lancet_jax.seams import programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Player:
     @cached_property
     def programs(self) -> list[Any]:
         """Every segment, compiled."""
-        return [_jax.compile_segment(text) for text in self.score.programs]
+        return [programs.compile_segment(text) for text in self.score.programs]
 
     def run(self, inputs: Sequence[Any]) -> tuple[list[Any], Times]:
         """Run the step once on this process's shards of its arguments."""

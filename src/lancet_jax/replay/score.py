@@ -7,11 +7,11 @@ from typing import Literal
 from jaxlib.mlir import ir
 
 from hlo_passes.errors import InputError
-from hlo_passes.ir.attributes import integer
-from hlo_passes.ir.body import Body
 from hlo_passes.ir.collectives import KINDS
-from hlo_passes.ir.module import Module
-from hlo_passes.rewrite.program import program_of
+from hlo_passes.ir.stablehlo.body import Body
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.ir.stablehlo.read import integer
+from hlo_passes.split.program import program_of
 
 type Kind = Literal["all_to_all", "ragged_all_to_all", "all_reduce"]
 

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hlo_passes.analysis.changes import Changes, changes_between
+from hlo_passes.facts.diff import Changes, changes_between
 from hlo_passes.ir.graph import Graph, Op
 from lancet_jax.report.inspection import Exchange, Inspection
 from lancet_jax.report.inspection_text import what_of

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hlo_passes.analysis.labels import is_backward
+from hlo_passes.facts.exchange_labels import is_backward
 from hlo_passes.ir.graph import Op
-from hlo_passes.plan.bound import exposed_bound
-from hlo_passes.plan.plan import Move, Plan
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.plans import Move, Plan
+from hlo_passes.schedule.bound import exposed_bound
+from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
 from lancet_jax.report.report import Report, stem_of
 from lancet_jax.report.step import Bar, Level, Step

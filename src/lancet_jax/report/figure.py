@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
 from lancet_jax.report.report import Report
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hlo_passes.analysis.footprint import footprint_of, parse_bytes
 from hlo_passes.errors import OptionError
+from hlo_passes.facts.footprint import footprint_of, parse_bytes
 from hlo_passes.ir.graph import Graph
-from hlo_passes.plan.problem import Problem
+from hlo_passes.schedule.problem import Problem
 from lancet_jax.report.inspection import Inspection
 from lancet_jax.report.inspection_text import what_of, why_bare
 

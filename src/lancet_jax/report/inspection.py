@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from hlo_passes.analysis.labels import Label, labels_of
-from hlo_passes.analysis.moe_roles import MoePart, moe_parts_of
-from hlo_passes.analysis.reach import Reach
-from hlo_passes.analysis.recompute import Recomputed
-from hlo_passes.analysis.roles import Role, roles_of
+from hlo_passes.facts.exchange_labels import Label, labels_of
+from hlo_passes.facts.moe_roles import MoePart, moe_parts_of
+from hlo_passes.facts.reach import Reach
+from hlo_passes.facts.recompute import Recomputed
+from hlo_passes.facts.roles import Role, roles_of
 from hlo_passes.ir.graph import Graph
-from hlo_passes.plan.bound import exposed_bound
-from hlo_passes.plan.problem import Lane, Problem
-from hlo_passes.plan.reasons import by_data
-from hlo_passes.plan.simulate import Simulator
-from hlo_passes.plan.timeline import Timeline, Window
+from hlo_passes.schedule.bound import exposed_bound
+from hlo_passes.schedule.problem import Lane, Problem
+from hlo_passes.schedule.reasons import by_data
+from hlo_passes.schedule.simulate import Simulator
+from hlo_passes.schedule.timeline import Timeline, Window
 from lancet_jax.report.recomputation import RECOMPUTED, recomputation_notes, recomputed_us
 
 _FILLERS = 3

@@ -6,8 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hlo_passes.analysis.labels import scope_steps
-from hlo_passes.plan.reasons import Stop
+from hlo_passes.facts.exchange_labels import scope_steps
+from hlo_passes.schedule.reasons import Stop
 from lancet_jax.report.inspection import Exchange, Filler, Inspection
 
 _EXPOSED = 8

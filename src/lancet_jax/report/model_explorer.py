@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hlo_passes.analysis.roles import Role
+from hlo_passes.facts.roles import Role
 from hlo_passes.ir.graph import Graph, Op
 from lancet_jax.report.encode import steps_of
 from lancet_jax.report.report import Report

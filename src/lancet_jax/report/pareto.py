@@ -7,8 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hlo_passes.plan.pareto import Point, front, orders_within
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.schedule.pareto import Point, front, orders_within
+from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.report.encode import steps_of
 from lancet_jax.report.report import Report
 from lancet_jax.report.step import Bar, Step

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hlo_passes.analysis.recompute import Recomputed, recomputed_in
-from hlo_passes.analysis.roles import roles_of
 from hlo_passes.base import AnyModule
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.facts.recompute import Recomputed, recomputed_in
+from hlo_passes.facts.roles import roles_of
+from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.report.report import Report
 
 RECOMPUTED = "recomputed"
-"""What such ops are for, beside the roles of `hlo_passes.analysis.roles`."""
+"""What such ops are for, beside the roles of `hlo_passes.facts.roles`."""
 
 
 def with_recomputation(report: Report, module: AnyModule) -> Report:

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hlo_passes.analysis.labels import labels_of
-from hlo_passes.analysis.roles import roles_of
 from hlo_passes.cost.model import CostModel
+from hlo_passes.facts.exchange_labels import labels_of
+from hlo_passes.facts.roles import roles_of
 from hlo_passes.files import write_atomically
 from hlo_passes.ir.collectives import Phase
 from hlo_passes.ir.graph import Graph
-from hlo_passes.plan.drift import Drift
-from hlo_passes.plan.pareto import Point
-from hlo_passes.plan.plan import Plan, Split
-from hlo_passes.plan.simulate import Simulator, simulate
-from hlo_passes.plan.timeline import Timeline, Window
+from hlo_passes.plans import Plan, Split
+from hlo_passes.schedule.drift import Drift
+from hlo_passes.schedule.pareto import Point
+from hlo_passes.schedule.simulate import Simulator, simulate
+from hlo_passes.schedule.timeline import Timeline, Window
 
 
 @dataclass(frozen=True, slots=True)

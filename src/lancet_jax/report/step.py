@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from hlo_passes.analysis.roles import Role, phases_of, roles_of
+from hlo_passes.facts.roles import Role, phases_of, roles_of
 from hlo_passes.ir.collectives import Phase
 from hlo_passes.ir.graph import Graph, Op
-from hlo_passes.plan.bound import exchange_bounds
-from hlo_passes.plan.memory import Ledger
-from hlo_passes.plan.simulate import Simulator
-from hlo_passes.plan.timeline import Timeline
-from hlo_passes.plan.windows import Windows
+from hlo_passes.schedule.bound import exchange_bounds
+from hlo_passes.schedule.memory import Ledger
+from hlo_passes.schedule.simulate import Simulator
+from hlo_passes.schedule.timeline import Timeline
+from hlo_passes.schedule.windows import Windows
 
 MOST_BARS = 60_000
 """A loop whose trips would need more bars than this is drawn as one block."""

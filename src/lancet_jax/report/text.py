@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hlo_passes.choose_split import describe_race
-from hlo_passes.plan.plan import Refusal
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.plans import Refusal
+from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.report.report import Report, WindowChange
 
 _LANE = 60

@@ -8,15 +8,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hlo_passes.analysis.rescale import Experts, experts_of, on_devices, with_experts
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import Target
 from hlo_passes.errors import OptionError
+from hlo_passes.facts.other_meshes import Experts, experts_of, on_devices, with_experts
 from hlo_passes.ir.graph import Graph
-from hlo_passes.plan.bound import exposed_bound
-from hlo_passes.plan.simulate import Simulator
 from hlo_passes.reorder_scheduled import ReorderScheduled
+from hlo_passes.schedule.bound import exposed_bound
+from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.schedule_dw import ScheduleDw
 
 

@@ -6,17 +6,17 @@ from typing import Any
 
 from rich.console import Console
 
-from hlo_passes.analysis.labels import labels_of
-from hlo_passes.analysis.moe_roles import moe_parts_of
-from hlo_passes.analysis.paths import path_between
-from hlo_passes.analysis.reach import Reach
-from hlo_passes.analysis.roles import roles_of
 from hlo_passes.cost.model import CostModel
 from hlo_passes.errors import OptionError
+from hlo_passes.facts.exchange_labels import labels_of
+from hlo_passes.facts.moe_roles import moe_parts_of
+from hlo_passes.facts.paths import path_between
+from hlo_passes.facts.reach import Reach
+from hlo_passes.facts.roles import roles_of
 from hlo_passes.ir.graph import Graph, Op
-from hlo_passes.plan.reasons import IN_ORDER, Stop, loosened
-from hlo_passes.plan.simulate import Simulator
-from hlo_passes.plan.timeline import Timeline
+from hlo_passes.schedule.reasons import IN_ORDER, Stop, loosened
+from hlo_passes.schedule.simulate import Simulator
+from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.report.inspection_text import file_of
 
 _NAMED = 6

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from tests.hlo import scheduled
 
 DONATED = ", input_output_alias={ {0}: (0, {}, may-alias) }, entry_computation_layout={...}"

@@ -4,7 +4,7 @@ import pytest
 
 from hlo_passes.errors import InputError
 from hlo_passes.ir import guard
-from hlo_passes.ir.dumps import parse
+from hlo_passes.ir.files import parse
 from tests.hlo_samples import PLAIN, SAMPLES
 
 _BOUNDED = "tensor<?xf32, #stablehlo.bounds<8>>"

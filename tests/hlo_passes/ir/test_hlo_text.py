@@ -1,11 +1,11 @@
 import pytest
 
 from hlo_passes.errors import InputError
-from hlo_passes.ir import dumps
-from hlo_passes.ir.dumps import parse
-from hlo_passes.ir.hlo_graph import graph_of
-from hlo_passes.ir.hlo_text import read_hlo
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir import files
+from hlo_passes.ir.files import parse
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.ir.hlo.text import read_hlo
+from hlo_passes.ir.hlo.to_graph import graph_of
 from lancet_jax.cli.app import run
 from scripts.hlo_facts import facts_of_jaxlib, facts_of_ours
 from tests.hlo import STEP, scheduled
@@ -137,7 +137,7 @@ def test_figures_of_what_people_write():
 
 
 def test_what_xla_prints_is_read_as_it_stands(monkeypatch):
-    monkeypatch.setattr(dumps, "parsed_apart", None)
+    monkeypatch.setattr(files, "parsed_apart", None)
     assert parse(PLAIN.encode(), "plain").text == PLAIN
     assert parse(STEP.encode(), "step").text == STEP
 

@@ -7,7 +7,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hlo_passes.errors import InputError, PlanError
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.stablehlo.module import Module
 
 
 @pytest.fixture(scope="module")

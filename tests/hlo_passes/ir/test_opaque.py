@@ -9,7 +9,7 @@ from hlo_passes.cost.model import Source
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import OptionError, PlanError
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.opaque import (
     SYNCHRONOUS,
     UNKEPT,
@@ -18,9 +18,9 @@ from hlo_passes.ir.opaque import (
     opaque_notes,
     parse_opaque,
 )
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.reorder_scheduled import ReorderScheduled
+from hlo_passes.schedule.simulate import simulate
 from tests.hlo import scheduled
 
 COSTS = TargetCosts(parse_target("h100:1x8"))

@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hlo_passes.ir.collectives import parse_fill, parse_skew
-from hlo_passes.ir.hlo_graph import graph_of
-from hlo_passes.ir.hlo_text import read_hlo
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.hlo.text import read_hlo
+from hlo_passes.ir.hlo.to_graph import graph_of
+from hlo_passes.ir.stablehlo.module import Module
 from tests.hlo import scheduled
 
 TYPES = "(bf16[8,64]{1,0}, bf16[8,64]{1,0}, s64[8]{0}, s64[8]{0}, s64[8]{0}, /*index=5*/s64[8]{0})"

@@ -2,7 +2,7 @@ import pytest
 from jaxlib import _hlo
 
 from hlo_passes.errors import InputError, PlanError
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from tests.hlo import STEP
 
 TOY = """HloModule toy, is_scheduled=true, entry_computation_layout={(f32[4]{0})->f32[4]{0}}

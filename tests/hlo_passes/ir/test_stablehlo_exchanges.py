@@ -7,9 +7,9 @@ from jax.sharding import PartitionSpec as P
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.dumps import parse
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.simulate import simulate
+from hlo_passes.ir.files import parse
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.schedule.simulate import simulate
 from hlo_passes.verify import verify_exchange_pairs
 
 COSTS = TargetCosts(parse_target("h100:1x8"))

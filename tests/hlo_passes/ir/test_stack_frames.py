@@ -5,8 +5,8 @@ import random
 import pytest
 from jaxlib import _hlo
 
-from hlo_passes.ir.stack_frames import frames_of_ops, keep_frames
-from hlo_passes.ir.wire import fields, message, varint
+from hlo_passes.ir.hlo.stack_frames import frames_of_ops, keep_frames
+from hlo_passes.ir.hlo.wire import fields, message, varint
 
 TABLE = 17
 _TEXT = """HloModule m, is_scheduled=true

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlo_passes.ir.dumps import parse
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.files import parse
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.ir.trips import Counter
-from hlo_passes.rewrite.unroll import unroll
+from hlo_passes.split.loops import unroll
 
 LOOP = """
 func.func @main(%x: tensor<8xf32>, %n: tensor<i32>) -> tensor<8xf32> {{

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hlo_passes.ir.dumps import parse
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.files import parse
+from hlo_passes.ir.stablehlo.module import Module
 
 STABLEHLO = """func.func @main(%x: tensor<{kind}>) -> tensor<{kind}> {{
   %y = stablehlo.optimization_barrier %x : tensor<{kind}>

@@ -10,8 +10,8 @@ from hlo_passes.base import Context
 from hlo_passes.choose_split import describe_race
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.module import Module
-from hlo_passes.plan.plan import Plan, Prediction
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.plans import Plan, Prediction
 from hlo_passes.split_exchange import SplitExchange
 from hlo_passes.split_pass import CLOSE
 

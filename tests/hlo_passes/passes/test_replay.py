@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.scheduled import ScheduledModule
-from hlo_passes.plan.plan import Plan
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
+from hlo_passes.plans import Plan
 from hlo_passes.reorder_scheduled import ReorderScheduled
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.verify import verify_exchange_pairs, verify_reordering

@@ -10,7 +10,7 @@ import lancet_jax
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from hlo_passes.ir.module import Module
+from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.unroll_loops import UnrollLoops
 from tests.steps import CASES
 

@@ -1,7 +1,7 @@
 import pytest
 
 from hlo_passes.errors import VerifyError
-from hlo_passes.ir.scheduled import ScheduledModule
+from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.verify import (
     exchange_order,
     verify_exchange_pairs,

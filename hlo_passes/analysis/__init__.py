@@ -1,1 +1,0 @@
-"""Facts about a graph: who depends on whom, what ops are for, which memory is alive."""

@@ -1,1 +1,0 @@
-"""Dropless layers: which rows a device sends to whom follows from counts that devices exchange."""

@@ -1,0 +1,53 @@
+"""Which indices take tokens to their rows once these are sorted by expert, and which back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxlib.mlir import ir
+
+from hlo_passes.cut.states import NoSplit
+from hlo_passes.layers.dropless.orders import Orders
+from hlo_passes.layers.dropless.routing import Positions, Routing
+
+
+@dataclass(frozen=True)
+class SortedRows:
+    """Answers it, whether rows are sorted by counting or by a sort.
+
+    Attributes:
+        positions: of rows that are counted.
+        orders: of rows that are sorted.
+    """
+
+    positions: Positions
+    orders: Orders
+
+    def check_places(self, indices: ir.Value, routing: Routing) -> None:
+        """Check that indices name the place of every choice's row, in the order of choices.
+
+        Raises:
+            NoSplit: if they do not, or it is not proved.
+        """
+        try:
+            self.positions.check(indices, routing)
+        except NoSplit as reason:
+            try:
+                side, found = self.orders.read(indices, routing)
+            except NoSplit:
+                raise reason from None
+            if side != "places" or not np.array_equal(found, np.arange(routing.rows)):
+                raise NoSplit("rows are read where others lie") from None
+
+    def choices_of(self, indices: ir.Value, routing: Routing, tokens: int) -> int:
+        """Check that indices name the token of every row, and return how many rows a token has.
+
+        Raises:
+            NoSplit: if they do not, or it is not proved.
+        """
+        side, found = self.orders.read(indices, routing)
+        if routing.rows % tokens:
+            raise NoSplit("tokens have not the same number of rows")
+        each = routing.rows // tokens
+        if side != "choices" or not np.array_equal(found, np.arange(routing.rows) // each):
+            raise NoSplit("rows are not those of the tokens in their order")
+        return each

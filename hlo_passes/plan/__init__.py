@@ -1,1 +1,0 @@
-"""Deciding an order, and simulating what it is worth."""

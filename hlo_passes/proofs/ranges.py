@@ -1,0 +1,380 @@
+"""Between which whole numbers the elements of a value are, in every run.
+
+Integers that may overflow may be anything that their type holds. Of floating-point numbers it is
+known that they are whole, and small enough for their type to count exactly, or nothing at all.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from jax.extend.mlir.dialects import stablehlo
+from jaxlib.mlir import ir
+
+from hlo_passes.ir.stablehlo.read import (
+    integer,
+    ints,
+    only_chooses,
+    reducer,
+    same_operand,
+    shape_of,
+    update_of,
+)
+from hlo_passes.proofs.arithmetic import (
+    counts_to,
+    direction_of,
+    dtype_of,
+    element_of,
+    is_float,
+    is_total,
+)
+from hlo_passes.proofs.constants import Constants
+from hlo_passes.proofs.engine import Domain, Rules
+
+if TYPE_CHECKING:
+    from hlo_passes.proofs.counting import Counting
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """All elements are whole numbers from `low` to `high`, or, if these are infinite, anything."""
+
+    low: float
+    high: float
+
+    @property
+    def is_any(self) -> bool:
+        """Whether nothing is known, not even that elements are numbers."""
+        return math.isinf(self.low)
+
+    def is_within(self, low: float, high: float) -> bool:
+        """Whether all elements are from `low` to `high`."""
+        return low <= self.low and self.high <= high
+
+
+_MULTIPLIED = 2**8
+"""Up to which number products of floats are exact: their operands may be rounded to bfloat16."""
+
+ANY = Range(-math.inf, math.inf)
+NEVER, _ALWAYS, _FLAG = Range(0, 0), Range(1, 1), Range(0, 1)
+
+
+class Ranges(Domain[Range]):
+    """Between which numbers values are.
+
+    Attributes:
+        constants: what values hold in every run.
+        counting: what values count, where that is asked for: ranks are less than sums may be.
+    """
+
+    rules: ClassVar[Rules]
+    is_absolute = True
+
+    def __init__(self, constants: Constants, counting: "Counting | None" = None) -> None:
+        super().__init__()
+        self.constants, self.counting = constants, counting
+
+    def unknown(self, value: ir.Value) -> Range:
+        """Return all numbers of an integer type."""
+        return _all_of(element_of(value))
+
+    def is_index(self, value: ir.Value, count: int) -> bool:
+        """Whether every element of a value is one of 0, 1, ..., count - 1."""
+        return self.of(value).is_within(0, count - 1)
+
+
+def _all_of(element: ir.Type | None) -> Range:
+    dtype = dtype_of(element)
+    if dtype is None or is_float(dtype):
+        return ANY
+    if dtype.kind == "b":
+        return _FLAG
+    return Range(np.iinfo(dtype).min, np.iinfo(dtype).max)
+
+
+def held(found: Range, element: ir.Type | None) -> Range:
+    """Return a range as a type holds it: what it may not hold exactly makes it unknown."""
+    dtype = dtype_of(element)
+    if dtype is None or found.is_any:
+        return _all_of(element)
+    if is_float(dtype):
+        most = counts_to(dtype)
+        return found if found.is_within(-most, most) else ANY
+    whole = _all_of(element)
+    return found if found.is_within(whole.low, whole.high) else whole
+
+
+def _union(*ranges: Range) -> Range:
+    if any(r.is_any for r in ranges):
+        return ANY
+    return Range(min(r.low for r in ranges), max(r.high for r in ranges))
+
+
+def _product(a: Range, b: Range) -> Range:
+    corners = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
+    return Range(min(corners), max(corners))
+
+
+def _times(count: int, one: Range) -> Range:
+    """Return what the sum of up to `count` elements may be, in any order."""
+    return Range(min(0, count * one.low), max(0, count * one.high))
+
+
+def _plus(a: Range, b: Range) -> Range:
+    return Range(a.low + b.low, a.high + b.high)
+
+
+# --- ops that work element by element
+
+
+def _numeric(change: Callable[..., Range]):
+    """Return a rule for ops on numbers, of which all have to be known."""
+
+    def rule(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+        sides = [domain.of(v) for v in op.operands]
+        element = element_of(value)
+        is_flag = isinstance(element, ir.IntegerType) and element.width == 1
+        if any(side.is_any for side in sides) or is_flag:
+            return _all_of(element)
+        return held(change(*sides), element)
+
+    return rule
+
+
+def _extreme(choose: Callable[[float, float], float]):
+    def change(a: Range, b: Range) -> Range:
+        return Range(choose(a.low, b.low), choose(a.high, b.high))
+
+    return change
+
+
+def _clamp(low: Range, x: Range, high: Range) -> Range:
+    return _extreme(min)(_extreme(max)(low, x), high)
+
+
+def _abs(x: Range) -> Range:
+    least = 0 if x.low <= 0 <= x.high else min(abs(x.low), abs(x.high))
+    return Range(least, max(abs(x.low), abs(x.high)))
+
+
+def _sign(x: Range) -> Range:
+    return Range((x.low > 0) - (x.low < 0), (x.high > 0) - (x.high < 0))
+
+
+def _divide(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    """Integers are divided towards zero."""
+    element = element_of(value)
+    x, by = (domain.of(v) for v in op.operands)
+    if not isinstance(element, ir.IntegerType) or by.low < 1:
+        return domain.unknown(value)
+    corners = [
+        abs(a) // b if a >= 0 else -(abs(a) // b)
+        for a in (x.low, x.high)
+        for b in (by.low, by.high)
+    ]
+    return Range(min(corners), max(corners))
+
+
+def _remainder(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    """The sign is that of what is divided."""
+    x, by = (domain.of(v) for v in op.operands)
+    if not isinstance(element_of(value), ir.IntegerType) or by.low < 1:
+        return domain.unknown(value)
+    most = by.high - 1
+    return Range(max(x.low, -most) if x.low < 0 else 0, min(x.high, most) if x.high > 0 else 0)
+
+
+def _bits(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    """Flags, and what has no sign."""
+    a, b = (domain.of(v) for v in op.operands)
+    is_and = op.name.endswith(".and")
+    if isinstance(element := element_of(value), ir.IntegerType) and element.width == 1:
+        return (_extreme(min) if is_and else _extreme(max))(a, b)
+    natural = [side.high for side in (a, b) if side.low >= 0]
+    if is_and:
+        return Range(0, min(natural)) if natural else domain.unknown(value)
+    if len(natural) < 2:
+        return domain.unknown(value)
+    return held(Range(max(a.low, b.low), 2 ** int(max(natural)).bit_length() - 1), element)
+
+
+def _not(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    x, element = domain.of(op.operands[0]), element_of(value)
+    is_flag = isinstance(element, ir.IntegerType) and element.width == 1
+    return Range(1 - x.high, 1 - x.low) if is_flag else domain.unknown(value)
+
+
+def _compare(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    a, b = (domain.of(v) for v in op.operands)
+    if a.is_any or b.is_any or is_total(op):
+        return _FLAG
+    direction = direction_of(op)
+    if direction in ("GT", "GE"):
+        a, b, direction = b, a, {"GT": "LT", "GE": "LE"}[direction]
+    if direction == "LT":
+        return _ALWAYS if a.high < b.low else NEVER if a.low >= b.high else _FLAG
+    if direction == "LE":
+        return _ALWAYS if a.high <= b.low else NEVER if a.low > b.high else _FLAG
+    apart = a.high < b.low or b.high < a.low
+    equal = a == b and a.low == a.high
+    if not apart and not equal:
+        return _FLAG
+    return _ALWAYS if equal == (direction == "EQ") else NEVER
+
+
+def _select(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    mask, yes, no = (domain.of(v) for v in op.operands)
+    return yes if mask == _ALWAYS else no if mask == NEVER else _union(yes, no)
+
+
+def _convert(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    found, element = domain.of(op.operands[0]), element_of(value)
+    if isinstance(element, ir.IntegerType) and element.width == 1:
+        return NEVER if found == NEVER else _ALWAYS if found.low > 0 or found.high < 0 else _FLAG
+    return held(found, element)
+
+
+# --- ops that move elements, or put them together
+
+
+def _of_operands(count: int | None = None):
+    """Return a rule for ops whose results are made of elements of their first operands."""
+
+    def rule(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+        read = list(op.operands)[:count]
+        return _union(*(domain.of(v) for v in read)) if read else domain.unknown(value)
+
+    return rule
+
+
+def _own(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    return domain.of(same_operand(op, value))
+
+
+def _constant(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    numbers = domain.constants.of(value)
+    if numbers is None or not numbers.size:
+        return domain.unknown(value)
+    if not is_float(numbers.dtype):
+        return Range(int(numbers.min()), int(numbers.max()))
+    wide = numbers.astype(np.float64)
+    if not np.all(np.isfinite(wide) & (wide == np.trunc(wide))):
+        return ANY
+    return held(Range(int(wide.min()), int(wide.max())), element_of(value))
+
+
+def _iota(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    return held(Range(0, shape_of(value)[integer(op, "iota_dimension")] - 1), element_of(value))
+
+
+def _reduce(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    count, index = len(op.results), list(op.results).index(value)
+    own, start = (domain.of(op.operands[i]) for i in (index, index + count))
+    if only_chooses(op, index):
+        return _union(own, start)
+    merge = reducer(op) if count == 1 else None
+    if merge in ("maximum", "minimum"):
+        return _union(own, start)
+    is_flag = own.is_within(0, 1) and start.is_within(0, 1)
+    if merge in ("and", "or") and is_flag:
+        return _FLAG
+    if merge != "add":
+        return domain.unknown(value)
+    ranked = None if domain.counting is None else domain.counting.rank(value)
+    if ranked is not None:
+        found = Range(min(0, ranked.first), max(0, ranked.expert.at.size + ranked.first - 1))
+        return held(found, element_of(value))
+    shape = shape_of(op.operands[0])
+    return _summed(domain, value, own, start, [shape[d] for d in ints(op, "dimensions")])
+
+
+def _summed(
+    domain: Ranges, value: ir.Value, own: Range, start: Range, sizes: Sequence[int]
+) -> Range:
+    element = element_of(value)
+    is_flag = isinstance(element, ir.IntegerType) and element.width == 1
+    if own.is_any or start.is_any or is_flag:
+        return domain.unknown(value)
+    return held(_plus(_times(math.prod(sizes), own), _union(start, NEVER)), element)
+
+
+def _window(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    if len(op.results) != 1 or reducer(op) != "add":
+        return domain.unknown(value)
+    own, start = (domain.of(v) for v in op.operands)
+    window = ints(op, "window_dimensions")
+    return _summed(domain, value, own, _times(math.prod(window) + 1, start), window)
+
+
+def _scan(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    if len(op.operands) != 2 or reducer(op) != "add":
+        return domain.unknown(value)
+    own, start = (domain.of(v) for v in op.operands)
+    size = shape_of(op.operands[0])[integer(op, "dimension")]
+    return _summed(domain, value, own, start, [size])
+
+
+def _scatter(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    if len(op.operands) != 3:
+        return domain.unknown(value)
+    into, put, kind = domain.of(op.operands[0]), domain.of(op.operands[2]), update_of(op)
+    if kind in ("set", "maximum", "minimum"):
+        return _union(into, put)
+    count = math.prod(shape_of(op.operands[2]))
+    return _summed(domain, value, put, into, [count]) if kind == "add" else domain.unknown(value)
+
+
+def _product_of(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    a, b = (domain.of(v) for v in op.operands)
+    if a.is_any or b.is_any:
+        return domain.unknown(value)
+    is_exact = isinstance(element_of(value), ir.IntegerType) or all(
+        side.is_within(-_MULTIPLIED, _MULTIPLIED) for side in (a, b)
+    )
+    numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
+    shape = shape_of(op.operands[0])
+    sizes = [shape[d] for d in numbers.lhs_contracting_dimensions]
+    return _summed(domain, value, _product(a, b), NEVER, sizes) if is_exact else ANY
+
+
+def _top_k(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
+    if value == op.results[0]:
+        return domain.of(op.operands[0])
+    return Range(0, shape_of(op.operands[0])[-1] - 1)
+
+
+Ranges.rules = {
+    **dict.fromkeys(("broadcast_in_dim", "reshape", "reverse", "slice", "transpose",
+                     "dynamic_slice", "gather"), _of_operands(1)),
+    **dict.fromkeys(("pad", "dynamic_update_slice"), _of_operands(2)),
+    **dict.fromkeys(("optimization_barrier", "sort", "all_gather", "all_to_all"), _own),
+    "concatenate": _of_operands(),
+    "constant": _constant,
+    "iota": _iota,
+    "convert": _convert,
+    "compare": _compare,
+    "select": _select,
+    "and": _bits, "or": _bits,
+    "not": _not,
+    "add": _numeric(_plus),
+    "subtract": _numeric(lambda a, b: Range(a.low - b.high, a.high - b.low)),
+    "multiply": _numeric(_product),
+    "maximum": _numeric(_extreme(max)),
+    "minimum": _numeric(_extreme(min)),
+    "clamp": _numeric(_clamp),
+    "abs": _numeric(_abs),
+    "negate": _numeric(lambda x: Range(-x.high, -x.low)),
+    "sign": _numeric(_sign),
+    **dict.fromkeys(("floor", "ceil", "round_nearest_even", "round_nearest_afz"),
+                    _numeric(lambda x: x)),
+    "divide": _divide,
+    "remainder": _remainder,
+    "reduce": _reduce,
+    "reduce_window": _window,
+    "scan": _scan,
+    "scatter": _scatter,
+    "dot_general": _product_of,
+    "top_k": _top_k,
+}  # fmt: skip

@@ -1,1 +1,0 @@
-"""The edits that cut a program into parts."""

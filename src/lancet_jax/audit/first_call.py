@@ -1,0 +1,247 @@
+"""At the first call of a cut step, the uncut program runs on the same arguments, too.
+
+A cut is proved to be the same program before it is made, and tested; this is what catches a proof
+that is wrong, on the user's own data. The cut program runs first, on copies of what it may donate,
+then the uncut one on the arguments themselves. Where every output agrees, the cut one's results are
+returned and it runs from then on. Where one does not, the uncut results are returned. It may still
+be rounding: a step that takes its arguments changed in their last bit as hard is not well enough
+defined to tell (see `nudge`). Otherwise the uncut program takes the cut one's place for good, and
+what is needed to find the fault is written down.
+
+Where both sets of results do not fit into memory, only projections of the cut program's are kept
+(see `sketch`), and the uncut ones are returned. All processes of a job do the same: they agree on
+what there is room for before, and on every output after.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import msgspec
+from jaxlib.mlir import ir
+
+from lancet_jax.audit.evidence import Evidence
+from lancet_jax.audit.leaves import Deviation
+from lancet_jax.audit.nudge import nudged
+from lancet_jax.audit.outputs import compared, sketches
+from lancet_jax.audit.room import Room
+from lancet_jax.audit.step_facts import StepFacts
+from lancet_jax.audit.tally import Tally
+from lancet_jax.compile.outcome import Outcome
+from lancet_jax.errors import AuditError, AuditWarning
+from lancet_jax.peers.agree import Peers
+from lancet_jax.seams import calls, compiling, programs
+
+type AuditWhen = Literal["first", False]
+
+_INSIDE = (str(Path(jax.__file__).parent), str(Path(__file__).parents[1]))
+"""Where warnings do not point to."""
+
+DUE = "to be audited at the first call: the uncut program will run on the same arguments"
+
+_dropped: set[str] = set()
+"""Salts of programs that gave other numbers than the uncut one, in this process."""
+
+
+def check_not_dropped(outcome: Outcome) -> None:
+    """Make sure that a cut was not found wrong before, in this process.
+
+    Raises:
+        AuditError: if it was.
+    """
+    if outcome.salt in _dropped:
+        outcome.cuts = ()
+        raise AuditError("the step", "cut like this it gave other numbers than uncut",
+                         "send in the folder that the warning named")  # fmt: skip
+
+
+@dataclass
+class Audit:
+    """What happens at the first call of a cut step.
+
+    Attributes:
+        facts: of the step as jit lowered it.
+        cut: the step as it is compiled.
+        outcome: what became of the cut.
+        peers: who runs it, too.
+        options: how it was compiled, for the record.
+        is_on: whether the cut step is what runs in the end.
+        uncut: XLA's executable of the uncut step, where it was compiled already.
+    """
+
+    facts: StepFacts
+    cut: ir.Module
+    outcome: Outcome
+    peers: Peers | None
+    options: Mapping[str, str]
+    is_on: bool = True
+    uncut: Any | None = field(default=None, repr=False)
+
+    def due(self) -> calls.Judge | None:
+        """Return what makes the first call of what was compiled; None if jit shall."""
+        if not self.is_on or self.outcome.error is not None:
+            return None
+        self.outcome.notes.append(DUE)
+        return self
+
+    def __call__(
+        self,
+        cut: calls.Program,
+        compile_uncut: Callable[[], calls.Program],
+        step: ir.Module,
+        args: Sequence[Any],
+    ) -> calls.Verdict:
+        """Make the first call; see `calls.Judge`."""
+        started = time.perf_counter()
+        if effect := cut.effect or self.facts.effect:
+            return self._unaudited(cut, cut.run(*args), f"{effect}, and is not run twice")
+        uncut, reason = self._compiled(compile_uncut)
+        room = Room.SKIPPED if uncut is None else Room.of(cut.executable, uncut.executable)
+        room = max(self._gathered("room", room, Room))
+        if uncut is None or room is Room.SKIPPED:
+            reason = reason or "the uncut results do not fit into memory"
+            return self._unaudited(cut, cut.run(*args), reason)
+        if room is Room.BOTH:
+            verdict, tally = self._at_once(cut, uncut, args)
+        else:
+            verdict, tally = self._in_turn(cut, uncut, args)
+        if tally is None:
+            return verdict
+        if tally.wrong:
+            self._drop(cut, uncut, step, tally)
+            return calls.Verdict(verdict.results, uncut)
+        by = " by random projections, for want of memory" if room is Room.ONE else ""
+        self._note(
+            f"audited at the first call: {tally}{by} ({time.perf_counter() - started:,.1f} s)"
+        )
+        return verdict
+
+    # ------------------------------------------------------------------ running
+
+    def _compiled(
+        self, compile_uncut: Callable[[], calls.Program]
+    ) -> tuple[calls.Program | None, str]:
+        """Return the uncut program, or why there is none."""
+        try:
+            with compiling.rewriting(_Given(self.uncut) if self.uncut is not None else None):
+                return compile_uncut(), ""
+        except jax.errors.JaxRuntimeError as error:
+            return None, f"uncut it does not compile: {_first_line(error)}"
+        finally:
+            self.uncut = None
+
+    def _at_once(
+        self, cut: calls.Program, uncut: calls.Program, args: Sequence[Any]
+    ) -> tuple[calls.Verdict, Tally | None]:
+        """Hold both sets of results, and arguments to run on once more if they differ."""
+        donated = self.facts.donated
+        try:
+            results, spare = cut(cut.spared(args, donated)), cut.spared(args, donated)
+        except jax.errors.JaxRuntimeError as error:
+            return self._after(error, cut, args), None
+        try:
+            expected = uncut(args)
+        except jax.errors.JaxRuntimeError as error:
+            return self._after(error, cut, args, results), None
+        tally = Tally(self.facts, expected, self._merged("outputs", compared(expected, results)))
+        if not tally.beyond:
+            return calls.Verdict(results, cut), tally
+        del results
+        again = compared(expected, uncut(nudged(spare, self.facts.unit_of)))
+        tally.sway = self._merged("sway", again)
+        return calls.Verdict(expected, cut), tally
+
+    def _in_turn(
+        self, cut: calls.Program, uncut: calls.Program, args: Sequence[Any]
+    ) -> tuple[calls.Verdict, Tally | None]:
+        """Hold one set of results, and projections of the others."""
+        donated = self.facts.donated
+        try:
+            ours = sketches(cut(cut.spared(args, donated)))
+            moved = sketches(uncut(nudged(cut.spared(args, donated), self.facts.unit_of)))
+        except jax.errors.JaxRuntimeError as error:
+            return self._after(error, cut, args), None
+        expected = uncut(args)
+        tally = Tally(self.facts, expected, self._merged("outputs", compared(expected, ours)))
+        tally.sway = self._merged("sway", compared(expected, moved))
+        return calls.Verdict(expected, cut), tally
+
+    def _after(
+        self,
+        error: Exception,
+        cut: calls.Program,
+        args: Sequence[Any],
+        results: list[Any] | None = None,
+    ) -> calls.Verdict:
+        """Go on without an audit that XLA cannot run, unless other processes wait for it."""
+        if self.peers is not None:
+            raise error
+        found = cut.run(*args) if results is None else results
+        return self._unaudited(cut, found, _first_line(error))
+
+    def _unaudited(self, cut: calls.Program, results: list[Any], reason: str) -> calls.Verdict:
+        self._note(f"not audited: {reason}")
+        return calls.Verdict(results, cut)
+
+    # ------------------------------------------------------------------ telling
+
+    def _note(self, said: str) -> None:
+        """Say what came of the audit, where it was said to be due."""
+        notes = self.outcome.notes
+        notes[:] = [*(note for note in notes if note != DUE), said]
+
+    def _gathered[T](self, what: str, mine: T, kind: Any) -> Sequence[T]:
+        """Return what every process found."""
+        if self.peers is None:
+            return (mine,)
+        topic, data = f"audit/{self.outcome.salt}/{what}", msgspec.msgpack.encode(mine)
+        said = self.peers.gather(topic, data)
+        return [msgspec.msgpack.decode(theirs, type=kind) for theirs in said]
+
+    def _merged(self, what: str, mine: list[Deviation]) -> list[Deviation]:
+        """Return how far every output is off on any process."""
+        said = self._gathered(what, mine, list[Deviation])
+        return [reduce(or_, leaf) for leaf in zip(*said, strict=True)]
+
+    def _drop(
+        self, cut: calls.Program, uncut: calls.Program, step: ir.Module, tally: Tally
+    ) -> None:
+        """Note that the cut is wrong, write down what is needed to see why, and warn."""
+        ours, name = self.outcome, self.facts.name
+        _dropped.add(ours.salt)
+        folder = Evidence(
+            name,
+            {"step.mlir": step, "cut.mlir": self.cut},
+            {"cut.hlo": programs.hlo_of(cut.executable),
+             "uncut.hlo": programs.hlo_of(uncut.executable)},
+            (*ours.made, *([ours.plan] if ours.plan is not None else ())),
+            self.options, tally.table(),
+        ).write()  # fmt: skip
+        error = AuditError(
+            name, f"cut it gives other numbers than uncut: {tally}",
+            f"send in {folder}; what was returned is right, and the step stays uncut",
+        )  # fmt: skip
+        ours.become(Outcome(ours.devices, salt=ours.salt, seconds=ours.seconds,
+                            notes=ours.notes, error=error))  # fmt: skip
+        self._note(f"audited at the first call and left whole: {error}")
+        warnings.warn(str(error), AuditWarning, skip_file_prefixes=_INSIDE)
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """A rewriter that has compiled already."""
+
+    executable: Any
+
+    def prepare(self, request: compiling.Request) -> compiling.Prepared:
+        return compiling.Prepared(request.module, {}, compile_with=lambda _: self.executable)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
