@@ -23,6 +23,7 @@ from hlo_passes.verify import verify_reordering
 from lancet_jax.cli.files import context_of, print_json, read, working
 from lancet_jax.cli.local import local_source
 from lancet_jax.cli.options import Costs, Json, MemoryLimit, Opaque, Output, Pipeline, Target
+from lancet_jax.report.reasons import grouped_notes
 
 
 def opt(
@@ -68,8 +69,8 @@ def opt(
         write_atomically(output, module_text(module).encode())
     if output is None and not json:
         print(module_text(module))
-        for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+        for note in grouped_notes(notes):
+            print(note, file=sys.stderr)
     else:
         _tell(module, done, output, notes, json)
 
@@ -90,8 +91,8 @@ def _tell(
         moved = sum(len(p.moves) for p in done)
         parts = "".join(f", cut into {p.splits[0].k} parts" for p in done if p.splits)
         print(f"wrote {output}: {moved} ops moved beside exchanges{parts}")
-        for note in notes:
-            print(f"note: {note}")
+        for note in grouped_notes(notes):
+            print(note)
 
 
 def rewrite(

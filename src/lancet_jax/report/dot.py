@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from hlo_passes.ir.graph import Op
+from lancet_jax.report.comparison import Comparison
 from lancet_jax.report.encode import steps_of
-from lancet_jax.report.report import Report
 from lancet_jax.report.step import Level
 
 _DEPTH = 3
@@ -14,7 +14,7 @@ _DEPTH = 3
 _EXPOSED, _HIDDEN, _MOVED, _COMPUTE = "#d9480f", "#9ecae1", "#a9d3cc", "#e4e8ec"
 
 
-def graph(report: Report) -> str:
+def graph(report: Comparison) -> str:
     """Return the step after the plan in DOT.
 
     Ops of no length are left out; an edge stands for every path through them.
@@ -23,7 +23,7 @@ def graph(report: Report) -> str:
         UnsupportedError: if the report was made without the step's graph.
     """
     step = steps_of(report)[-1][2]
-    moved = {m.op for plan in (report.plan, *report.cuts) if plan for m in plan.moves}
+    moved = {m.op for plan in report.plans for m in plan.moves}
     lines = [
         f"digraph {_quoted(report.name)} {{",
         '  node [shape=box, style=filled, fontname="Helvetica", fontsize=10, penwidth=0];',

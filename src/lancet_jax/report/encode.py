@@ -15,7 +15,8 @@ from hlo_passes.plans import Move, Plan
 from hlo_passes.schedule.bound import exposed_bound
 from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
-from lancet_jax.report.report import Report, stem_of
+from lancet_jax.report.comparison import Comparison
+from lancet_jax.report.data import data_of
 from lancet_jax.report.step import Bar, Level, Step
 
 SCHEMA = 1
@@ -26,7 +27,7 @@ _MEMORY_STEPS = 400
 """Memory is drawn to this share of its peak: a smaller change is no point of the curve."""
 
 
-def encode(report: Report) -> dict[str, Any]:
+def encode(report: Comparison) -> dict[str, Any]:
     """Return what the page of a report shows, as plain data.
 
     Raises:
@@ -35,13 +36,12 @@ def encode(report: Report) -> dict[str, Any]:
     steps = steps_of(report)
     table = OpTable(report)
     views = [_view(table, name, timeline, step) for name, timeline, step in steps]
-    plans = [*report.cuts, *([report.plan] if report.plan else [])]
-    moves = table.moves(move for plan in plans for move in plan.moves)
+    moves = table.moves(move for plan in report.plans for move in plan.moves)
     return {
         "schema": SCHEMA,
-        "report": report.to_dict(),
-        "plans": [_plan(plan) for plan in plans],
-        "race": _race(plans),
+        "report": data_of(report),
+        "plans": [_plan(plan) for plan in report.plans],
+        "race": _race(report.plans),
         "cut": bool(report.pieces),
         "bound_us": _bound(report, steps[-1][2]),
         "ops": table.columns(),
@@ -50,7 +50,7 @@ def encode(report: Report) -> dict[str, Any]:
     }
 
 
-def steps_of(report: Report) -> list[tuple[str, Timeline, Step]]:
+def steps_of(report: Comparison) -> list[tuple[str, Timeline, Step]]:
     """Return what a report compares: `before` and `after`, or one step if nothing changes.
 
     Raises:
@@ -63,6 +63,11 @@ def steps_of(report: Report) -> list[tuple[str, Timeline, Step]]:
     if report.before.slots == report.after.slots:
         return [("as it is", *final[1:])]
     return [("before", report.before, Step.of(report.stock, report.before.source)), final]
+
+
+def stem_of(key: str) -> str:
+    """Return an op's key without its ordinal."""
+    return key.rpartition("#")[0]
 
 
 class Texts:
@@ -95,7 +100,7 @@ class Scopes:
 class OpTable:
     """One row per op that takes time, shared by all that is the same in `before` and `after`."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Comparison) -> None:
         self.pieces = report.pieces
         self.stems, self.kinds, self.roles = Texts(), Texts(), Texts()
         self.costs, self.files, self.reasons = Texts(), Texts(), Texts()
@@ -239,7 +244,7 @@ def differences(numbers: Sequence[int]) -> list[int]:
     return [b - a for a, b in zip([0, *numbers], numbers, strict=False)]
 
 
-def _bound(report: Report, step: Step) -> float:
+def _bound(report: Comparison, step: Step) -> float:
     """Return the us of communication that the step as it is drawn last exposes in any order."""
     plan = report.plan
     if plan is not None and plan.bound_us and not plan.splits:

@@ -15,12 +15,12 @@ from pathlib import Path
 from hlo_passes.errors import InputError
 from lancet_jax.errors import OptionError
 from lancet_jax.report import dot, figure, html, model_explorer, perfetto
-from lancet_jax.report.report import Report
+from lancet_jax.report.comparison import Comparison
 
-type Writer = Callable[[Report, Path], dict[Path, bytes]]
+type Writer = Callable[[Comparison, Path], dict[Path, bytes]]
 
 
-def export(report: Report, path: Path) -> dict[Path, bytes]:
+def export(report: Comparison, path: Path) -> dict[Path, bytes]:
     """Return the files that a report is in the format of `path`, by name.
 
     Raises:
@@ -50,18 +50,18 @@ def _writer(path: Path) -> Writer:
     raise OptionError(str(path), "no format has this ending", f"end it in {', '.join(_FORMATS)}")
 
 
-def _alone(text: Callable[[Report], str]) -> Writer:
+def _alone(text: Callable[[Comparison], str]) -> Writer:
     return lambda report, path: {path: text(report).encode()}
 
 
-def _figure(report: Report, path: Path) -> dict[Path, bytes]:
+def _figure(report: Comparison, path: Path) -> dict[Path, bytes]:
     out = io.BytesIO()
     title = f"{report.name} on {report.after.target}"
     figure.save(report, out, form=path.suffix[1:].lower(), title=title)
     return {path: out.getvalue()}
 
 
-def _model_explorer(report: Report, path: Path) -> dict[Path, bytes]:
+def _model_explorer(report: Comparison, path: Path) -> dict[Path, bytes]:
     stem = path.name[: -len(".json")]
     data = model_explorer.node_data(report)
     beside = {path.with_name(f"{stem}.{name}.json"): text.encode() for name, text in data.items()}

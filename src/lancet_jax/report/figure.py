@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 
 from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
-from lancet_jax.report.report import Report
+from lancet_jax.report.comparison import Comparison
 
 _COMPUTE, _HIDDEN, _EXPOSED, _SUM = "#8a9bb0", "#9ecae1", "#d9480f", "#c9c3e6"
 _INK = "#57606a"
@@ -13,7 +13,7 @@ _INK = "#57606a"
 
 
 def save(
-    report: Report, path: str | Path | BinaryIO, *, form: str | None = None, title: str = ""
+    report: Comparison, path: str | Path | BinaryIO, *, form: str | None = None, title: str = ""
 ) -> None:
     """Draw a report as two strips, `before` and `after`, with two lanes each.
 

@@ -9,8 +9,10 @@ import re
 from html import escape
 from importlib.resources import files
 
+from lancet_jax.report.comparison import Comparison
 from lancet_jax.report.encode import encode
-from lancet_jax.report.report import Report
+from lancet_jax.report.headline import headline
+from lancet_jax.report.text import render
 
 SCRIPTS = ("data.js", "draw.js", "move.js", "panels.js", "main.js")
 """Pieces of the page's script, in the order in which they build on each other."""
@@ -21,7 +23,7 @@ _FRAME = (
 )
 
 
-def page(report: Report) -> str:
+def page(report: Comparison) -> str:
     """Return the page of a report.
 
     Raises:
@@ -30,15 +32,16 @@ def page(report: Report) -> str:
     parts = {
         "title": escape(f"{report.name} on {report.after.target}"),
         "name": escape(report.name),
+        "headline": escape(headline(report)),
         "css": _resource("page.css"),
-        "text": escape(str(report)),
+        "text": escape(render(report)),
         "data": as_script(json.dumps(encode(report), separators=(",", ":"))),
         "js": "\n".join(map(_resource, SCRIPTS)),
     }
     return re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], _resource("page.html"))
 
 
-def frame(report: Report) -> str:
+def frame(report: Comparison) -> str:
     """Return the page in a frame for a notebook cell: neither side can reach into the other."""
     return _FRAME.format(page=escape(page(report)))
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from hlo_passes.facts.exchange_labels import scope_steps
 from hlo_passes.schedule.reasons import Stop
 from lancet_jax.report.inspection import Exchange, Filler, Inspection
+from lancet_jax.report.reasons import grouped_notes
 
 _EXPOSED = 8
 """How many of the most exposed exchanges are told apart with their fillers."""
@@ -29,8 +30,8 @@ def show_inspection(found: Inspection, console: Console) -> None:
                   f"{t.exchange_us:,.0f}, exposed {t.exposed_us:,.0f} ({word})")  # fmt: skip
     if found.bound_exposed_us is not None and found.exchanges:
         console.print(f"whatever the order, {found.bound_exposed_us:,.0f} us stay exposed")
-    for note in found.notes:
-        console.print(f"note: {note}")
+    for note in grouped_notes(found.notes):
+        console.print(str(note), markup=False)
     if not found.exchanges:
         console.print("no exchange found: an auto-sharded step has none before XLA partitions it; "
                       "inspect the HLO after optimizations instead")  # fmt: skip

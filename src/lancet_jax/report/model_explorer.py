@@ -11,8 +11,8 @@ from typing import Any
 
 from hlo_passes.facts.roles import Role
 from hlo_passes.ir.graph import Graph, Op
+from lancet_jax.report.comparison import Comparison
 from lancet_jax.report.encode import steps_of
-from lancet_jax.report.report import Report
 from lancet_jax.report.step import Level
 
 _COLOURS = {
@@ -24,7 +24,7 @@ _COLOURS = {
 _GRADIENT = [{"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#d9480f"}]
 
 
-def graphs(report: Report) -> str:
+def graphs(report: Comparison) -> str:
     """Return the step after the plan as a graph collection.
 
     Raises:
@@ -35,7 +35,7 @@ def graphs(report: Report) -> str:
     return json.dumps({"label": f"{report.name} on {report.after.target}", "graphs": found})
 
 
-def node_data(report: Report) -> dict[str, str]:
+def node_data(report: Comparison) -> dict[str, str]:
     """Return what nodes can be coloured by, each as the text of a node data file.
 
     `role` is what an op is for, `cost` its us per execution, `exposed` the us of an exchange that
@@ -51,7 +51,7 @@ def node_data(report: Report) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _levels(report: Report) -> list[Level]:
+def _levels(report: Comparison) -> list[Level]:
     """Return the computations of the step after the plan, each once."""
     step = steps_of(report)[-1][2]
     return list({level.graph.name: level for level in step.levels}.values())

@@ -1,7 +1,6 @@
 """Step time against memory, for one report: made only when somebody asks."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -10,12 +9,10 @@ from rich.table import Table
 from hlo_passes.schedule.pareto import Point, front, orders_within
 from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from lancet_jax.report.report import Report
+from lancet_jax.report.comparison import Comparison
 
 
-def pareto_of(report: "Report") -> tuple[Point, ...]:
+def pareto_of(report: Comparison) -> tuple[Point, ...]:
     """Return what is worth having of all that was tried, smallest memory first.
 
     What competes: the step before and after, orders under several limits of memory, and the ways
@@ -28,7 +25,7 @@ def pareto_of(report: "Report") -> tuple[Point, ...]:
     return front(_points(report))
 
 
-def _points(report: "Report") -> Iterator[Point]:
+def _points(report: Comparison) -> Iterator[Point]:
     if report.stock is None:
         raise UnsupportedError("report", "it has timelines but no graph to order again",
                                "make it of a step or a module file")  # fmt: skip

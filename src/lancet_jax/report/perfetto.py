@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from hlo_passes.schedule.timeline import Timeline
+from lancet_jax.report.comparison import Comparison
 from lancet_jax.report.encode import steps_of
-from lancet_jax.report.report import Report
 from lancet_jax.report.step import Bar, Step
 
 _COMPUTE, _EXCHANGE = 1, 2
 
 
-def trace(report: Report) -> str:
+def trace(report: Comparison) -> str:
     """Return a report as a trace; one us of the trace is one us of the step.
 
     Raises:

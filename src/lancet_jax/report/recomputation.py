@@ -7,13 +7,13 @@ from hlo_passes.base import AnyModule
 from hlo_passes.facts.recompute import Recomputed, recomputed_in
 from hlo_passes.facts.roles import roles_of
 from hlo_passes.schedule.timeline import Timeline
-from lancet_jax.report.report import Report
+from lancet_jax.report.comparison import Comparison
 
 RECOMPUTED = "recomputed"
 """What such ops are for, beside the roles of `hlo_passes.facts.roles`."""
 
 
-def with_recomputation(report: Report, module: AnyModule) -> Report:
+def with_recomputation[C: Comparison](report: C, module: AnyModule) -> C:
     """Return a report whose times by role have recomputation apart, and a note about it.
 
     Args:

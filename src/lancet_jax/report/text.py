@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hlo_passes.choose_split import describe_race
-from hlo_passes.plans import Refusal
 from hlo_passes.schedule.timeline import Timeline
-from lancet_jax.report.report import Report, WindowChange
+from lancet_jax.report.comparison import Comparison, WindowChange
+from lancet_jax.report.headline import headline
+from lancet_jax.report.reasons import reasons_of
 
 _LANE = 60
 """Columns of a timeline strip."""
@@ -19,7 +20,7 @@ _SAMPLES = 12
 """Moments that one column stands for."""
 
 
-def render(report: Report, *, width: int = 80, colour: bool = False) -> str:
+def render(report: Comparison, *, width: int = 80, colour: bool = False) -> str:
     """Return a report as text of at most `width` columns."""
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=colour, no_color=not colour,
@@ -28,18 +29,19 @@ def render(report: Report, *, width: int = 80, colour: bool = False) -> str:
     return out.getvalue()
 
 
-def show(report: Report, console: Console) -> None:
-    """Print a report to a console."""
-    console.print(f"{report.name} on {report.after.target}", style="bold")
+def show(report: Comparison, console: Console) -> None:
+    """Print a report to a console: first the one line that says it all, which is not wrapped."""
+    console.print(headline(report), style="bold", soft_wrap=True, markup=False)
+    console.print(f"{report.name} on {report.after.target}", style="dim")
     console.print(_totals(report))
     console.print(strips(report))
     if report.windows:
         console.print(_windows(report))
     for line in _remarks(report):
-        console.print(line, soft_wrap=False)
+        console.print(line, markup=False)
 
 
-def _totals(report: Report) -> Table:
+def _totals(report: Comparison) -> Table:
     before, after = report.before, report.after
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("us per step")
@@ -64,7 +66,7 @@ def _percent(old: float, new: float) -> str:
     return f"{(new - old) / old:+.1%}" if old else ""
 
 
-def strips(report: Report) -> Text:
+def strips(report: Comparison) -> Text:
     """Draw both timelines on one axis: `=` compute, `#` exchange hidden, `!` exchange exposed."""
     end = max(report.before.makespan_us, report.after.makespan_us) or 1.0
     text = Text()
@@ -103,7 +105,7 @@ def _active(intervals: list[tuple[float, float]], times: list[float]) -> list[bo
     return found
 
 
-def _windows(report: Report) -> Table:
+def _windows(report: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="all-to-alls", title_justify="left")
     table.add_column("", no_wrap=True, min_width=12)
     for name, width in (("MiB", 6), ("us", 5), ("exposed", 10)):
@@ -127,7 +129,7 @@ def _beside(window: WindowChange) -> str:
     return first + (f" + {more}" if more else "")
 
 
-def _remarks(report: Report) -> list[str]:
+def _remarks(report: Comparison) -> list[str]:
     lines = []
     plan = report.plan
     if plan is not None:
@@ -146,23 +148,4 @@ def _remarks(report: Report) -> list[str]:
     lines.append(f"costs: {sources}")
     if report.seconds:
         lines.append(f"planning and editing: {report.seconds:.2f} s")
-    lines += _left_alone(report)
-    lines += [f"note: {note}" for note in report.notes]
-    return lines
-
-
-def _left_alone(report: Report) -> list[str]:
-    """Group what was refused by reason; one line of code stands for all of a group."""
-    groups: dict[str, list[Refusal]] = {}
-    for refusal in report.plan.refusals if report.plan else ():
-        groups.setdefault(refusal.reason, []).append(refusal)
-    lines = []
-    for reason, refusals in groups.items():
-        places = sorted({_short(r.source) for r in refusals if r.source})
-        where = f" ({', '.join(places[:3])}{', ...' if len(places) > 3 else ''})" if places else ""
-        lines.append(f"left alone, {len(refusals)}: {reason}{where}")
-    return lines
-
-
-def _short(source: str) -> str:
-    return source.rpartition("/")[2]
+    return lines + list(map(str, reasons_of(report)))
