@@ -18,9 +18,9 @@ from lancet_jax.calibrate import Probe
 from lancet_jax.calibrate.measure import rising
 from lancet_jax.seams import compiling
 from lancet_jax.seams.step_module import copied
-from scripts.bench_wallclock import Sample, row_of
 from scripts.shaped_link import busy_seconds
 from scripts.small_steps import Shape, distance, make_step
+from scripts.wallclock_samples import Sample, row_of
 
 _SIZES = (4096, 1 << 17, 1 << 20)
 

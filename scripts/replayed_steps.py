@@ -14,9 +14,9 @@ import jax
 from hlo_passes.ir.stablehlo.module import Module
 from lancet_jax.replay import Echo, Player, SocketLink, score_of
 from lancet_jax.seams import programs
-from scripts.bench_wallclock import Sample, row_of
 from scripts.shaped_link import busy_seconds
 from scripts.small_steps import Shape, distance, local_shards, make_step
+from scripts.wallclock_samples import Sample, row_of
 
 _COMPILERS = 8
 """Threads that compile segments."""
