@@ -156,7 +156,13 @@ def work(args: Any) -> None:
 
 
 def set_rate(args: Any, link: Any, mbit: float) -> None:
-    """Hold the link to another rate, once all ranks are quiet."""
+    """Hold the link to another rate, once all ranks are quiet.
+
+    Args:
+        args: the command line.
+        link: this rank's link.
+        mbit: the rate in Mbit/s, of all ranks together.
+    """
     from scripts.replayed_steps import meet
     from scripts.shaped_link import shape_command
 
@@ -176,7 +182,14 @@ class Predictor:
         self.contention = exchanges.cpu_share / (1 - exchanges.cpu_share)
 
     def all(self, name: str, module: Any, score: Any, pieces: Any) -> dict[str, float]:
-        """Return seconds by kind of prediction."""
+        """Return seconds by kind of prediction.
+
+        Args:
+            name: the pipeline, as exchanges were measured for it.
+            module: the StableHLO that it leaves.
+            score: the same, to be replayed.
+            pieces: seconds of its segments, as measured.
+        """
         from dataclasses import replace
 
         from hlo_passes.schedule.simulate import simulate
@@ -220,7 +233,15 @@ class Predictor:
 def row_of(
     args: Any, mbit: float, name: str, samples: Any, predicted: dict[str, float]
 ) -> dict[str, Any]:
-    """Sum up one configuration."""
+    """Sum up one configuration.
+
+    Args:
+        args: the command line.
+        mbit: the link's rate, of all ranks together.
+        name: the pipeline.
+        samples: its runs.
+        predicted: seconds by kind of prediction.
+    """
     steps = [sample.step for sample in samples]
     low, _, high = statistics.quantiles(steps, n=4)
     foreign = [max(0.0, s.machine - args.ranks * s.cpu) / s.step for s in samples]

@@ -38,7 +38,13 @@ def main() -> None:
 
 
 def rows(target: str, pipeline: str, fields: dict[str, int]) -> Iterator[list[str]]:
-    """Yield what a compiled step costs."""
+    """Yield what a compiled step costs.
+
+    Args:
+        target: GPUs, as `h100:1x8`.
+        pipeline: preset or passes.
+        fields: what is not as in the tiny preset.
+    """
     config = nn.preset("tiny", capacity_factor=None, dispatch="ragged", gate="top_k",
                        dtype=jnp.bfloat16, **fields)  # fmt: skip
     gpus = lancet_jax.aot.target(target)

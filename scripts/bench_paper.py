@@ -109,7 +109,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def save(path: Path, name: str, result: dict[str, Any]) -> None:
-    """Add one cell, whole or not at all; another run that adds others waits."""
+    """Add one cell, whole or not at all; another run that adds others waits.
+
+    Args:
+        path: the file of all cells.
+        name: the cell's.
+        result: what is kept of it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

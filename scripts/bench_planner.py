@@ -55,7 +55,13 @@ def main() -> None:
 
 
 def measure(model: str, layers: int, repeats: int) -> dict[str, Any]:
-    """Return seconds and MiB of planning one step, and XLA's own seconds."""
+    """Return seconds and MiB of planning one step, and XLA's own seconds.
+
+    Args:
+        model: name of a preset.
+        layers: how many it is to have.
+        repeats: how often to plan; the median counts.
+    """
     mesh = lancet_jax.aot.target("h100:1x8").mesh(expert=8)
     config = replace(nn.preset(model), layers=layers, dtype=jnp.bfloat16)
     optimizer = nn.sgd_momentum()

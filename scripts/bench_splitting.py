@@ -83,7 +83,13 @@ def steps(args: Any, gpus: Target) -> Iterator[GpuStep]:
 
 
 def judge(timed: Any, kind: str, network: str) -> dict[str, Any]:
-    """Replay a final schedule with the exchanges of a network and return its figures."""
+    """Replay a final schedule with the exchanges of a network and return its figures.
+
+    Args:
+        timed: a compiled step, and the seconds that took.
+        kind: the device that it was compiled for, as JAX calls it.
+        network: the target whose links count.
+    """
     compiled, seconds = timed
     graph = compiled.scheduled.snapshot()
     target = parse_target(network)

@@ -44,7 +44,13 @@ class Results:
         return "\n".join(parts)
 
     def facts(self, share: float, kind: str, pipeline: str) -> dict[str, Any]:
-        """Return what the clock says of one program under one scale of exchange times."""
+        """Return what the clock says of one program under one scale of exchange times.
+
+        Args:
+            share: of the stock step that exchanges take.
+            kind: of exchange times: `modelled`, `share` or `none`.
+            pipeline: the program.
+        """
         row, without = self.rows[share, kind, pipeline], self.rows[share, "none", pipeline]
         stock = self.rows[share, kind, "off"]
         step, low, high = summary(row["us"])

@@ -88,7 +88,15 @@ _ONE_BY_ONE = {"xla_gpu_enable_command_buffer": ""}
 
 
 def run(folder: Path, out: Path, seconds: float, rounds: int, again: Sequence[str] = ()) -> None:
-    """Measure everything in a folder of `prepare`, and programs named `again` without graphs."""
+    """Measure everything in a folder of `prepare`, and programs named `again` without graphs.
+
+    Args:
+        folder: what `prepare` wrote.
+        out: where to write what was found.
+        seconds: after which no new round begins.
+        rounds: of all programs, one after another.
+        again: names of programs.
+    """
     bench = Bench(folder, out, time.perf_counter() + seconds)
     about = json.loads((folder / "programs.json").read_text())
     wanted = about["programs"]
@@ -150,7 +158,14 @@ def _measure(
 
 
 def calibrate(stock: Player, links: Links, fresh: list[Any], share: float) -> float:
-    """Return by what to multiply exchange times so that they take `share` of the stock step."""
+    """Return by what to multiply exchange times so that they take `share` of the stock step.
+
+    Args:
+        stock: the step as XLA alone schedules it.
+        links: the emulated links, which are scaled.
+        fresh: arguments of a step.
+        share: of the step that exchanges are to take.
+    """
     factor = 1.0
     for _ in range(3):
         links.scale(factor)
@@ -169,7 +184,15 @@ def load(
     fresh: list[Any] | None = None,
     options: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Player], list[Any]]:
-    """Compile programs side by side, equal ones once, and make a fresh model's state."""
+    """Compile programs side by side, equal ones once, and make a fresh model's state.
+
+    Args:
+        folder: what `prepare` wrote.
+        programs: entries of its `programs.json`.
+        device: the GPU.
+        fresh: a fresh model's state, if there is one already.
+        options: XLA options.
+    """
     texts = {p["name"]: (folder / f"{p['name']}.hlo").read_text() for p in programs}
     different = list(dict.fromkeys(texts.values()))
     with ThreadPoolExecutor(12) as pool:
@@ -204,6 +227,12 @@ def capture(folder: Path, out: Path, names: Sequence[str], steps: int = 3) -> No
     """Take a `jax.profiler` capture of each of some programs, exchanges as modelled.
 
     A capture holds every module that its process has compiled: do it apart from `run`.
+
+    Args:
+        folder: what `prepare` wrote.
+        out: folder of the captures.
+        names: of the programs.
+        steps: how many a capture has.
     """
     about = json.loads((folder / "programs.json").read_text())
     links = Links(build(folder))

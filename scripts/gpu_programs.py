@@ -113,7 +113,14 @@ def prepare(
     shares: Sequence[float] = SHARES,
     pipelines: Sequence[str] = tuple(PIPELINES),
 ) -> None:
-    """Write everything that a GPU needs to run to a folder."""
+    """Write everything that a GPU needs to run to a folder.
+
+    Args:
+        folder: where to.
+        size: the model and its batch.
+        shares: of the stock step that exchanges take.
+        pipelines: names in `PIPELINES`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     step = size.step()
     stock, _ = step.compile("off", GPUS, _OPTIONS)
@@ -134,7 +141,13 @@ def prepare(
 
 
 def compile_for(step: GpuStep, pipeline: str, table: Path) -> Compiled:
-    """Plan and compile a step for links of a table."""
+    """Plan and compile a step for links of a table.
+
+    Args:
+        step: the step.
+        pipeline: a name in `PIPELINES`.
+        table: a file of measured times.
+    """
     wrapped = lancet_jax.jit(
         step.function, pipeline=PIPELINES[pipeline], target=GPUS, costs=table, **step.jit_options
     )

@@ -32,7 +32,13 @@ class GpuStep:
     def compile(
         self, pipeline: str, target: str | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Compiled, float]:
-        """Compile with a pipeline, planned for a target; return it and the seconds it took."""
+        """Compile with a pipeline, planned for a target; return it and the seconds it took.
+
+        Args:
+            pipeline: preset or passes.
+            target: what to plan for; by default the devices of the arguments.
+            options: XLA options.
+        """
         wrapped = lancet_jax.jit(
             self.function, pipeline=pipeline, target=target, **self.jit_options
         )

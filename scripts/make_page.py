@@ -53,7 +53,15 @@ def report(layers: int) -> lancet_jax.Report:
 
 
 def photograph(browser: str, page: Path, picture: Path, size: str, folder: str) -> None:
-    """Open the page in a fresh browser and save what a window of `size` shows."""
+    """Open the page in a fresh browser and save what a window of `size` shows.
+
+    Args:
+        browser: command of a Chromium.
+        page: the HTML file.
+        picture: the PNG to write.
+        size: width and height, as `1280,900`.
+        folder: an empty one, for the browser's profile.
+    """
     command = [browser, *_FLAGS, f"--user-data-dir={folder}/profile", f"--window-size={size}",
                f"--screenshot={picture.resolve()}", page.resolve().as_uri()]  # fmt: skip
     subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)

@@ -85,13 +85,30 @@ class Table:
     def cell(
         self, model: str, gate: str, device: str, size: str, row: str
     ) -> dict[str, Any] | None:
-        """Return a cell, None if it was not run; `none` is kept with `off`."""
+        """Return a cell, None if it was not run; `none` is kept with `off`.
+
+        Args:
+            model: as in `lancet_jax.nn`.
+            gate: as in `lancet_jax.nn`.
+            device: a profile's name.
+            size: nodes x GPUs.
+            row: the pipeline, or `none` for no overlap at all.
+        """
         return self.cells.get(Cell(model, gate, device, size, "off" if row == "none" else row))
 
     def verdict(
         self, model: str, gate: str, device: str, size: str, row: str, *, skewed: bool = False
     ) -> dict[str, Any] | None:
-        """Return what the judge said, None if it was not asked."""
+        """Return what the judge said, None if it was not asked.
+
+        Args:
+            model: as in `lancet_jax.nn`.
+            gate: as in `lancet_jax.nn`.
+            device: a profile's name.
+            size: nodes x GPUs.
+            row: the pipeline, or `none` for no overlap at all.
+            skewed: whether experts get unequal shares.
+        """
         cell = self.cell(model, gate, device, size, row)
         if cell is None:
             return None
@@ -103,7 +120,17 @@ class Table:
         self, model: str, gate: str, device: str, size: str, row: str, over: str, *,
         skewed: bool = False,
     ) -> float | None:  # fmt: skip
-        """Return how many times shorter a step is than another; None if one is not there."""
+        """Return how many times shorter a step is than another; None if one is not there.
+
+        Args:
+            model: as in `lancet_jax.nn`.
+            gate: as in `lancet_jax.nn`.
+            device: a profile's name.
+            size: nodes x GPUs.
+            row: the pipeline, or `none` for no overlap at all.
+            over: the row that it is held against.
+            skewed: whether experts get unequal shares.
+        """
         ours = self.verdict(model, gate, device, size, row, skewed=skewed)
         theirs = self.verdict(model, gate, device, size, over, skewed=skewed)
         return theirs["step_us"] / ours["step_us"] if ours and theirs else None
@@ -111,7 +138,16 @@ class Table:
     def cut(
         self, model: str, gate: str, device: str, size: str, row: str, over: str
     ) -> float | None:
-        """Return which share of another's exposed communication is gone."""
+        """Return which share of another's exposed communication is gone.
+
+        Args:
+            model: as in `lancet_jax.nn`.
+            gate: as in `lancet_jax.nn`.
+            device: a profile's name.
+            size: nodes x GPUs.
+            row: the pipeline, or `none` for no overlap at all.
+            over: the row that it is held against.
+        """
         ours = self.verdict(model, gate, device, size, row)
         theirs = self.verdict(model, gate, device, size, over)
         if not ours or not theirs or theirs["exposed_us"] <= 0:
@@ -119,13 +155,27 @@ class Table:
         return 1 - ours["exposed_us"] / theirs["exposed_us"]
 
     def over_all(self, gate: str, device: str, row: str, over: str, what: str) -> list[float]:
-        """Return `speed_up` or `cut` of every model and size that is there."""
+        """Return `speed_up` or `cut` of every model and size that is there.
+
+        Args:
+            gate: as in `lancet_jax.nn`.
+            device: a profile's name.
+            row: the pipeline, or `none` for no overlap at all.
+            over: the row that it is held against.
+            what: `speed_up` or `cut`.
+        """
         ask = getattr(self, what)
         found = [ask(m, gate, device, size, row, over) for m in MODELS for size in SIZES]
         return [value for value in found if value is not None]
 
     def largest(self, model: str, gate: str, device: str) -> str | None:
-        """Return the largest size of which stock XLA and `full` are there."""
+        """Return the largest size of which stock XLA and `full` are there.
+
+        Args:
+            model: as in `lancet_jax.nn`.
+            gate: as in `lancet_jax.nn`.
+            device: a profile's name.
+        """
         for size in reversed(SIZES):
             there = [self.cell(model, gate, device, size, row) for row in ("off", "full")]
             if all(there):

@@ -69,7 +69,13 @@ def prepare(
 
 
 def rate_of(facts: Any, share: float, latency_us: float) -> float:
-    """Return the bytes/s of a link over which exchanges take a share of the stock step."""
+    """Return the bytes/s of a link over which exchanges take a share of the stock step.
+
+    Args:
+        facts: what the step takes with nothing to wait for, and what it sends.
+        share: of the stock step, for exchanges.
+        latency_us: us of the smallest exchange.
+    """
     wanted = share / (1 - share) * facts["compute_s"]
     return facts["bytes"] / (wanted - facts["messages"] * latency_us * 1e-6)
 

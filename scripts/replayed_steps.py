@@ -63,7 +63,15 @@ def _say(args: Any, text: str) -> None:
 def one_speed(
     args: Any, share: float, mine: Any, inputs: Any, expected: Any
 ) -> list[dict[str, Any]]:
-    """Play all plans for one speed of the link, in rounds, and sum up."""
+    """Play all plans for one speed of the link, in rounds, and sum up.
+
+    Args:
+        args: the command line.
+        share: of the stock step that exchanges take at this speed.
+        mine: plan and player by pipeline.
+        inputs: this rank's shards of the arguments.
+        expected: this rank's results by plain jit.
+    """
     plans = {name: plan for name, (plan, _) in mine.items()}
     players = {name: player for name, (_, player) in mine.items()}
     stock = next(iter(players.values()))
@@ -119,7 +127,13 @@ def meet(link: SocketLink) -> None:
 
 
 def sample(player: Player, inputs: list[Any], link: SocketLink) -> Sample:
-    """Play a step once, all ranks at the same time."""
+    """Play a step once, all ranks at the same time.
+
+    Args:
+        player: plays the step.
+        inputs: this rank's shards of the arguments.
+        link: to the other ranks.
+    """
     meet(link)
     busy = busy_seconds()
     _, times = player.run(inputs)

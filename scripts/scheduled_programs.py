@@ -62,6 +62,11 @@ def _tensors(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
 def compile_scheduled(text: str, device: Any, options: dict[str, Any] | None = None) -> Any:
     """Compile a scheduled module for one device, a compile-only one included.
 
+    Args:
+        text: the module, scheduled HLO.
+        device: what to compile for.
+        options: XLA options.
+
     Returns:
         A `jax.stages.Compiled` that takes the module's arguments one by one.
 

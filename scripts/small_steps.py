@@ -55,7 +55,13 @@ class EvenGate(Switch):
     """
 
     def choices(self, scores: Any, token_ids: Any, key: Any) -> tuple[Any, Any]:
-        """Return weight and expert of every token, `[T, 1]` both."""
+        """Return weight and expert of every token, `[T, 1]` both.
+
+        Args:
+            scores: `[T, E]`.
+            token_ids: not looked at.
+            key: not looked at.
+        """
         mixed = jnp.arange(scores.shape[0], dtype=jnp.uint32)
         for factor in (0x85EBCA6B, 0xC2B2AE35):
             mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(factor)
@@ -95,7 +101,14 @@ def profile_costs(mbit: float, ranks: int) -> TargetCosts:
 def link_costs(
     ranks: int, bytes_per_s: float, latency_us: float, table: CostTable | None
 ) -> TargetCosts:
-    """Return prices of measured kernels, and of a link that holds every rank to a rate."""
+    """Return prices of measured kernels, and of a link that holds every rank to a rate.
+
+    Args:
+        ranks: how many share the link.
+        bytes_per_s: of every rank.
+        latency_us: us of the smallest exchange.
+        table: measured kernels; None for the profile's figures.
+    """
     target = profile_costs(1.0, ranks).target
     tier = msgspec.structs.replace(
         target.topology.tiers[0], bytes_per_s=bytes_per_s, half_bytes=0, latency_us=latency_us
@@ -105,19 +118,37 @@ def link_costs(
 
 
 def planned(module: Module, pipeline: str, costs: TargetCosts) -> Module:
-    """Return StableHLO as a pipeline leaves it."""
+    """Return StableHLO as a pipeline leaves it.
+
+    Args:
+        module: the step; it stays as it is.
+        pipeline: preset or passes.
+        costs: prices for the target.
+    """
     return planned_with(module, pipeline, costs)[0]
 
 
 def planned_with(
     module: Module, pipeline: str, costs: TargetCosts
 ) -> tuple[Module, tuple[Plan, ...]]:
-    """Return StableHLO as a pipeline leaves it, and the plans of its passes."""
+    """Return StableHLO as a pipeline leaves it, and the plans of its passes.
+
+    Args:
+        module: the step; it stays as it is.
+        pipeline: preset or passes.
+        costs: prices for the target.
+    """
     return run_on_stablehlo(module.copy(), parse_pipeline(pipeline).passes, costs, ragged=True)
 
 
 def local_shards(compiled: Any, arguments: Any, rank: int) -> list[Any]:
-    """Return one rank's shards of a step's arguments, on the first device."""
+    """Return one rank's shards of a step's arguments, on the first device.
+
+    Args:
+        compiled: the step, whose shardings count.
+        arguments: of all ranks.
+        rank: whose shards.
+    """
     shardings = jax.tree.leaves(compiled.input_shardings)
     pairs = zip(jax.tree.leaves(arguments), shardings, strict=True)
     placed = [jax.device_put(x, sharding) for x, sharding in pairs]

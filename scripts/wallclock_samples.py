@@ -29,7 +29,14 @@ class Sample:
 def row_of(
     args: Any, name: str, rounds: Sequence[dict[str, Sample]], **more: Any
 ) -> dict[str, Any]:
-    """Sum up one step's runs."""
+    """Sum up one step's runs.
+
+    Args:
+        args: the command line.
+        name: the pipeline.
+        rounds: samples by pipeline, of each round.
+        **more: what else is to be kept.
+    """
     mine = [took[name] for took in rounds]
     ratios = [took["off"].step / took[name].step for took in rounds]
     return {

@@ -134,7 +134,13 @@ def compile_all(target: str) -> None:
 
 
 def lower(kind: str, size: int, mesh: "Mesh") -> "Lowered":
-    """Lower a program whose one exchange has a payload of `size` bytes on every device."""
+    """Lower a program whose one exchange has a payload of `size` bytes on every device.
+
+    Args:
+        kind: of exchange, as `all_to_all`.
+        size: bytes.
+        mesh: with an axis `group`, over which the exchange goes, and one `rest`.
+    """
     import jax
     import jax.numpy as jnp
     from jax import lax

@@ -109,6 +109,11 @@ def prices_of(
 ) -> tuple[Graph, TargetCosts]:
     """Return a module's picture and prices for its target; see `open_source`.
 
+    Args:
+        module: what was read.
+        target: as `h100:1x8`; None for the table's, or as many H100 as the module has devices.
+        table: measured times, if there are any.
+
     Raises:
         OptionError: if the target is none, or the table was measured on other devices.
     """
@@ -150,6 +155,12 @@ def read(
 ) -> tuple[AnyModule, Graph, TargetCosts]:
     """Read a module and price it for a target; see `open_source`.
 
+    Args:
+        path: the file or folder.
+        target: as `h100:1x8`; None for the default.
+        costs: a table of measured times.
+        opaque: custom calls that are exchanges, as on the command line.
+
     Raises:
         LancetError: if the file or the target is unfit.
     """
@@ -161,6 +172,11 @@ def context_of(module: AnyModule, costs: TargetCosts, memory_limit: int | None =
     """Return what a pass may know of a module file; a limit counts for what one device runs.
 
     Rows are sent by ragged exchanges unless the target is a CPU, whose backend lacks them.
+
+    Args:
+        module: what was read.
+        costs: prices for the target.
+        memory_limit: bytes of a device for all that the step holds; None for no limit.
     """
     return Context(
         costs=costs,

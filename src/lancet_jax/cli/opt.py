@@ -101,6 +101,12 @@ def rewrite(
     """Run passes on a module file, partitioned first if need be; return plans and notes too.
 
     What no pass changes is returned as it was, not even partitioned.
+
+    Args:
+        module: what the file holds.
+        passes: what to run, in order.
+        costs: prices for the target.
+        memory_limit: bytes of a device; None for no limit.
     """
     source, done = local_source(module, passes, costs), []
     made = first = source.module if source is not None else module
@@ -113,7 +119,14 @@ def rewrite(
 def run_pass(
     module: AnyModule, step: Pass, costs: TargetCosts, memory_limit: int | None = None
 ) -> tuple[AnyModule, Plan]:
-    """Plan and apply one pass, and check what it did."""
+    """Plan and apply one pass, and check what it did.
+
+    Args:
+        module: what the pass before left.
+        step: the pass.
+        costs: prices for the target.
+        memory_limit: bytes of a device; None for no limit.
+    """
     graph = module.snapshot()
     chosen = at_post_scheduler(step) if isinstance(module, ScheduledModule) else step
     context = context_of(module, costs.for_graph(graph), memory_limit)
@@ -135,7 +148,13 @@ def check_waits(module: AnyModule) -> None:
 
 
 def as_planned(module: AnyModule, plan: Plan, costs: TargetCosts) -> AnyModule:
-    """Return the module that a plan was made for: the file's, or that one partitioned first."""
+    """Return the module that a plan was made for: the file's, or that one partitioned first.
+
+    Args:
+        module: what the file holds.
+        plan: a saved plan.
+        costs: prices for the target.
+    """
     if not (plan.splits or plan.domains) or plan.module == module.fingerprint:
         return module
     source = local_source(module, (SplitRegion(),), costs)

@@ -83,7 +83,13 @@ def plan(
 def partitioned_first(
     module: AnyModule, passes: Sequence[Pass], costs: TargetCosts
 ) -> tuple[AnyModule, tuple[str, ...]]:
-    """Return a module as passes need it, and what was done about that."""
+    """Return a module as passes need it, and what was done about that.
+
+    Args:
+        module: what the file holds.
+        passes: what will be run on it.
+        costs: prices for the target.
+    """
     source = local_source(module, passes, costs)
     return (module, ()) if source is None else (source.module, source.notes)
 
@@ -91,7 +97,15 @@ def partitioned_first(
 def report_of(
     module: AnyModule, graph: Graph, prices: TargetCosts, plan: Plan, limit: int | None
 ) -> Report:
-    """Report on a plan, with notes on what is known and allowed besides."""
+    """Report on a plan, with notes on what is known and allowed besides.
+
+    Args:
+        module: what was planned.
+        graph: its picture.
+        prices: for the target.
+        plan: what was decided.
+        limit: bytes of a device; None for no limit.
+    """
     cut = rewritten(module, prices, plan, limit)
     report = Report.of_plan(module.name, graph, prices, plan, cut)
     if cut is None:
@@ -103,7 +117,14 @@ def report_of(
 
 
 def room_note(module: AnyModule, graph: Graph, limit: int, report: Report) -> str:
-    """Say what a memory limit leaves for temporaries, and what fits."""
+    """Say what a memory limit leaves for temporaries, and what fits.
+
+    Args:
+        module: what was planned.
+        graph: its picture.
+        limit: bytes of a device.
+        report: on the plan.
+    """
     if isinstance(module, Module) and not module.is_local:
         return "the memory limit does not count: XLA has not partitioned this step yet"
     peaks = report.before.peak_bytes, report.after.peak_bytes
@@ -113,7 +134,14 @@ def room_note(module: AnyModule, graph: Graph, limit: int, report: Report) -> st
 def rewritten(
     module: AnyModule, costs: TargetCosts, plan: Plan, memory_limit: int | None = None
 ) -> tuple[Graph, Timeline] | None:
-    """Return the step that a plan cuts, and its predicted timeline; None if it cuts nothing."""
+    """Return the step that a plan cuts, and its predicted timeline; None if it cuts nothing.
+
+    Args:
+        module: what was planned.
+        costs: prices for the target.
+        plan: what was decided.
+        memory_limit: bytes of a device; None for no limit.
+    """
     if not plan.splits or not isinstance(module, Module):
         return None
     cut = cut_module(module, plan.splits).snapshot()
@@ -128,6 +156,13 @@ def decide(
     memory_limit: int | None = None,
 ) -> Plan:
     """Run the one pass of `pipeline` that plans a module as it stands in a file.
+
+    Args:
+        module: what the file holds, partitioned if need be.
+        graph: its picture.
+        costs: prices for the target.
+        pipeline: the pass, as text.
+        memory_limit: bytes of a device; None for no limit.
 
     Raises:
         OptionError: if the pipeline has several passes: each sees what the one before left, so

@@ -68,7 +68,14 @@ def view(
 
 
 def of_pipeline(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: str) -> Report:
-    """Run the passes one after another, and report on the step that the last one leaves."""
+    """Run the passes one after another, and report on the step that the last one leaves.
+
+    Args:
+        module: what the file holds.
+        graph: its picture.
+        costs: prices for the target.
+        pipeline: preset or passes.
+    """
     stock = final = Simulator(graph, costs)
     plans, pieces = [], frozenset[str]()
     for step in parse_pipeline(pipeline).passes:
@@ -83,6 +90,12 @@ def of_pipeline(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: s
 
 def of_saved(module: AnyModule, graph: Graph, costs: TargetCosts, plan: Plan) -> Report:
     """Report on the step that follows a saved plan.
+
+    Args:
+        module: what the file holds.
+        graph: its picture.
+        costs: prices for the target.
+        plan: what was decided for it.
 
     Raises:
         PlanError: if it was made for another module.

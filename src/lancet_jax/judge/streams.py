@@ -92,6 +92,11 @@ class Replay:
     ) -> None:
         """Work all queues off.
 
+        Args:
+            compute: what the host queued on the compute stream, in order.
+            exchange: the same of the stream of exchanges.
+            fabric: the same of the stream of exchanges that stay inside a node.
+
         Raises:
             RuntimeError: if they wait for flags that nobody will raise.
         """

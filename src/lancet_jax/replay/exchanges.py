@@ -17,7 +17,13 @@ _ALIGNED = 64
 
 
 def exchange(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
-    """Do an exchange and return its results."""
+    """Do an exchange and return its results.
+
+    Args:
+        what: kind, groups and dims.
+        arrays: this process's operands.
+        link: to the other processes.
+    """
     since = time.perf_counter()
     made = _DOERS[what.kind](what, arrays, link)
     link.settle(since)

@@ -50,7 +50,14 @@ class Diff:
 
     @staticmethod
     def of(first: Inspection, a: Graph, second: Inspection, b: Graph) -> "Diff":
-        """Compare two inspected graphs."""
+        """Compare two inspected graphs.
+
+        Args:
+            first: the one, inspected.
+            a: its graph.
+            second: the other, inspected.
+            b: its graph.
+        """
         return Diff(first, second, changes_between(a, b), tuple(_layers(first, second)))
 
     def to_dict(self) -> dict[str, Any]:

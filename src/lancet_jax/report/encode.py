@@ -109,7 +109,13 @@ class OpTable:
         self.by_key: dict[str, list[int]] = {}
 
     def row(self, level: Level, op: Op, bar: Bar) -> int:
-        """Return the row of the op that `bar` runs."""
+        """Return the row of the op that `bar` runs.
+
+        Args:
+            level: the computation that the op is in.
+            op: the op.
+            bar: one execution of it.
+        """
         match = _NUMBERED.match(op.name)
         stem, number = (match[1], int(match[2])) if match else (op.name, -1)
         sent = op.collective.bytes if op.collective else 0

@@ -21,7 +21,13 @@ _SAMPLES = 12
 
 
 def render(report: Comparison, *, width: int = 80, colour: bool = False) -> str:
-    """Return a report as text of at most `width` columns."""
+    """Return a report as text of at most `width` columns.
+
+    Args:
+        report: what to write.
+        width: columns.
+        colour: whether to style it for a terminal.
+    """
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=colour, no_color=not colour,
                       highlight=False, soft_wrap=False)  # fmt: skip

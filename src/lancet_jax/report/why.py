@@ -104,6 +104,11 @@ def find_op(graph: Graph, name: str) -> tuple[Graph, Op]:
 def why(graph: Graph, costs: CostModel, name: str) -> Why:
     """Explain one op of a module.
 
+    Args:
+        graph: the module's picture.
+        costs: prices for the target.
+        name: an HLO name, a key, or a part of a key that no other has.
+
     Raises:
         OptionError: if there is no such op.
     """
