@@ -1,4 +1,4 @@
-"""The contract of a pass, and the runner of several.
+"""The contract of a pass.
 
 A pass decides and edits in two steps: `plan` looks at a graph and returns a `Plan`, which is data;
 `apply` gives a module that follows a plan. A pass is a frozen dataclass whose fields are its
@@ -22,6 +22,7 @@ from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.plans import Plan
+from hlo_passes.verify import Check, exchanges_paired, no_deadlock
 
 type AnyModule = Module | ScheduledModule
 
@@ -35,31 +36,70 @@ class Tier(StrEnum):
     """Routing and drops identical, values within a stated bound."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What a pass may know besides the graph.
+class Stage(StrEnum):
+    """Where a pass works."""
+
+    BEFORE_XLA = "before XLA"
+    """On the step's StableHLO."""
+    BEHIND_SCHEDULER = "behind XLA's scheduler"
+    """On what XLA has fused and scheduled, where XLA hands that out; on StableHLO elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is known of a compile whatever the module.
 
     Attributes:
         costs: prices for the target.
-        fingerprint: of the module that the graph was read from.
-        module: that module, for passes that try an edit on a copy before they decide.
         ragged: whether the backend can send rows of different number to every peer.
         memory_limit: bytes of one device that the step may need in all: arguments, results and
             temporaries; None for no limit.
         uncut_bytes: temporaries that XLA's schedule of the same step needs if it is not cut; 0 if
             that is not known, or it is not cut.
-        checked: whether a cut step is held against the uncut one once XLA has compiled both, so
-            that a cut which is predicted to be about as good may be tried, and margins of memory
-            count then, not now.
+        checked: whether XLA's own modules decide between programs, so that a cut which is predicted
+            to be about as good may be tried, and memory counts then, not now.
     """
 
     costs: CostModel
-    fingerprint: str = ""
-    module: Module | None = None
     ragged: bool = False
     memory_limit: int | None = None
     uncut_bytes: int = 0
     checked: bool = False
+
+    def context(self, module: AnyModule, graph: Graph) -> "Context":
+        """Return what a pass may know of one module.
+
+        A limit of memory does not count for a step that XLA has yet to partition: what one device
+        will hold of it is not known.
+
+        Args:
+            module: the module.
+            graph: read from it.
+        """
+        is_local = not isinstance(module, Module) or module.is_local
+        return Context(
+            costs=self.costs.for_graph(graph),
+            ragged=self.ragged,
+            memory_limit=self.memory_limit if is_local else None,
+            uncut_bytes=self.uncut_bytes,
+            checked=self.checked,
+            fingerprint=module.fingerprint,
+            module=module if isinstance(module, Module) else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context(Job):
+    """What a pass may know besides the graph.
+
+    Attributes:
+        fingerprint: of the module that the graph was read from.
+        module: that module, for passes that try an edit on a copy before they decide; None for
+            HLO.
+    """
+
+    fingerprint: str = ""
+    module: Module | None = None
 
     def room(self, graph: Graph) -> int | None:
         """Return the bytes that the limit leaves for temporaries of a step; None for no limit."""
@@ -86,8 +126,16 @@ class Pass(ABC):
 
     tier: ClassVar[Tier]
 
+    stage: ClassVar[Stage] = Stage.BEFORE_XLA
+
+    answers: ClassVar[frozenset[str]] = frozenset()
+    """Questions that it settles, as `order`: no two passes of a pipeline settle the same one."""
+
     per_device: ClassVar[bool] = False
     """Whether it needs the ops of one device: a step that XLA would partition is, first."""
+
+    checks: ClassVar[tuple[Check, ...]] = (no_deadlock, exchanges_paired)
+    """What has to hold of the module that it is given, and of the one that it leaves."""
 
     @classmethod
     def pass_name(cls) -> str:
@@ -108,21 +156,29 @@ class Pass(ABC):
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide, changing nothing. Deterministic: equal arguments give equal bytes."""
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether what it plans is done; else XLA's own modules may decide that it is not."""
+        return True
+
+    def rivals(self, graph: Graph, context: Context) -> tuple[Plan, ...]:
+        """Return the plans that are worth compiling, where XLA's own modules decide between them.
+
+        To change nothing is always one more.
+
+        Args:
+            graph: what is planned on.
+            context: what it may know besides.
+        """
+        return (self.plan(graph, context),)
+
+    def memory_bound(self, graph: Graph, context: Context, plan: Plan) -> int | None:
+        """Return the bytes of temporaries that a planned order may need; None if it made none."""
+        return None
+
     @abstractmethod
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
         """Return a module that follows `plan`; the one passed in stays as it is."""
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Passes that run one after the other, each on what the one before left."""
-
-    passes: tuple[Pass, ...]
-
-    @property
-    def spec(self) -> str:
-        """Return the text form of all passes."""
-        return ",".join(p.spec for p in self.passes)
 
 
 def parse_pass(text: str, known: tuple[type[Pass], ...]) -> Pass:

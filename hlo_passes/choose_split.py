@@ -20,6 +20,9 @@ Limits
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from msgspec.structs import replace
 
 from hlo_passes.base import Context
 from hlo_passes.ir.graph import Graph
@@ -27,7 +30,7 @@ from hlo_passes.plans import Plan
 from hlo_passes.schedule.simulate import simulate
 from hlo_passes.schedule.timeline import Timeline, prediction_of
 from hlo_passes.split_exchange import SplitExchange
-from hlo_passes.split_pass import CLOSE, NO_GAIN, NO_ROOM, SplitPass, worth_of
+from hlo_passes.split_pass import CLOSE, NO_GAIN, NO_ROOM, SplitPass, ordered_timeline, worth_of
 from hlo_passes.split_region import SplitRegion
 from hlo_passes.unroll_loops import UnrollLoops
 
@@ -45,16 +48,36 @@ class ChooseSplit(SplitPass):
             none for any.
     """
 
-    def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
-        """Run the race; those that cannot cut are left out."""
+    answers: ClassVar[frozenset[str]] = frozenset({"cut", "number of trips at once"})
+
+    @property
+    def ways(self) -> dict[str, SplitPass]:
+        """The ways to cut, by name."""
         rho, limit = self.rho, self.memory_limit
-        passes: dict[str, SplitPass] = {
+        return {
             "loops": UnrollLoops(rho=rho, memory_limit=limit),
             "exchange": SplitExchange(rho=rho, memory_limit=limit),
             "lancet": SplitRegion(direction="forward", rho=rho, memory_limit=limit),
             "full": SplitRegion(rho=rho, memory_limit=limit),
         }
-        plans = {name: p.decide(graph, context, before) for name, p in passes.items()}
+
+    def rivals(self, graph: Graph, context: Context) -> tuple[Plan, ...]:
+        """Return the best cut of every way to cut, as predicted.
+
+        Args:
+            graph: what is planned on.
+            context: what it may know besides.
+        """
+        before = ordered_timeline(graph, context)
+        plans = {name: p.decide(graph, context, before) for name, p in self.ways.items()}
+        return tuple(
+            replace(plan, passes=(self.spec,), strategy=f"{name} {plan.strategy}")
+            for name, plan in plans.items()
+        )
+
+    def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
+        """Run the race; those that cannot cut are left out."""
+        plans = {name: p.decide(graph, context, before) for name, p in self.ways.items()}
         stock = prediction_of(simulate(graph, context.costs.for_graph(graph)))
         race = {"off": stock, "dw": prediction_of(before)}
         for name, plan in plans.items():

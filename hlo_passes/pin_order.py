@@ -52,6 +52,7 @@ class PinOrder(Pass):
     """
 
     tier: ClassVar[Tier] = Tier.REASSOCIATES
+    answers: ClassVar[frozenset[str]] = frozenset({"pins"})
 
     before: bool = True
 

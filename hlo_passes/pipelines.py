@@ -1,9 +1,10 @@
 """Named pipelines, and how a pipeline is written as text."""
 
-from hlo_passes.base import Pass, Pipeline, parse_pass, split_passes
+from hlo_passes.base import Pass, parse_pass, split_passes
 from hlo_passes.choose_split import ChooseSplit
 from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
+from hlo_passes.run import Pipeline
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.separate_tiers import SeparateTiers
 from hlo_passes.split_exchange import SplitExchange

@@ -25,7 +25,7 @@ Limits
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
+from hlo_passes.base import AnyModule, Context, Pass, PassResult, Stage, Tier
 from hlo_passes.errors import PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.hlo.scheduled import ScheduledModule
@@ -33,7 +33,7 @@ from hlo_passes.plans import Plan
 from hlo_passes.schedule.bound import exposed_bound
 from hlo_passes.schedule.decision import Decision
 from hlo_passes.schedule.simulate import Simulator
-from hlo_passes.schedule_dw import ScheduleDw, plan_of
+from hlo_passes.schedule_dw import Chosen, ScheduleDw, plan_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class ReorderScheduled(Pass):
     """
 
     tier: ClassVar[Tier] = Tier.EXACT
+    stage: ClassVar[Stage] = Stage.BEHIND_SCHEDULER
+    answers: ClassVar[frozenset[str]] = frozenset({"order"})
 
     schedule: ScheduleDw = field(default_factory=ScheduleDw)
 
@@ -56,6 +58,11 @@ class ReorderScheduled(Pass):
     def plan(self, graph: Graph, context: Context) -> Plan:
         """Decide the order of the graph's ops and of every loop and branch inside it."""
         return plan_of(self.schedule, _decide, graph, context)
+
+    def memory_bound(self, graph: Graph, context: Context, plan: Plan) -> int | None:
+        """Return the bytes of temporaries that the planned order may need."""
+        stock_bytes = plan.before.peak_bytes if plan.before else 0
+        return self.schedule.limit(stock_bytes, context.room(graph), context.uncut_bytes)
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
         """Return the module with the planned schedule.
@@ -81,7 +88,7 @@ def _decide(schedule: ScheduleDw, graph: Graph, context: Context) -> Decision:
     """Order the graph and every loop and branch inside it."""
     orders: dict[str, tuple[int, ...]] = {}
     made = Decision(graph, {}, orders, {}, {}, {})
-    spare = _spare(graph, context)
+    spare, is_bound = _spare(graph, context), False
     for computation in reversed({g.name: g for g, _ in graph.walk()}.values()):
         name, is_entry = computation.name, computation is graph
         simulator = made.simulators[name] = Simulator(computation, context.costs, orders)
@@ -94,14 +101,14 @@ def _decide(schedule: ScheduleDw, graph: Graph, context: Context) -> Decision:
         held = schedule.held(problem, computation)
         if held is not None:
             made.held[name], problem = held, held.problem
-        strategy, order = schedule.choose(problem, context.costs.contention)
-        made.strategies[name] = strategy
+        chosen = Chosen(*schedule.choose(problem, context.costs.contention))
+        made.strategies[name], is_bound = chosen.strategy, is_bound or chosen.is_bound
         made.bounds[name] = float(exposed_bound(simulator.problem))
-        if order is not None:
-            orders[name] = order
+        if chosen.order is not None:
+            orders[name] = chosen.order
             if spare is not None:  # as if all loops were at their peak at once
-                spare -= max(problem.buffers.peak(order) - stock_bytes, 0)
-    return made
+                spare -= max(problem.buffers.peak(chosen.order) - stock_bytes, 0)
+    return replace(made, is_bound=is_bound)
 
 
 def _spare(graph: Graph, context: Context) -> int | None:

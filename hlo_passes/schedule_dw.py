@@ -26,14 +26,14 @@ Limits
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
-from hlo_passes.base import AnyModule, Context, Pass, PassResult, Tier
+from hlo_passes.base import AnyModule, Context, Pass, PassResult, Stage, Tier
 from hlo_passes.facts.roles import before_loss
 from hlo_passes.ir.graph import Graph
 from hlo_passes.plans import Move, Plan
 from hlo_passes.schedule.bound import exposed_bound
-from hlo_passes.schedule.decision import Decision, refusals_of
+from hlo_passes.schedule.decision import AT_WILL, Decision, refusals_of
 from hlo_passes.schedule.list.policies import list_order
 from hlo_passes.schedule.paper.greedy import greedy_order
 from hlo_passes.schedule.problem import Problem
@@ -43,6 +43,9 @@ from hlo_passes.schedule.streams import uncrossed
 from hlo_passes.schedule.timeline import Timeline, prediction_of
 
 type Strategy = Literal["best", "greedy", "list"]
+
+_SLACK = 0.02
+"""By how much temporaries may grow where nobody knows how much memory there is."""
 
 _WORTH = 1e-4
 """A gain below this share of the step is rounding, not a reason to change a program."""
@@ -57,17 +60,20 @@ class ScheduleDw(Pass):
         two_x_guard: greedy only: stop rather than overfill a window by more than half.
         last_chance: greedy only: a filler is placed at its last window even if that is full.
         memory_slack: temporary memory may grow by this share of what the old order needs, and up
-            to what the step needs if it is not cut, if the context's limit allows.
+            to what the step needs if it is not cut; none for as much as the device has, and for
+            2% where that is not known.
         moves: `all` ops may move, or those of the `forward` pass alone: what a cut forward pass
             gains without weight gradients beside exchanges, which the paper calls partition only.
     """
 
     tier: ClassVar[Tier] = Tier.EXACT
+    stage: ClassVar[Stage] = Stage.BEHIND_SCHEDULER
+    answers: ClassVar[frozenset[str]] = frozenset({"order"})
 
     strategy: Literal["best", "greedy", "list"] = "best"
     two_x_guard: bool = False
     last_chance: bool = False
-    memory_slack: float = 0.02
+    memory_slack: float | None = None
     moves: Literal["all", "forward"] = "all"
 
     def plan(self, graph: Graph, context: Context) -> Plan:
@@ -101,16 +107,19 @@ class ScheduleDw(Pass):
             room: what there is; None for as much as one likes.
             uncut_bytes: what the step needs if it is not cut.
         """
-        margin = max(int(stock_bytes * (1 + self.memory_slack)), uncut_bytes)
+        if self.memory_slack is None and room is not None:
+            return room
+        slack = _SLACK if self.memory_slack is None else self.memory_slack
+        margin = max(int(stock_bytes * (1 + slack)), uncut_bytes)
         return margin if room is None else min(margin, room)
 
-    def choose(self, problem: Problem, contention: float) -> tuple[str, tuple[int, ...] | None]:
-        """Return the name of the winning strategy and its order; None if the old order wins.
+    def choose(self, problem: Problem, contention: float) -> "Chosen":
+        """Return the winning order; one's own may return (strategy, order), None for the old one.
 
         An order that fits into `problem.room` wins over an old one that does not, however long.
         """
         if not problem.exchanges:
-            return "stock", None
+            return Chosen("stock", None, False)
         stock = tuple(range(problem.size))
         limit = self.limit(problem.buffers.peak(stock), problem.room, problem.uncut_bytes)
         candidates = {"stock": stock}
@@ -119,13 +128,31 @@ class ScheduleDw(Pass):
                 problem, guard_2x=self.two_x_guard, last_chance=self.last_chance
             ).order
         if self.strategy in ("best", "list"):
+            candidates["list"] = list_order(problem, contention=contention)
+        is_bound = any(problem.buffers.peak(order) > limit for order in candidates.values())
+        if is_bound and "list" in candidates:
             candidates["list"] = list_order(problem, memory_limit=limit, contention=contention)
         candidates = {
             name: uncrossed(problem.streams, problem.preds, order) if name != "stock" else order
             for name, order in candidates.items()
         }
         best = _shortest(problem, candidates, limit, contention)
-        return (best, None) if best == "stock" else (best, tuple(candidates[best]))
+        order = None if best == "stock" else tuple(candidates[best])
+        return Chosen(best, order, is_bound)
+
+
+class Chosen(NamedTuple):
+    """An order that was chosen.
+
+    Attributes:
+        strategy: which of those that competed won; `stock` if the old order did.
+        order: the order; None for the old one.
+        is_bound: whether an order did not fit into memory.
+    """
+
+    strategy: str
+    order: tuple[int, ...] | None
+    is_bound: bool = True
 
 
 def _shortest(
@@ -168,6 +195,9 @@ def plan_of(
     made = decide(schedule, graph, context)
     before, after = Simulator(graph, context.costs).timeline(), made.timeline
     entry = made.strategies[graph.name]
+    slack = schedule.memory_slack
+    if slack is None:
+        slack = _SLACK if context.memory_limit is None else AT_WILL
     return Plan(
         module=context.fingerprint,
         target=before.target,
@@ -175,7 +205,7 @@ def plan_of(
         strategy=next((s for s in (entry, *made.strategies.values()) if s != "stock"), "stock"),
         orders=dict(made.orders),
         moves=_moves(before, after),
-        refusals=refusals_of(made, again, slack=schedule.memory_slack, room=context.room(graph)),
+        refusals=refusals_of(made, again, slack=slack, room=context.room(graph)),
         before=prediction_of(before),
         after=prediction_of(after),
         bound_us=round(made.bound_us, 3),
@@ -195,11 +225,13 @@ def _decide(schedule: ScheduleDw, graph: Graph, context: Context) -> Decision:
     del held[graph.name]
     if (own := schedule.held(problem, graph)) is not None:
         held[graph.name] = own
-    strategy, order = schedule.choose(own.problem if own else problem, context.costs.contention)
-    if order is not None:
-        orders[graph.name] = order
+    found = schedule.choose(own.problem if own else problem, context.costs.contention)
+    chosen = Chosen(*found)
+    if chosen.order is not None:
+        orders[graph.name] = chosen.order
     bounds = {graph.name: float(exposed_bound(simulator.problem))}
-    return Decision(graph, simulators, orders, {graph.name: strategy}, bounds, held)
+    strategies = {graph.name: chosen.strategy}
+    return Decision(graph, simulators, orders, strategies, bounds, held, chosen.is_bound)
 
 
 def _moves(before: Timeline, after: Timeline) -> tuple[Move, ...]:

@@ -57,6 +57,7 @@ class SeparateTiers(Pass):
     """Give exchanges inside a node a stream of their own, where that makes the step shorter."""
 
     tier: ClassVar[Tier] = Tier.EXACT
+    answers: ClassVar[frozenset[str]] = frozenset({"streams of exchanges"})
     per_device: ClassVar[bool] = True
 
     def plan(self, graph: Graph, context: Context) -> Plan:

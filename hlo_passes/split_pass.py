@@ -80,6 +80,7 @@ class SplitPass(Pass):
     """
 
     tier: ClassVar[Tier] = Tier.REASSOCIATES
+    answers: ClassVar[frozenset[str]] = frozenset({"cut"})
     per_device: ClassVar[bool] = True
 
     rho: int = 8
@@ -110,6 +111,15 @@ class SplitPass(Pass):
     def is_settled(self) -> bool:
         """Whether the options say how to cut, so that nothing is left to choose."""
         return False
+
+    def rivals(self, graph: Graph, context: Context) -> tuple[Plan, ...]:
+        """Return the plan of the best cut, even if it is predicted to be somewhat longer than none.
+
+        Args:
+            graph: what is planned on.
+            context: what it may know besides.
+        """
+        return (self.decide(graph, context, ordered_timeline(graph, context)),)
 
     def limit(self, graph: Graph, context: Context) -> int | None:
         """Return the bytes of temporary memory that a step may need; None for no limit."""

@@ -47,6 +47,7 @@ class UnrollLoops(PartsPass):
     """
 
     tier: ClassVar[Tier] = Tier.EXACT
+    answers: ClassVar[frozenset[str]] = frozenset({"number of trips at once"})
 
     def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
         """Yield the loops unrolled by every number, and why others are not."""

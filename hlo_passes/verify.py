@@ -1,12 +1,43 @@
 """Legality between passes: nothing lost, nothing out of order, no deadlock, memory in bounds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hlo_passes.errors import VerifyError
+from hlo_passes.facts.deadlocks import verify_no_deadlock
 from hlo_passes.facts.liveness import buffers_of
 from hlo_passes.ir.graph import Graph
 
 _REMEDY = "report this with the dump; meanwhile pipeline='off' leaves the step alone"
+
+
+type Check = Callable[[Graph, Mapping[str, Sequence[int]], bool], None]
+"""(a program, orders of its computations by name, whether it is what one device runs); raises what
+is wrong with the program in these orders.
+"""
+
+
+def no_deadlock(graph: Graph, orders: Mapping[str, Sequence[int]], is_local: bool) -> None:
+    """Check that no exchange can be waited for for ever.
+
+    Args:
+        graph, orders, is_local: see `Check`.
+
+    Raises:
+        DeadlockError: naming the exchange, its line, why, and what to do about it.
+    """
+    verify_no_deadlock(graph, orders, is_local=is_local)
+
+
+def exchanges_paired(graph: Graph, orders: Mapping[str, Sequence[int]], is_local: bool) -> None:
+    """Check that every start has one done, and every done a start before it.
+
+    Args:
+        graph, orders, is_local: see `Check`.
+
+    Raises:
+        VerifyError: naming the half that is alone.
+    """
+    verify_exchange_pairs(graph)
 
 
 def verify_reordering(

@@ -134,8 +134,8 @@ def _local(tree: Any) -> list[Any]:
 class WithoutExchanges:
     """Compiles a step whose exchanges give back what they are given, in another shape at most."""
 
-    def prepare(self, request: compiling.Request) -> compiling.Prepared | None:
-        """Return the module without its exchanges."""
+    def compile(self, request: compiling.Request, xla: compiling.Xla) -> Any:
+        """Compile the module without its exchanges."""
         clone = copied(request.module)
         found: list[ir.Operation] = []
 
@@ -148,7 +148,7 @@ class WithoutExchanges:
         with clone.context:
             for op in found:
                 _pass_through(op)
-        return compiling.Prepared(clone, {})
+        return xla.compile(clone)
 
 
 def _pass_through(exchange: ir.Operation) -> None:

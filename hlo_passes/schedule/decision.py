@@ -18,7 +18,7 @@ from hlo_passes.schedule.timeline import Timeline
 _WORTH = 1e-3
 """Exposed time above the bound that is a smaller share of the step is not worth another look."""
 
-_AT_WILL = 1e6
+AT_WILL = 1e6
 """A `memory-slack` that never binds."""
 
 _AMPLE = 1.0
@@ -41,6 +41,7 @@ class Decision:
         strategies: who won, by name.
         bounds: exposed us whatever the order, by name.
         held: what may not move, by name.
+        is_bound: whether an order did not fit into memory.
     """
 
     graph: Graph
@@ -49,6 +50,7 @@ class Decision:
     strategies: dict[str, str]
     bounds: dict[str, float]
     held: dict[str, Held] = field(default_factory=dict)
+    is_bound: bool = False
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -113,10 +115,12 @@ def _more_room(
 ) -> tuple[set[str], str]:
     """Return the exchanges that more memory would hide more of, and how much does what."""
     before = made.timeline
+    if not made.is_bound:
+        return set(), ""
     if before.exposed_us - made.bound_us <= _WORTH * before.makespan_us:
         return set(), ""
     lift = 0 if room is None else sum(made.simulators[made.graph.name].problem.buffers.sizes)
-    free = again(_AT_WILL, lift)
+    free = again(AT_WILL, lift)
     if not _is_better(free.timeline, before):
         return set(), ""
     lack = 0 if room is None else max(0, free.timeline.peak_bytes - room)

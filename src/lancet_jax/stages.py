@@ -17,13 +17,16 @@ from hlo_passes.plans import Plan
 from hlo_passes.schedule.drift import Drift, drift_of
 from hlo_passes.schedule.simulate import Simulator, simulate
 from hlo_passes.schedule.timeline import Timeline
-from lancet_jax.compile.before_xla import run_on_stablehlo
-from lancet_jax.compile.outcome import Outcome
-from lancet_jax.compile.partition import Source, partition_of, source_of
+from lancet_jax.compile.before_xla import Prepared, untouched
+from lancet_jax.compile.clock import Clock
+from lancet_jax.compile.job import StepJob
+from lancet_jax.compile.outcome import Outcome, Outcomes
+from lancet_jax.compile.partition import partition_of
 from lancet_jax.compile.rewriter import StepRewriter, is_disabled
 from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report, pieces_of
 from lancet_jax.seams import compiling, programs
+from lancet_jax.seams.step_module import name_of
 
 
 class Lowered:
@@ -44,32 +47,36 @@ class Lowered:
         """The step's StableHLO as it is planned on: a copy, with calls inlined, and partitioned
         first if it is to be cut and XLA would partition it.
         """
-        return self._source.module
+        return self._prepared.source.module
 
     @cached_property
-    def _source(self) -> Source:
-        module = Module.copy_of(programs.module_of(self._lowered), opaque=self._rewriter.opaque)
+    def _job(self) -> StepJob:
+        devices, module = programs.devices_of(self._lowered), programs.module_of(self._lowered)
+        return StepJob.of(self._rewriter.options, module, devices)
+
+    @cached_property
+    def _prepared(self) -> Prepared:
+        """The step as the passes before XLA leave it: what `compile` goes on with."""
         if is_disabled():
-            return Source(module)
-        passes, devices = self._rewriter.passes.passes, programs.devices_of(self._lowered)
-        return source_of(module, passes, len(devices), lambda: partition_of(self._lowered))
+            return untouched(self._job)
+        clock = Clock(name_of(self._job.module))
+        return self._rewriter.prepared(self._job, lambda: partition_of(self._lowered), clock)
 
     @cached_property
     def costs(self) -> TargetCosts:
         """Prices for the target, or for the devices of the step's arguments."""
-        costs = self._rewriter.costs(programs.devices_of(self._lowered))
-        return costs.for_graph(self._graph)
+        return self._job.costs.for_graph(self._graph)
 
     @cached_property
     def _planned(self) -> tuple[Module, tuple[Plan, ...]]:
-        """The step's StableHLO as the passes leave it, and the plan of each."""
-        devices = programs.devices_of(self._lowered)
-        ragged = devices[0].platform == "gpu"
-        passes = self._rewriter.passes.passes
-        return run_on_stablehlo(
-            self.module, passes, self.costs, ragged=ragged,
-            memory_limit=self._rewriter.memory_limit, checked=self._rewriter.checks(devices),
-        )  # fmt: skip
+        """The step's StableHLO as the passes are predicted to leave it, and the plan of each."""
+        likeliest = self._prepared.likeliest
+        if is_disabled():
+            return likeliest.module, ()
+        behind, job = self._job.behind_scheduler, self._job.for_passes()
+        made, orders = behind.run(likeliest.module, job)
+        assert isinstance(made, Module)
+        return made, (*likeliest.plans, *orders)
 
     @property
     def plan(self) -> Plan:
@@ -83,7 +90,7 @@ class Lowered:
 
     def report(self) -> Report:
         """Return what the plan is predicted to hide, and what not, and why."""
-        notes = self._source.notes
+        notes = self._prepared.source.notes
         if not self.plan.splits:
             report = Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
             report = with_recomputation(report, self.module)
@@ -108,12 +115,11 @@ class Lowered:
         """
         fresh = programs.uncached(self._lowered)
         if is_disabled():
-            return Compiled(fresh.compile(compiler_options, **kwargs), self, Outcome())
-        rewriter = replace(self._rewriter, outcomes=[])
+            return Compiled(fresh.compile(compiler_options, **kwargs), self, Outcomes())
+        rewriter = replace(self._rewriter, outcomes=Outcomes())
         with compiling.rewriting(rewriter):
             compiled = fresh.compile(compiler_options, **kwargs)
-        outcome = rewriter.outcomes[-1] if rewriter.outcomes else Outcome()
-        return Compiled(compiled, self, outcome)
+        return Compiled(compiled, self, rewriter.outcomes)
 
     @cached_property
     def _graph(self) -> Any:
@@ -131,14 +137,14 @@ class Compiled:
     Args:
         compiled: JAX's own Compiled.
         lowered: where it came from.
-        outcome: what was planned and done while XLA compiled it.
+        outcomes: what was planned and done while XLA compiled it.
     """
 
-    def __init__(self, compiled: jax.stages.Compiled, lowered: Lowered, outcome: Outcome) -> None:
+    def __init__(self, compiled: jax.stages.Compiled, lowered: Lowered, outcomes: Outcomes) -> None:
         self._compiled = compiled
         self._lowered = lowered
         self._executable = compiled.runtime_executable()
-        self.outcome = outcome
+        self._outcomes = outcomes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the step. The first call of a cut one may put the uncut program in its place."""
@@ -150,6 +156,11 @@ class Compiled:
         return results
 
     @property
+    def outcome(self) -> Outcome:
+        """What was planned and done while XLA compiled it, and at its first call."""
+        return self._outcomes[-1] if len(self._outcomes) else Outcome()
+
+    @property
     def plan(self) -> Plan | None:
         """What was decided on the schedule that XLA made; None if nothing was planned."""
         return self.outcome.plan
@@ -158,7 +169,7 @@ class Compiled:
     def scheduled(self) -> ScheduledModule:
         """The program that will run, as XLA left it."""
         devices = len(programs.devices_of(self._lowered._lowered))
-        text, opaque = programs.final_hlo(self._compiled), self._lowered._rewriter.opaque
+        text, opaque = programs.final_hlo(self._compiled), self._lowered._rewriter.options.opaque
         return ScheduledModule(text, devices=devices, opaque=opaque)
 
     def as_text(self) -> str:

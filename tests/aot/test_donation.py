@@ -27,10 +27,10 @@ class Reckless(compiling.Rewriter):
     def __init__(self):
         self.seen = []
 
-    def prepare(self, request):
+    def compile(self, request, xla):
         clone = copied(request.module)
         mark(clone, "reckless")
-        return compiling.Prepared(clone, compile_only_options(request.devices), (self.reorder,))
+        return xla.compile(clone, compile_only_options(request.devices), (self.reorder,))
 
     def reorder(self, proto):
         if b"reckless" not in proto:

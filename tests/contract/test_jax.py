@@ -122,10 +122,10 @@ def test_a_module_that_is_handed_back_loses_its_frames():
 
 def test_module_attributes_reach_the_post_scheduler_stage(seen):
     class Marker(compiling.Rewriter):
-        def prepare(self, request):
+        def compile(self, request, xla):
             clone = copied(request.module)
             mark(clone, "contract-salt")
-            return compiling.Prepared(clone, {})
+            return xla.compile(clone)
 
     with compiling.rewriting(Marker()):
         jax.jit(lambda x: x - 5).lower(jnp.ones(4)).compile()

@@ -44,8 +44,8 @@ class Given:
     def __init__(self, module):
         self.module = module
 
-    def prepare(self, request):
-        return compiling.Prepared(self.module, {}) if len(request.devices) > 1 else None
+    def compile(self, request, xla):
+        return xla.compile(self.module if len(request.devices) > 1 else None)
 
 
 def test_a_dump_is_partitioned_cut_and_computes_the_same(case, lowered, dump, tmp_path, capsys):

@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lancet_jax
-from hlo_passes.base import Pipeline
 from hlo_passes.cost.table import CostTable, ExchangeTimes
+from hlo_passes.run import Pipeline
 from hlo_passes.schedule_dw import ScheduleDw
 from lancet_jax.errors import InputError, LancetWarning, OptionError
 from tests.steps import CASES

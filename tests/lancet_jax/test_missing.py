@@ -58,7 +58,7 @@ def test_a_broken_seam_is_a_finding_not_a_crash(monkeypatch):
 
 
 def test_unknown_devices_are_named():
-    from lancet_jax.compile.rewriter import resolve_target
+    from lancet_jax.compile.job import resolve_target
 
     class Device:
         device_kind, process_index, platform = "Abacus 3000", 0, "gpu"

@@ -16,16 +16,17 @@ what there is room for before, and on every output after.
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import msgspec
 from jaxlib.mlir import ir
 
+from hlo_passes.plans import Plan
 from lancet_jax.audit.evidence import Evidence
 from lancet_jax.audit.leaves import Deviation
 from lancet_jax.audit.nudge import nudged
@@ -33,12 +34,9 @@ from lancet_jax.audit.outputs import compared, sketches
 from lancet_jax.audit.room import Room
 from lancet_jax.audit.step_facts import StepFacts
 from lancet_jax.audit.tally import Tally
-from lancet_jax.compile.outcome import Outcome
 from lancet_jax.errors import AuditError, AuditWarning
 from lancet_jax.peers.agree import Peers
 from lancet_jax.seams import calls, compiling, programs
-
-type AuditWhen = Literal["first", False]
 
 _INSIDE = (str(Path(jax.__file__).parent), str(Path(__file__).parents[1]))
 """Where warnings do not point to."""
@@ -49,14 +47,16 @@ _dropped: set[str] = set()
 """Salts of programs that gave other numbers than the uncut one, in this process."""
 
 
-def check_not_dropped(outcome: Outcome) -> None:
+def check_not_dropped(salt: str) -> None:
     """Make sure that a cut was not found wrong before, in this process.
+
+    Args:
+        salt: of the cut program.
 
     Raises:
         AuditError: if it was.
     """
-    if outcome.salt in _dropped:
-        outcome.cuts = ()
+    if salt in _dropped:
         raise AuditError("the step", "cut like this it gave other numbers than uncut",
                          "send in the folder that the warning named")  # fmt: skip
 
@@ -68,27 +68,20 @@ class Audit:
     Attributes:
         facts: of the step as jit lowered it.
         cut: the step as it is compiled.
-        outcome: what became of the cut.
+        salt: of the program.
+        plans: how it was cut and ordered.
         peers: who runs it, too.
         options: how it was compiled, for the record.
-        is_on: whether the cut step is what runs in the end.
-        uncut: XLA's executable of the uncut step, where it was compiled already.
+        tell: is told what came of it, and what went wrong if the cut was.
     """
 
     facts: StepFacts
     cut: ir.Module
-    outcome: Outcome
+    salt: str
+    plans: tuple[Plan, ...]
     peers: Peers | None
     options: Mapping[str, str]
-    is_on: bool = True
-    uncut: Any | None = field(default=None, repr=False)
-
-    def due(self) -> calls.Judge | None:
-        """Return what makes the first call of what was compiled; None if jit shall."""
-        if not self.is_on or self.outcome.error is not None:
-            return None
-        self.outcome.notes.append(DUE)
-        return self
+    tell: Callable[[str, Exception | None], None]
 
     def __call__(
         self,
@@ -129,12 +122,10 @@ class Audit:
     ) -> tuple[calls.Program | None, str]:
         """Return the uncut program, or why there is none."""
         try:
-            with compiling.rewriting(_Given(self.uncut) if self.uncut is not None else None):
+            with compiling.rewriting(None):
                 return compile_uncut(), ""
         except jax.errors.JaxRuntimeError as error:
             return None, f"uncut it does not compile: {_first_line(error)}"
-        finally:
-            self.uncut = None
 
     def _at_once(
         self, cut: calls.Program, uncut: calls.Program, args: Sequence[Any]
@@ -193,14 +184,13 @@ class Audit:
 
     def _note(self, said: str) -> None:
         """Say what came of the audit, where it was said to be due."""
-        notes = self.outcome.notes
-        notes[:] = [*(note for note in notes if note != DUE), said]
+        self.tell(said, None)
 
     def _gathered[T](self, what: str, mine: T, kind: Any) -> Sequence[T]:
         """Return what every process found."""
         if self.peers is None:
             return (mine,)
-        topic, data = f"audit/{self.outcome.salt}/{what}", msgspec.msgpack.encode(mine)
+        topic, data = f"audit/{self.salt}/{what}", msgspec.msgpack.encode(mine)
         said = self.peers.gather(topic, data)
         return [msgspec.msgpack.decode(theirs, type=kind) for theirs in said]
 
@@ -213,34 +203,21 @@ class Audit:
         self, cut: calls.Program, uncut: calls.Program, step: ir.Module, tally: Tally
     ) -> None:
         """Note that the cut is wrong, write down what is needed to see why, and warn."""
-        ours, name = self.outcome, self.facts.name
-        _dropped.add(ours.salt)
+        name = self.facts.name
+        _dropped.add(self.salt)
         folder = Evidence(
             name,
             {"step.mlir": step, "cut.mlir": self.cut},
             {"cut.hlo": programs.hlo_of(cut.executable),
              "uncut.hlo": programs.hlo_of(uncut.executable)},
-            (*ours.made, *([ours.plan] if ours.plan is not None else ())),
-            self.options, tally.table(),
+            self.plans, self.options, tally.table(),
         ).write()  # fmt: skip
         error = AuditError(
             name, f"cut it gives other numbers than uncut: {tally}",
             f"send in {folder}; what was returned is right, and the step stays uncut",
         )  # fmt: skip
-        ours.become(Outcome(ours.devices, salt=ours.salt, seconds=ours.seconds,
-                            notes=ours.notes, error=error))  # fmt: skip
-        self._note(f"audited at the first call and left whole: {error}")
+        self.tell(f"audited at the first call and left whole: {error}", error)
         warnings.warn(str(error), AuditWarning, skip_file_prefixes=_INSIDE)
-
-
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """A rewriter that has compiled already."""
-
-    executable: Any
-
-    def prepare(self, request: compiling.Request) -> compiling.Prepared:
-        return compiling.Prepared(request.module, {}, compile_with=lambda _: self.executable)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,66 +1,95 @@
-"""Runs passes on a step's StableHLO, and says what they did."""
+"""What passes make of a step before XLA gets it, and what is said about it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-from hlo_passes.base import Context, Pass
 from hlo_passes.choose_split import describe_race
-from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.facts.deadlocks import verify_no_deadlock
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.plans import Plan
+from lancet_jax.compile.candidate import Candidate, candidates_of, replayed
+from lancet_jax.compile.clock import Clock
+from lancet_jax.compile.collector import no_collection
+from lancet_jax.compile.job import StepJob
+from lancet_jax.compile.partition import Source, source_of
+from lancet_jax.compile.tournament import entrants_of
+from lancet_jax.peers.decided import Decided
+
+_CONTROL = ("stablehlo.case", "stablehlo.if", "stablehlo.while")
+"""Ops that devices can decide differently; XLA's schedule does not say what they were given."""
+
+_QUICK = 2
+"""How many programs compete in a quick search: the step as it is, and the likeliest other."""
 
 
-def run_on_stablehlo(
-    module: Module,
-    passes: Sequence[Pass],
-    costs: TargetCosts,
-    *,
-    ragged: bool = False,
-    made: Sequence[Plan] | None = None,
-    memory_limit: int | None = None,
-    checked: bool = False,
-) -> tuple[Module, tuple[Plan, ...]]:
-    """Run passes on StableHLO, each on what the one before left.
+@dataclass(frozen=True)
+class Prepared:
+    """A step as passes left it.
+
+    Attributes:
+        source: the step that the passes worked on.
+        candidates: what they made of it, those that may compete.
+    """
+
+    source: Source
+    candidates: tuple[Candidate, ...] = field(repr=False)
+
+    @property
+    def likeliest(self) -> Candidate:
+        """The candidate that is predicted to be the shortest."""
+        return min(self.candidates, key=lambda one: one.predicted_us or float("inf"))
+
+
+def prepare(
+    job: StepJob, partition: Callable[[], bytes], clock: Clock, decided: Decided | None = None
+) -> Prepared:
+    """Run the passes that work before XLA.
 
     Args:
-        module: what to rewrite.
-        passes: in order.
-        costs: prices for the target.
-        ragged: whether the backend has ragged exchanges.
-        made: plans of all passes, where another process has made them.
-        memory_limit: bytes of a device for all that the step holds. It does not count for a step
-            that XLA has yet to partition: what one device will hold of it is not known.
-        checked: whether a cut step will be held against the uncut one.
-
-    Returns:
-        The rewritten module and the plan of every pass.
+        job: for whom.
+        partition: has XLA partition the step, and returns the HloModuleProto.
+        clock: where the time goes.
+        decided: which program it is to be, where that is known.
 
     Raises:
-        PlanError: if a plan was made for another module.
         DeadlockError: if an exchange of the step could be waited for for ever.
+        PlanError: if what was decided is for another module.
+        VerifyError: if a pass leaves something illegal.
     """
-    plans: list[Plan] = []
-    for step in passes:
-        if made is not None:
-            plans.append(made[len(plans)])
-        else:
-            graph = module.snapshot()
-            verify_no_deadlock(graph, is_local=module.is_local)
-            context = Context(
-                costs=costs.for_graph(graph),
-                fingerprint=module.fingerprint,
-                module=module,
-                ragged=ragged,
-                memory_limit=memory_limit if module.is_local else None,
-                checked=checked,
-            )
-            plans.append(step.plan(graph, context))
-        result = step.apply(module, plans[-1])
-        assert isinstance(result.module, Module)
-        module = result.module
-        if result.changed:
-            verify_no_deadlock(module.snapshot(), is_local=module.is_local)
-    return module, tuple(plans)
+    module = Module.copy_of(job.module, opaque=job.options.opaque)
+    passes = job.before_xla
+    if not passes.passes:
+        _check_control(module)
+        return Prepared(Source(module), (Candidate(module),))
+    source = source_of(module, passes.passes, len(job.devices), partition)
+    by_xla, by_us = source.seconds
+    clock.add("partition", by_xla + by_us)
+    with clock.phase("plan before XLA"), no_collection():
+        if decided is not None:
+            known = job.for_passes()
+            return Prepared(source, (replayed(source.module, passes, known, decided.plans),))
+        found = candidates_of(source.module, passes, job.for_passes(checked=job.is_judged))
+    if not job.is_judged:
+        return Prepared(source, found)
+    most = min(job.options.entrants, _QUICK if job.options.search == "quick" else 99)
+    return Prepared(source, entrants_of(found, most))
+
+
+def untouched(job: StepJob) -> Prepared:
+    """Return a step that no pass may look at."""
+    module = Module.copy_of(job.module, opaque=job.options.opaque)
+    return Prepared(Source(module), (Candidate(module),))
+
+
+def _check_control(module: Module) -> None:
+    """Make sure that no exchange of a step that is only to be ordered is waited for for ever.
+
+    Raises:
+        DeadlockError: if one could be.
+    """
+    text = module.ir.operation.get_asm(enable_debug_info=False)
+    if any(kind in text for kind in _CONTROL):
+        verify_no_deadlock(module.snapshot(), is_local=module.is_local)
 
 
 def notes_of(plan: Plan) -> Iterator[str]:

@@ -1,81 +1,181 @@
 """Plans and edits the schedule that XLA made for one step, from inside its compile."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
-from hlo_passes.base import Context
-from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.facts.deadlocks import verify_no_deadlock
+from hlo_passes.base import Job
+from hlo_passes.cost.model import CostModel
 from hlo_passes.facts.footprint import describe_room, footprint_of
+from hlo_passes.facts.ties import tied_in
+from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.hlo.stack_frames import ROUNDS, keep_frames
 from hlo_passes.ir.opaque import OpaqueExchange, opaque_notes
-from hlo_passes.plans import Plan
-from hlo_passes.reorder_scheduled import ReorderScheduled
-from hlo_passes.schedule_dw import ScheduleDw
-from hlo_passes.verify import verify_exchange_pairs, verify_reordering
+from hlo_passes.plans import Plan, Prediction
+from hlo_passes.run import Pipeline
+from hlo_passes.schedule.simulate import Simulator
+from hlo_passes.schedule.timeline import prediction_of
 from lancet_jax.compile.collector import no_collection
-from lancet_jax.compile.outcome import Outcome, recall, remember
-from lancet_jax.peers.agree import Decision, SharedPlans, exchange_order
-from lancet_jax.seams import programs
+from lancet_jax.seams.compiling import OnScheduled
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A step that XLA has fused and scheduled, and what passes made of the schedule.
+
+    Attributes:
+        stock: as XLA left it.
+        module: as the passes left it.
+        plans: of all passes behind the scheduler, in order.
+        costs: prices that it was planned with.
+        notes: what a reader should know.
+    """
+
+    stock: ScheduledModule = field(repr=False)
+    module: ScheduledModule = field(repr=False)
+    plans: tuple[Plan, ...]
+    costs: CostModel
+    notes: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        """The program that was planned on, in XLA's order."""
+        return self.stock.snapshot()
+
+    @property
+    def order(self) -> Plan | None:
+        """The plan that ordered it; None if no pass does that."""
+        return next((plan for plan in reversed(self.plans) if plan.after is not None), None)
+
+    @cached_property
+    def before(self) -> Prediction:
+        """What XLA's order gives."""
+        if self.order is not None and self.order.before is not None:
+            return self.order.before
+        return prediction_of(Simulator(self.graph, self.costs.for_graph(self.graph)).timeline())
+
+    @property
+    def after(self) -> Prediction:
+        """What the planned order gives."""
+        found = self.order.after if self.order is not None else None
+        return self.before if found is None else found
+
+    def fits(self, memory_limit: int | None) -> bool:
+        """Whether arguments, results and temporaries fit into so many bytes of a device."""
+        room = None if memory_limit is None else footprint_of(self.graph).room(memory_limit)
+        return room is None or self.after.peak_bytes <= room
+
+    @cached_property
+    def tied(self) -> dict[str, tuple[str, ...]]:
+        """What XLA has put together that need not wait together; see `facts.ties`."""
+        return tied_in(self.stock)
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """What is done to schedules.
+
+    Attributes:
+        passes: in order.
+        job: what they may know.
+        devices: how many run the step.
+        opaque: custom calls that are exchanges.
+    """
+
+    passes: Pipeline
+    job: Job
+    devices: int
+    opaque: tuple[OpaqueExchange, ...] = ()
+
+    def plan(self, proto: bytes, known: Sequence[Plan] = ()) -> Scheduled:
+        """Plan, check and edit a serialized HloModuleProto.
+
+        Args:
+            proto: what XLA has scheduled.
+            known: plans made before; they count if they are of this very module.
+
+        Raises:
+            LancetError: if the module cannot be read, or a check fails.
+        """
+        with no_collection():
+            stock = ScheduledModule.from_proto(proto, devices=self.devices, opaque=self.opaque)
+            fits = bool(known) and known[0].module == stock.fingerprint
+            made, plans = self.passes.run(stock, self.job, plans=known if fits else ())
+            assert isinstance(made, ScheduledModule)
+            graph = stock.snapshot()
+            notes = opaque_notes(graph, self.opaque)
+            return Scheduled(stock, made, plans, self.job.costs, tuple(notes))
+
+
+def room_note(found: Scheduled, limit: int) -> str:
+    """Say what a limit of memory leaves for a step's temporaries, and what fits."""
+    held = footprint_of(found.graph)
+    return describe_room(held, limit, found.before.peak_bytes, found.after.peak_bytes)
+
+
+class Stopped(Exception):
+    """XLA is stopped once it has scheduled: the step is to be compiled another way."""
 
 
 @dataclass
 class ScheduleEdit:
-    """One step's schedule, planned and edited while XLA compiles it.
+    """Edits one step's schedule while XLA compiles it. XLA must not see exceptions.
 
     Attributes:
-        schedule: how the order is decided.
-        devices: how many run it.
-        costs: prices for the target.
-        outcome: where to leave the plan; its salt marks the module.
-        shared: plans of the first process, where it plans for all.
-        opaque: custom calls that are exchanges.
-        memory_limit: bytes of a device for arguments, results and temporaries.
-        uncut_bytes: temporaries that the step needs if it is not cut; 0 if that is not known.
+        scheduler: what is done.
+        salt: marks the module.
+        known: returns plans made before, or none.
+        accept: looks at what was planned; raises `Stopped` to end the compile there.
+        found: what was planned; None if XLA did not call, or something went wrong.
+        error: what went wrong.
+        stopped: whether the compile was ended.
+        seconds: how long it took.
+        notes: what a reader should know besides.
     """
 
-    schedule: ScheduleDw
-    devices: int
-    costs: TargetCosts
-    outcome: Outcome
-    shared: SharedPlans
-    opaque: tuple[OpaqueExchange, ...] = ()
-    memory_limit: int | None = None
-    uncut_bytes: int = 0
+    scheduler: Scheduler
+    salt: str
+    known: Callable[[], Sequence[Plan]] = tuple
+    accept: Callable[[Scheduled], None] = lambda found: None
+    found: Scheduled | None = field(default=None, init=False)
+    error: Exception | None = field(default=None, init=False)
+    stopped: bool = field(default=False, init=False)
+    seconds: float = field(default=0.0, init=False)
+    notes: list[str] = field(default_factory=list, init=False)
     _frames: Generator[bytes, bytes, None] | None = field(default=None, init=False)
 
     @property
-    def callbacks(self) -> tuple[Callable[[bytes], bytes | None], ...]:
+    def callbacks(self) -> tuple[OnScheduled, ...]:
         """What XLA is to call, in turn, once it has scheduled the module."""
-        return (self.on_scheduled, *[self.on_taken_back] * ROUNDS)
+        return (self._on_scheduled, *[self._on_taken_back] * ROUNDS)
 
-    def on_scheduled(self, proto: bytes) -> bytes | None:
-        """Return the module with another schedule; None for other modules, or if none is better.
-
-        XLA must not see exceptions: they are kept in the outcome.
-        """
-        if self.outcome.salt.encode() not in proto:
+    def _on_scheduled(self, proto: bytes) -> bytes | None:
+        """Return the module with another schedule; None for other modules, or if none is better."""
+        if self.salt.encode() not in proto:
             return None
         started, self._frames = time.perf_counter(), None
         try:
-            with no_collection():
-                changed = self._reorder(proto)
+            self.found = self.scheduler.plan(proto, self.known())
+            self.accept(self.found)
+        except Stopped:
+            self.stopped = True
+            raise
         except Exception as error:
-            self.outcome.error = error
-            self.shared.leave(self._topic, Decision(error=str(error)))
+            self.error = error
             return None
         finally:
-            self.outcome.seconds += time.perf_counter() - started
-        if self.outcome.plan is not None:
-            remember(self.outcome.plan, self.outcome.salt)
-        return changed
+            self.seconds += time.perf_counter() - started
+        changed = self.found.module
+        if changed is self.found.stock or changed.proto is None:
+            return None
+        self._frames = keep_frames(changed.proto)
+        return next(self._frames)
 
-    def on_taken_back(self, proto: bytes) -> bytes | None:
+    def _on_taken_back(self, proto: bytes) -> bytes | None:
         """Give the ops of the module that XLA took back their source lines; None if they have."""
-        if self._frames is None or self.outcome.salt.encode() not in proto:
+        if self._frames is None or self.salt.encode() not in proto:
             return None
         started = time.perf_counter()
         try:
@@ -83,67 +183,7 @@ class ScheduleEdit:
         except StopIteration:
             return None
         except Exception as error:
-            self.outcome.notes.append(f"source lines of the compiled module are wrong: {error}")
+            self.notes.append(f"source lines of the compiled module are wrong: {error}")
             return None
         finally:
-            self.outcome.seconds += time.perf_counter() - started
-
-    def on_finished(self, executable: Any) -> None:
-        """Make sure that all processes have the same order, a cached executable's included.
-
-        Raises:
-            PeerError: if another process has another order, or does not come.
-        """
-        outcome = self.outcome
-        if outcome.error is None and outcome.plan is None:
-            outcome.plan = recall(outcome.salt)
-            outcome.notes.append("from JAX's persistent compilation cache")
-            self.shared.leave(self._topic, Decision((outcome.plan,) if outcome.plan else ()))
-        peers = self.shared.peers
-        if peers is None:
-            return
-        known = outcome.plan.hash if outcome.plan else ""
-        peers.agree(f"order/{outcome.salt}", {
-            "plan": "left as it was" if outcome.error else known,
-            "exchanges": exchange_order(programs.hlo_of(executable), self.opaque),
-            "why": str(outcome.error or ""),
-        })  # fmt: skip
-
-    @property
-    def _topic(self) -> str:
-        return f"order-plan/{self.outcome.salt}"
-
-    def _reorder(self, proto: bytes) -> bytes | None:
-        """Plan, check and edit a serialized HloModuleProto."""
-        module = ScheduledModule.from_proto(proto, devices=self.devices, opaque=self.opaque)
-        graph = module.snapshot()
-        self.outcome.notes += opaque_notes(graph, self.opaque)
-        verify_exchange_pairs(graph)
-        step = ReorderScheduled(self.schedule)
-        made = self.shared.made(self._topic)
-        context = Context(costs=self.costs, fingerprint=module.fingerprint,
-                          memory_limit=self.memory_limit,
-                          uncut_bytes=self.uncut_bytes)  # fmt: skip
-        plan: Plan = (
-            made.plans[0] if made is not None and made.plans
-            else step.plan(graph, context)
-        )  # fmt: skip
-        plan.check(module.fingerprint)
-        self.shared.leave(self._topic, Decision((plan,)))
-        stock_bytes = plan.before.peak_bytes if plan.before else 0
-        room = context.room(graph)
-        limit = self.schedule.limit(stock_bytes, room, self.uncut_bytes)
-        verify_reordering(graph, plan.orders, limit)
-        verify_no_deadlock(graph, plan.orders)
-        if self.memory_limit is not None:
-            planned = plan.after.peak_bytes if plan.after else 0
-            held = footprint_of(graph)
-            note = describe_room(held, self.memory_limit, stock_bytes, planned)
-            self.outcome.notes.append(note)
-        self.outcome.plan, self.outcome.graph, self.outcome.costs = plan, graph, self.costs
-        result = step.apply(module, plan)
-        assert isinstance(result.module, ScheduledModule)
-        if not result.changed or result.module.proto is None:
-            return None
-        self._frames = keep_frames(result.module.proto)
-        return next(self._frames)
+            self.seconds += time.perf_counter() - started

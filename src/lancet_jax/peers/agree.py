@@ -23,10 +23,11 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.collectives import KINDS
 from hlo_passes.ir.hlo.text import read_hlo
 from hlo_passes.ir.opaque import OpaqueExchange
-from hlo_passes.plans import Plan
 from lancet_jax.errors import PeerError, UnsupportedError
+from lancet_jax.peers.decided import Decided
 from lancet_jax.peers.job_store import JobStore, job_store
 from lancet_jax.seams import backends
+from lancet_jax.seams.step_module import name_of
 
 type Facts = Mapping[str, str]
 """What a process has decided, by name, causes before effects. "" where it does not know; that
@@ -73,8 +74,7 @@ class Peers:
         store = job_store()
         if store is None or len(members) < 2 or backends.is_compile_only(devices[0]):
             return None
-        attributes = module.operation.attributes
-        name = ir.StringAttr(attributes["sym_name"]).value if "sym_name" in attributes else "module"
+        name = name_of(module)
         signature = f"{len(devices)} {members} {_signature(module)}"
         place = f"lancet_jax/{name}/{_digest(signature.encode())}"
         return Peers(store, members, name, place, timeout_s)
@@ -202,20 +202,6 @@ class _Gathered(msgspec.Struct, frozen=True):
     error: tuple[str, str, str] | None = None
 
 
-class Decision(msgspec.Struct, frozen=True):
-    """What the first process leaves for the others.
-
-    Attributes:
-        plans: what it decided; none where it does not know.
-        prices: what it priced with.
-        error: why it could not decide.
-    """
-
-    plans: tuple[Plan, ...] = ()
-    prices: str = ""
-    error: str = ""
-
-
 @dataclass(frozen=True)
 class SharedPlans:
     """Plans that the first process makes for all.
@@ -228,7 +214,7 @@ class SharedPlans:
     peers: Peers | None
     is_used: bool
 
-    def made(self, what: str) -> Decision | None:
+    def made(self, what: str) -> Decided | None:
         """Return what the first process decided; None where this process has to plan by itself.
 
         Raises:
@@ -238,13 +224,13 @@ class SharedPlans:
         if not self.is_used or self.peers is None or self.peers.is_first:
             return None
         data = self.peers.receive(what, 2 * self.peers.timeout_s)
-        decision = msgspec.json.decode(zlib.decompress(data), type=Decision)
+        decision = msgspec.json.decode(zlib.decompress(data), type=Decided)
         if decision.error:
             raise UnsupportedError(f"process {self.peers.members[0]}", decision.error,
                                    "mend it there")  # fmt: skip
         return decision
 
-    def leave(self, what: str, decision: Decision) -> None:
+    def leave(self, what: str, decision: Decided) -> None:
         """Leave a decision for the others, if this process is the first."""
         if self.is_used and self.peers is not None and self.peers.is_first:
             self.peers.send(what, zlib.compress(msgspec.json.encode(decision)))

@@ -145,22 +145,22 @@ class Comparison:
         """
         final = compiled.schedule()
         outcome, costs = compiled.outcome, compiled.costs
-        old = outcome.rival or outcome
         graph = compiled.scheduled.snapshot()
         found = cls._of(
             compiled.scheduled.name,
             graph,
-            old.before or final,
+            outcome.before or final,
             final,
             outcome.plan,
-            matched=outcome.rival is None,
+            matched=outcome.stock is None,
             drift=compiled.drift() if outcome.planned else None,
             notes=tuple(outcome.notes),
             seconds=outcome.seconds,
         )
         final = stock = Simulator(graph, costs)
-        if old.graph is not None and old.costs is not None:
-            stock = Simulator(old.graph, old.costs)
+        old = outcome.graph if outcome.stock is None else outcome.stock
+        if old is not None and outcome.costs is not None:
+            stock = Simulator(old, outcome.costs)
         return replace(found, cuts=tuple(outcome.cuts), stock=stock, final=final)
 
     @classmethod

@@ -1,18 +1,18 @@
-"""What the library knows of JAX's insides; catching a compile.
+"""How a step is caught while jit compiles it.
 
-Everything here rests on names that JAX does not promise. `tests/contract/` pins each of them, and
-`self_test` says at run time whether they still hold; where they do not, plain `jax.jit` runs.
+Everything in `seams` rests on names that JAX does not promise. `tests/contract/` pins each of them,
+and `lancet-jax doctor` says whether they hold here; where they do not, plain `jax.jit` runs.
 
-How a step is caught: the traced function runs under a user context (public, part of jit's cache
-keys), and the one function through which every jit compiles is wrapped. So static and donated
-arguments, nesting, grad, callbacks, the C++ fast path and the disk cache stay JAX's own. The
-module that jit caches is copied before it is touched.
+The traced function runs under a user context (public, part of jit's cache keys), and the one
+function through which every jit compiles is wrapped. So static and donated arguments, nesting,
+grad, callbacks, the C++ fast path and the disk cache stay JAX's own. The module that jit caches is
+copied before it is touched.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
@@ -20,43 +20,19 @@ import jax.extend.xla as jex
 from jax._src import compiler
 from jaxlib.mlir import ir
 
+from lancet_jax.errors import UnsupportedError
 from lancet_jax.seams import calls
-from lancet_jax.seams.backends import plugin_of
+from lancet_jax.seams.backends import has_post_scheduler, plugin_of
 from lancet_jax.seams.callbacks import calling
 from lancet_jax.seams.partitioning import partition
 
+type XlaOptions = Mapping[str, str | bool | int]
+"""XLA's own options by name, as `compiler_options` of JAX takes them."""
 
-def nobody() -> None:
-    """Let jit make the first call."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What to compile instead of the module that jit handed over.
-
-    Attributes:
-        module: a module of our own.
-        compiler_options: XLA options to add where the user did not set them.
-        on_scheduled: called in turn with the serialized HloModuleProto after XLA has scheduled it,
-            each with what the one before made of it; they return other bytes to go on with, or
-            None. None at all where the backend has no such stage.
-        on_finished: called with the executable once XLA is done.
-        compile_with: called, instead of compiling this and no more, with a function that compiles
-            what was prepared, for the same devices; returns the executable to go on with.
-        first_call: called once it is compiled; returns what makes the executable's first call, if
-            jit is not to.
-    """
-
-    module: ir.Module
-    compiler_options: dict[str, str | bool | int]
-    on_scheduled: tuple[Callable[[bytes], bytes | None], ...] = ()
-    on_finished: Callable[[Any], None] = lambda executable: None
-    compile_with: "Callable[[Compile], Any] | None" = None
-    first_call: Callable[[], calls.Judge | None] = nobody
-
-
-type Compile = Callable[[Prepared], Any]
-"""Compiles what was prepared, and returns the executable."""
+type OnScheduled = Callable[[bytes], bytes | None]
+"""Is given a serialized HloModuleProto that XLA has scheduled, of whatever module; returns other
+bytes to go on with, or None.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,20 +42,106 @@ class Request:
     Attributes:
         module: what it lowered; not ours to edit.
         devices: which devices it is for.
-        partition: has XLA partition the module and no more, and returns the HloModuleProto;
-            raises `UnsupportedError` where it cannot.
     """
 
     module: ir.Module
     devices: tuple[Any, ...]
-    partition: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Xla:
+    """XLA, as jit called it: for the devices of one request, with the options that the user set.
+
+    Attributes:
+        request: what jit asked for.
+    """
+
+    request: Request
+    _compile: Callable[..., Any] = field(repr=False)
+    _backend: Any = field(repr=False)
+    _options: Any = field(repr=False)
+    _callbacks: Sequence[Any] = field(repr=False)
+    _devices: Any = field(repr=False)
+
+    def compile(
+        self,
+        module: ir.Module | None = None,
+        options: XlaOptions | None = None,
+        on_scheduled: Sequence[OnScheduled] = (),
+    ) -> Any:
+        """Return an executable, out of JAX's persistent cache if it is there.
+
+        Args:
+            module: a module of ours; None for what jit lowered.
+            options: XLA options to add where the user did not set them.
+            on_scheduled: called in turn once XLA has scheduled the module, each with what the one
+                before made of it. None at all where the backend has no such stage.
+        """
+        stage, platform = jex.PipelineStage.POST_SCHEDULER, plugin_of(self._backend.platform)
+        with _added(self._options, options or {}), ExitStack() as stack:
+            for callback in on_scheduled:
+                stack.enter_context(calling(callback, stage, platform))
+            return self._compile(self.request.module if module is None else module)
+
+    def scheduled(self, module: ir.Module, salt: str, options: XlaOptions | None = None) -> bytes:
+        """Let XLA compile a module until it is scheduled, and return the HloModuleProto.
+
+        XLA has no such request: a callback that raises ends the compile there, which is after
+        about 60% of it. May run in several threads at once.
+
+        Args:
+            module: a module of ours, marked with `salt`.
+            salt: tells the module from others that XLA compiles meanwhile.
+            options: XLA options to add where the user did not set them.
+
+        Raises:
+            UnsupportedError: if the backend does not call back once it has scheduled.
+            JaxRuntimeError: if XLA cannot compile it.
+        """
+        platform, found = self._backend.platform, []
+
+        def stop(proto: bytes) -> None:
+            if salt.encode() in proto:
+                found.append(proto)
+                raise RuntimeError(f"{salt}: far enough")
+
+        if not has_post_scheduler(platform):
+            raise UnsupportedError("XLA", f"does not stop on {platform}", "use CUDA or CPU devices")
+        own = type(self._options).ParseFromString(self._options.SerializeAsString())
+        with (
+            _added(own, options or {}),
+            calling(stop, jex.PipelineStage.POST_SCHEDULER, plugin_of(platform)),
+        ):
+            try:
+                compiler.backend_compile_and_load(
+                    self._backend, module, self._devices, own, self._callbacks
+                )
+            except jax.errors.JaxRuntimeError:
+                if not found:
+                    raise
+        if not found:
+            raise UnsupportedError("XLA", f"does not call back on {platform}", "report this")
+        return found[0]
+
+    def partitioned(self) -> bytes:
+        """Have XLA partition what jit lowered, and no more; return the HloModuleProto.
+
+        Raises:
+            UnsupportedError: if the module calls back to the host, or XLA does not get that far.
+        """
+        module, given = self.request.module, (self._callbacks, self._devices)
+        return partition(self._backend, module, self._options, *given)
+
+    def watch(self, executable: Any, judge: calls.Judge) -> None:
+        """Let `judge` make the first call of an executable that jit is about to be given."""
+        calls.watch(self.request.module, executable, judge)
 
 
 class Rewriter(Protocol):
     """What is done to modules that are compiled under `rewriting`. Hashable, compared by value."""
 
-    def prepare(self, request: Request) -> Prepared | None:
-        """Return what to compile instead, or None to compile the module as it is."""
+    def compile(self, request: Request, xla: Xla) -> Any:
+        """Return the executable that jit goes on with."""
         ...
 
 
@@ -97,33 +159,21 @@ def install() -> None:
 
     @functools.wraps(original)
     def compile_or_get_cached(
-        backend: Any, computation: ir.Module, devices: Any, options: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+        backend: Any, computation: ir.Module, devices: Any, options: Any, callbacks: Any,
+        executable_devices: Any, *args: Any, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        rest = (devices, options, callbacks, executable_devices, *args)
         rewriter = _user_context().value
-        prepared = None
-        if rewriter is not None:
-            with _user_context()(None):
-                run = functools.partial(partition, backend, computation, options, *args, **kwargs)
-                prepared = rewriter.prepare(Request(computation, tuple(devices.flat), run))
-        if prepared is None:
-            return original(backend, computation, devices, options, *args, **kwargs)
+        if rewriter is None:
+            return original(backend, computation, *rest, **kwargs)
+        request = Request(computation, tuple(devices.flat))
 
-        def compile_it(prepared: Prepared) -> Any:
-            stage, platform = jex.PipelineStage.POST_SCHEDULER, plugin_of(backend.platform)
-            with _added(options, prepared.compiler_options), ExitStack() as stack:
-                for callback in prepared.on_scheduled:
-                    stack.enter_context(calling(callback, stage, platform))
-                executable = original(backend, prepared.module, devices, options, *args, **kwargs)
-            prepared.on_finished(executable)
-            return executable
+        def compile_it(module: ir.Module) -> Any:
+            return original(backend, module, *rest, **kwargs)
 
+        xla = Xla(request, compile_it, backend, options, callbacks, executable_devices)
         with _user_context()(None):
-            compile_with = prepared.compile_with or (lambda compile_it: compile_it(prepared))
-            executable = compile_with(compile_it)
-        judge = prepared.first_call()
-        if judge is not None:
-            calls.watch(computation, executable, judge)
-        return executable
+            return rewriter.compile(request, xla)
 
     compiler.compile_or_get_cached = compile_or_get_cached
 
@@ -137,7 +187,7 @@ def rewriting(rewriter: Rewriter | None) -> Iterator[None]:
 
 
 @contextmanager
-def _added(options: Any, extra: dict[str, str | bool | int]) -> Iterator[None]:
+def _added(options: Any, extra: XlaOptions) -> Iterator[None]:
     """Add XLA options to a `CompileOptions` for one compile, below those that the user set."""
     overrides = list(options.env_option_overrides)
     given = {name for name, _ in overrides}

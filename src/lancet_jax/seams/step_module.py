@@ -37,3 +37,9 @@ def mark(module: ir.Module, salt: str) -> None:
             items = {named.name: named.attr for named in ir.DictAttr(attributes[_FRONTEND])}
         items[SALT] = ir.StringAttr.get(salt)
         attributes[_FRONTEND] = ir.DictAttr.get(items)
+
+
+def name_of(module: ir.Module) -> str:
+    """Return a module's name, `jit_step` for a jitted `step`."""
+    attributes = module.operation.attributes
+    return ir.StringAttr(attributes["sym_name"]).value if "sym_name" in attributes else "module"

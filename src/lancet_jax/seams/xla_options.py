@@ -4,9 +4,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lancet_jax.seams import backends, cuda
+from lancet_jax.seams.compiling import XlaOptions
 
-UNTIED: Mapping[str, Any] = {"xla_disable_hlo_passes": "multi_output_fusion"}
-"""XLA options under which kernels that read the same tensor stay apart; see `untied`."""
+_APART: Mapping[str, tuple[str, XlaOptions]] = {
+    "kernels": ("multi-output fusion", {"xla_disable_hlo_passes": "multi_output_fusion"}),
+    "products": ("dot-merger", {"xla_gpu_dot_merger_threshold_mb": 0}),
+}
+"""By what is tied together: what XLA does that ties it, and the options that keep XLA from it."""
+
+
+def ways_apart(tied: Sequence[str], given: XlaOptions) -> tuple[tuple[XlaOptions, str], ...]:
+    """Return sets of XLA options that keep apart what it ties, with what each leaves out.
+
+    Args:
+        tied: what is tied: `kernels` (XLA:GPU puts those that read the same tensor into one, which
+            saves traffic, several percent of a step), `products` (those that share an operand
+            become one).
+        given: options that are set already.
+    """
+    useful = [
+        (options, what) for kind, (what, options) in _APART.items()
+        if kind in tied and not options.items() <= given.items()
+    ]  # fmt: skip
+    ways = [(options, f"without {what}") for options, what in useful]
+    if len(useful) > 1:
+        together = {name: value for options, _ in useful for name, value in options.items()}
+        ways.append((together, f"without {' and '.join(what for _, what in useful)}"))
+    return tuple(ways)
 
 
 def split_options(devices: Sequence[Any], is_split: bool) -> dict[str, Any]:

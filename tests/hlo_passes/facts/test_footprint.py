@@ -133,7 +133,7 @@ def test_every_order_fits(problem, share, slack):
     """Whatever the room, what is chosen fits it and the margin, or is what was there."""
     stock = problem.buffers.peak(range(problem.size))
     room = int(stock * share)
-    _, order = ScheduleDw(memory_slack=slack).choose(replace(problem, room=room), 0.0)
+    order = ScheduleDw(memory_slack=slack).choose(replace(problem, room=room), 0.0).order
     if order is not None:
         assert problem.is_order(order)
         assert problem.buffers.peak(order) <= min(room, int(stock * (1 + slack)))

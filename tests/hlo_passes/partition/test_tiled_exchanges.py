@@ -53,13 +53,13 @@ def test_the_numbers_are_those_of_the_partitioners_form(shape, dims):
     class Tiled:
         count = 0
 
-        def prepare(self, request):
+        def compile(self, request, xla):
             copy = Module.copy_of(request.module)
             with copy.ir.context:
                 Tiled.count += tile_exchanges(copy.ir)
             copy.verify()
             mark(copy.ir, "tiled")
-            return compiling.Prepared(copy.ir, {})
+            return xla.compile(copy.ir)
 
     expected = jax.jit(step)(x)
     with compiling.rewriting(Tiled()):

@@ -2,11 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlo_passes.base import Pipeline, Tier, parse_pass
+from hlo_passes.base import Tier, parse_pass
 from hlo_passes.choose_split import ChooseSplit
 from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.pipelines import PASSES, PRESETS, parse_pipeline
+from hlo_passes.run import Pipeline
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.separate_tiers import SeparateTiers
 from hlo_passes.split_exchange import SplitExchange

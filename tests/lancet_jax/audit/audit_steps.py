@@ -76,11 +76,11 @@ def stepped(body=inside):
 
 
 def planting(rewrite, is_meant, instead):
-    """Return `run_on_stablehlo`, but for the last op that is meant: another one is in its place."""
+    """Return `candidates_of`, but for the last op that is meant: another one is in its place."""
 
     def wrongly(*args, **kwargs):
-        module, plans = rewrite(*args, **kwargs)
-        found = []
+        candidates = rewrite(*args, **kwargs)
+        module, found = candidates[-1].module, []
 
         def visit(op):
             if is_meant(op):
@@ -92,7 +92,7 @@ def planting(rewrite, is_meant, instead):
         with module.ir.context, op.location, ir.InsertionPoint.after(op):
             new = instead(op)
         op.results[0].replace_all_uses_except(new, new.owner.operation)
-        return module, plans
+        return candidates
 
     return wrongly
 

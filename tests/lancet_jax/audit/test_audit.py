@@ -15,7 +15,7 @@ from jaxlib.mlir.dialects import stablehlo
 
 import lancet_jax
 from lancet_jax.audit import first_call, room
-from lancet_jax.compile import rewriter
+from lancet_jax.compile import before_xla, rewriter
 from lancet_jax.errors import AuditWarning, OptionError
 from tests.lancet_jax.audit.audit_steps import (
     PIPELINE,
@@ -72,7 +72,7 @@ def inexact(monkeypatch):
 
 
 def plant(monkeypatch, fault):
-    monkeypatch.setattr(rewriter, "run_on_stablehlo", fault(rewriter.run_on_stablehlo))
+    monkeypatch.setattr(before_xla, "candidates_of", fault(before_xla.candidates_of))
     monkeypatch.setattr(first_call, "_dropped", set())
 
 
@@ -239,22 +239,6 @@ def test_no_audit_where_there_is_no_room_at_all(monkeypatch):
     step = wrapped()
     same(plain()(*arguments()), step(*arguments()))
     assert said(step.outcomes[-1]) == ["not audited: the uncut results do not fit into memory"]
-
-
-def test_an_uncut_step_that_was_compiled_already_is_used(monkeypatch, wrong):
-    """On GPUs it has competed with the cut one."""
-    plain = jax.jit(stepped(), donate_argnums=0).lower(*arguments()).compile()
-
-    class Known(first_call.Audit):
-        def due(self):
-            self.uncut = plain.runtime_executable()
-            return super().due()
-
-    monkeypatch.setattr(rewriter, "Audit", Known)
-    compiled = wrapped().lower(*arguments()).compile()
-    with pytest.warns(AuditWarning):
-        compiled(*arguments())
-    assert compiled.runtime_executable() is plain.runtime_executable()
 
 
 def test_static_arguments_and_methods():

@@ -1,6 +1,5 @@
 """What an audit is made of: comparing, projecting, nudging, reading a step, counting room."""
 
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +10,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lancet_jax.audit import leaves, outputs, room
-from lancet_jax.audit.first_call import Audit
 from lancet_jax.audit.leaves import Deviation
 from lancet_jax.audit.nudge import nudged
 from lancet_jax.audit.room import Memory, Room
 from lancet_jax.audit.sketch import Sketch
 from lancet_jax.audit.step_facts import StepFacts
 from lancet_jax.audit.tally import Tally, rounded_up
-from lancet_jax.compile.contest import Result
 from tests.lancet_jax.audit.audit_steps import arguments, mesh, stepped
-from tests.lancet_jax.compile.test_contest import Compiler, rivals
 
 NAN, INF = np.nan, np.inf
 
@@ -256,15 +252,3 @@ def test_memory_is_read_off_an_executable():
     assert (found.given, found.aliased) == (48, 32)
     assert found.total >= 48
     assert Memory.of(object()) is None
-
-
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_a_rival_that_was_compiled_is_kept_for_the_audit_or_makes_it_needless(monkeypatch, is_kept):
-    found, listed = rivals(monkeypatch)
-    audit = Audit(None, None, listed[0], None, {})
-    compiler = Compiler(
-        whole=Result(True, -10.0, 1), cut=Result(True, -9.0 if is_kept else -11.0, 1)
-    )
-    dataclasses.replace(found, audit=audit).compile(compiler)
-    assert (audit.uncut is compiler.results["whole"]) == is_kept
-    assert (audit.due() is audit) == is_kept

@@ -33,15 +33,15 @@ class Converted:
 
     sources: list[Source] = field(default_factory=list, compare=False)
 
-    def prepare(self, request):
+    def compile(self, request, xla):
         devices = request.devices
         if len(devices) == 1:
-            return None
+            return xla.compile()
         passes = parse_pipeline(CUT).passes
-        source = source_of(Module.copy_of(request.module), passes, len(devices), request.partition)
+        source = source_of(Module.copy_of(request.module), passes, len(devices), xla.partitioned)
         self.sources.append(source)
         mark(source.module.ir, "converted")
-        return compiling.Prepared(source.module.ir, {})
+        return xla.compile(source.module.ir)
 
 
 def same_outside(expected, got):

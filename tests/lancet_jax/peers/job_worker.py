@@ -24,7 +24,7 @@ from hlo_passes.split_pass import SplitPass
 from lancet_jax import nn
 from lancet_jax.audit import first_call
 from lancet_jax.audit.leaves import Deviation, is_key
-from lancet_jax.compile import rewriter
+from lancet_jax.compile import before_xla
 from tests.lancet_jax.audit import audit_steps
 
 
@@ -80,7 +80,7 @@ def plant(fault):
         plan = SplitPass.plan
         SplitPass.plan = lambda self, *args: plan(dataclasses.replace(self, k=4), *args)
     elif fault == "wrong":
-        rewriter.run_on_stablehlo = audit_steps.adding(rewriter.run_on_stablehlo)
+        before_xla.candidates_of = audit_steps.adding(before_xla.candidates_of)
     elif fault == "sees another":
         compared, planted = first_call.compared, iter([Deviation(False, 1.0)])
 

@@ -13,7 +13,8 @@ import jax
 import pytest
 
 from lancet_jax.errors import PeerError, UnsupportedError
-from lancet_jax.peers.agree import Decision, Peers, SharedPlans, exchange_order
+from lancet_jax.peers.agree import Peers, SharedPlans, exchange_order
+from lancet_jax.peers.decided import Decided
 from lancet_jax.peers.job_store import JobStore
 
 ROOT = Path(__file__).parents[3]
@@ -279,10 +280,10 @@ def test_who_does_not_come_to_be_heard_is_named_by_all(peers):
 
 def test_a_decision_is_shipped_whole_or_its_error(peers):
     first, second = (SharedPlans(p, True) for p in peers[:2])
-    first.leave("x", Decision(prices="v100"))
+    first.leave("x", Decided(prices="v100"))
     assert first.made("x") is None
-    assert second.made("x") == Decision(prices="v100")
-    first.leave("y", Decision(error="no luck"))
+    assert second.made("x") == Decided(prices="v100")
+    first.leave("y", Decided(error="no luck"))
     with pytest.raises(UnsupportedError, match="no luck"):
         second.made("y")
     assert SharedPlans(peers[1], False).made("x") is None

@@ -1,0 +1,139 @@
+"""A program that a step may be compiled to, as passes leave it for XLA."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from hlo_passes.base import Job, Pass
+from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.plans import Plan
+from hlo_passes.run import Applied, Pipeline, rivals_of, run_pass
+from lancet_jax.seams.compiling import XlaOptions
+
+WHOLE = "as it is"
+"""Name of the step that no pass has changed."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What passes made of a step.
+
+    Attributes:
+        module: its StableHLO.
+        plans: of all passes before XLA, in order; what a pass was not let do is an empty plan.
+        options: XLA options that it is compiled with besides the usual.
+        left_out: what XLA is kept from doing to it, for readers.
+    """
+
+    module: Module = field(repr=False)
+    plans: tuple[Plan, ...] = ()
+    options: XlaOptions = field(default_factory=dict)
+    left_out: str = ""
+
+    @property
+    def changes(self) -> tuple[Plan, ...]:
+        """The plans that change something."""
+        return tuple(plan for plan in self.plans if plan.changes)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is not the step that the user wrote, op by op."""
+        return any(plan.splits for plan in self.plans)
+
+    @property
+    def name(self) -> str:
+        """What was made of the step, in a word or two."""
+        said = " + ".join(_named(plan) for plan in self.changes) or WHOLE
+        return f"{said} ({self.left_out})" if self.left_out else said
+
+    @cached_property
+    def predicted_us(self) -> float:
+        """How long a step is predicted to take, in us, before XLA fuses it; 0 if nobody asked."""
+        made = [plan.after for plan in self.changes if plan.after is not None]
+        if made:
+            return made[-1].step_us
+        return next((plan.before.step_us for plan in self.plans if plan.before is not None), 0.0)
+
+    def after(self, applied: Applied) -> "Candidate":
+        """Return what one more pass made of it."""
+        assert isinstance(applied.module, Module)
+        return replace(self, module=applied.module, plans=(*self.plans, applied.plan))
+
+    def without(self, step: Pass, target: str, before: Plan | None) -> "Candidate":
+        """Return the same program, with a pass passed over.
+
+        Args:
+            step: the pass.
+            target: name of what is planned for.
+            before: what the pass would have done instead, for its figures of this program.
+        """
+        plan = Plan(
+            module=self.module.fingerprint, target=target, passes=(step.spec,),
+            before=before.before if before is not None else None,
+            race=before.race if before is not None else {},
+            refusals=before.refusals if before is not None else (),
+        )  # fmt: skip
+        return replace(self, plans=(*self.plans, plan))
+
+    def apart(self, options: XlaOptions, left_out: str) -> "Candidate":
+        """Return the same program, compiled with more XLA options.
+
+        Args:
+            options: the options.
+            left_out: what XLA does not do then.
+        """
+        said = f"{self.left_out}, {left_out}" if self.left_out else left_out
+        return replace(self, options={**self.options, **options}, left_out=said)
+
+
+def candidates_of(module: Module, passes: Pipeline, job: Job) -> tuple[Candidate, ...]:
+    """Return what passes make of a step: one program, or several where XLA's modules decide.
+
+    Every pass that leaves it open whether it does anything doubles what there is, at most.
+
+    Args:
+        module: the step.
+        passes: what to run.
+        job: what they may know.
+
+    Raises:
+        DeadlockError: if an exchange of the step could be waited for for ever.
+        VerifyError: if a pass leaves something illegal.
+    """
+    found: tuple[Candidate, ...] = (Candidate(module),)
+    for step in passes.passes:
+        found = tuple(more for one in found for more in _grown(one, step, job))
+    return found
+
+
+def _grown(one: Candidate, step: Pass, job: Job) -> Sequence[Candidate]:
+    """Return what one more pass makes of a candidate."""
+    if not job.checked or step.is_settled:
+        return (one.after(run_pass(step, one.module, job)),)
+    rivals = rivals_of(step, one.module, job)
+    changed = [one.after(applied) for applied in rivals if applied.plan.changes]
+    told = next((applied.plan for applied in rivals), None)
+    return (one.without(step, job.costs.name, told), *changed)
+
+
+def replayed(module: Module, passes: Pipeline, job: Job, plans: Sequence[Plan]) -> Candidate:
+    """Return the candidate that plans made before give.
+
+    Args:
+        module: the step.
+        passes: what made the plans.
+        job: what they may know.
+        plans: of all passes.
+
+    Raises:
+        PlanError: if a plan was made for another module.
+    """
+    made, done = passes.run(module, job, plans=plans)
+    assert isinstance(made, Module)
+    return Candidate(made, done)
+
+
+def _named(plan: Plan) -> str:
+    """Name what a plan does: its passes without options, and how."""
+    step = plan.passes[0].partition("{")[0] if plan.passes else "plan"
+    return plan.strategy if step == "choose-split" else f"{step} {plan.strategy}"

@@ -1,0 +1,137 @@
+"""Which program a step is compiled to, and what it is compiled to if that does not work out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+from msgspec.structs import replace
+
+from lancet_jax.compile.before_xla import Prepared
+from lancet_jax.compile.enact import Enacted, Enactment
+from lancet_jax.compile.inside_xla import Scheduled, Stopped
+from lancet_jax.compile.tournament import Judged, Tournament, told
+from lancet_jax.peers.decided import Decided, Entry
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Programs of a step, the one that it is to be first.
+
+    Attributes:
+        ranked: the programs.
+        decided: the first of them, as data.
+        is_open: whether the only program is yet to be judged: it may be shorter with XLA kept from
+            tying things together.
+        notes: what did not work out.
+    """
+
+    ranked: tuple[Judged, ...] = field(repr=False)
+    decided: Decided
+    is_open: bool = False
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(ranked: tuple[Judged, ...], enactment: Enactment, *, is_open: bool = False) -> "Choice":
+        """Return the choice of the first program.
+
+        Args:
+            ranked: all programs, the first one to be chosen.
+            enactment: for whom, at what prices.
+            is_open: see `Choice`.
+        """
+        race = told(ranked, enactment.job.memory_limit) if len(ranked) > 1 else ()
+        return Choice(ranked, _decided(ranked[0], enactment.prices, race), is_open)
+
+
+def choose(prepared: Prepared, enactment: Enactment, known: Decided | None) -> Choice:
+    """Return which program a step is to be compiled to.
+
+    Args:
+        prepared: the step as passes left it.
+        enactment: how candidates are handed to XLA.
+        known: what was decided before.
+
+    Raises:
+        PeerError: if another process does not come.
+    """
+    first = prepared.candidates[0]
+    if known is not None:
+        one = first.apart(known.options, known.left_out) if known.options else first
+        return Choice((Judged(one),), known)
+    if len(prepared.candidates) == 1:
+        return Choice.of((Judged(first),), enactment, is_open=enactment.job.is_judged)
+    return Choice.of(Tournament(enactment).run(prepared.candidates), enactment)
+
+
+def compiled(choice: Choice, enactment: Enactment) -> tuple[Enacted, Choice]:
+    """Compile what was chosen, or the next best if that does not compile, or does not fit.
+
+    Returns:
+        The compiled program, and the choice that it is the first of.
+
+    Raises:
+        JaxRuntimeError: if nothing compiles.
+        PeerError: if another process has another order, or does not come.
+    """
+    ranked, limit, notes = list(choice.ranked), enactment.job.memory_limit, list(choice.notes)
+    while True:
+        one = ranked[0]
+        orders = one.scheduled.plans if one.scheduled is not None else choice.decided.orders
+        try:
+            made = enactment.compile(one.candidate, orders, _accept(one, choice, enactment))
+        except jax.errors.JaxRuntimeError as error:
+            if len(ranked) == 1:
+                raise
+            reason = str(error).splitlines()[0]
+            notes.append(f"{one.candidate.name} does not compile: {reason}")
+            ranked.pop(0)
+            continue
+        if made.executable is None:
+            return compiled(_untied(made, enactment), enactment)
+        if len(ranked) > 1 and ranked[1].fits and not made.fits(limit):
+            notes.append(made.too_large(limit))
+            ranked.pop(0)
+            continue
+        return made, _settled(choice, made, tuple(ranked), tuple(notes))
+
+
+def _accept(one: Judged, choice: Choice, enactment: Enactment) -> Callable[[Scheduled], None]:
+    """Return what stops XLA where the only program may be shorter with other options."""
+    tournament = Tournament(enactment)
+
+    def accept(found: Scheduled) -> None:
+        if choice.is_open and tournament.ways(tournament.known(one.candidate, found)):
+            raise Stopped
+
+    return accept
+
+
+def _untied(made: Enacted, enactment: Enactment) -> Choice:
+    """Let the only program compete with itself, with XLA kept from tying things together."""
+    assert made.scheduled is not None
+    tournament = Tournament(enactment)
+    tied = tournament.known(made.candidate, made.scheduled)
+    return Choice.of(tournament.ranked([tied, *tournament.apart(tied)]), enactment)
+
+
+def _decided(one: Judged, prices: str, race: tuple[Entry, ...]) -> Decided:
+    candidate = one.candidate
+    return Decided(
+        name=candidate.name, plans=candidate.plans, options=dict(candidate.options),
+        left_out=candidate.left_out, race=race, prices=prices,
+        orders=one.scheduled.plans if one.scheduled is not None else (),
+    )  # fmt: skip
+
+
+def _settled(
+    choice: Choice, made: Enacted, ranked: tuple[Judged, ...], notes: tuple[str, ...]
+) -> Choice:
+    """Return the choice of what was compiled in the end."""
+    first, race = ranked[0], choice.decided.race
+    if first is not choice.ranked[0]:
+        by_name = {entry.name: entry for entry in race}
+        names = [first.candidate.name, *(n for n in by_name if n != first.candidate.name)]
+        race = tuple(by_name[name] for name in names)
+    orders = made.scheduled.plans if made.scheduled is not None else choice.decided.orders
+    decided = replace(_decided(first, choice.decided.prices, race), orders=orders)
+    return Choice(choice.ranked, decided, notes=notes)

@@ -1,0 +1,87 @@
+"""Puts into words and figures what became of a compile."""
+
+from collections.abc import Iterator
+
+from lancet_jax.compile.before_xla import Prepared, notes_of
+from lancet_jax.compile.choice import Choice
+from lancet_jax.compile.clock import Clock
+from lancet_jax.compile.cut_memory import CutMemory
+from lancet_jax.compile.enact import Enacted
+from lancet_jax.compile.job import StepJob
+from lancet_jax.compile.outcome import Outcome
+from lancet_jax.compile.tournament import Judged
+from lancet_jax.peers.decided import Entry
+
+_NO_STAGE = "predictions before XLA decided which program runs: XLA does not hand out its module on"
+
+
+def outcome_of(
+    job: StepJob, prepared: Prepared, choice: Choice, made: Enacted, clock: Clock
+) -> Outcome:
+    """Return what became of a compile.
+
+    Args:
+        job: for whom.
+        prepared: the step as passes left it.
+        choice: what was decided.
+        made: what was compiled.
+        clock: where the time went.
+    """
+    whole = next((one for one in choice.ranked if not one.candidate.changes), None)
+    scheduled = made.scheduled
+    notes = tuple(_notes(job, prepared, choice, made, whole))
+    if made.error is not None:
+        notes = (*notes, f"left as it was: {made.error}")
+    plans = made.candidate.plans
+    plan = scheduled.order if scheduled is not None else None
+    if scheduled is None and made.is_cached:
+        plan = next((p for p in reversed(choice.decided.orders) if p.after is not None), None)
+    if job.is_pinned:
+        plan = plans[0]
+    stock = whole.scheduled if whole is not None and made.candidate.changes else None
+    return Outcome(
+        devices=len(job.devices),
+        plan=plan if made.error is None else None,
+        made=plans,
+        salt=made.program.salt,
+        graph=scheduled.graph if scheduled is not None else None,
+        costs=job.costs if scheduled is not None else None,
+        stock=stock.graph if stock is not None else None,
+        race=choice.decided.race,
+        phases=dict(clock.seconds),
+        seconds=clock.ours,
+        partition_seconds=prepared.source.seconds,
+        notes=notes,
+        error=made.error,
+    )
+
+
+def _notes(
+    job: StepJob, prepared: Prepared, choice: Choice, made: Enacted, whole: Judged | None
+) -> Iterator[str]:
+    yield from prepared.source.notes
+    for plan in made.candidate.plans:
+        yield from notes_of(plan)
+    if made.candidate.is_cut and not job.is_judged and job.options.check_cuts:
+        yield f"{_NO_STAGE} {job.platform}" if job.platform != "gpu" else f"{_NO_STAGE} this GPU"
+    yield from choice.notes
+    yield from made.notes
+    if choice.decided.race:
+        yield describe(choice.decided.race)
+    if made.candidate.is_cut:
+        held = whole.scheduled.before.peak_bytes if whole is not None and whole.scheduled else 0
+        uncut, passes = prepared.source.module.snapshot(), job.before_xla.passes
+        memory = CutMemory.of(uncut, passes, made.candidate.plans)
+        yield from memory.notes(made.executable, job.memory_limit, held)
+    if job.is_pinned:
+        yield "the order is pinned by barriers in StableHLO"
+
+
+def describe(race: tuple[Entry, ...]) -> str:
+    """Say in one line which programs competed, and which one runs."""
+    runs = race[0]
+    others = ", ".join(
+        f"{one.name} {one.step_us:,.0f} us" if one.step_us else f"{one.name} ({one.why})"
+        for one in race[1:]
+    )
+    return f"on XLA's own modules: {runs.name} {runs.step_us:,.0f} us runs, of {others}"
