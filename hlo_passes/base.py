@@ -11,6 +11,7 @@ import re
 import types
 import typing
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -161,8 +162,8 @@ class Pass(ABC):
         """Whether what it plans is done; else XLA's own modules may decide that it is not."""
         return True
 
-    def rivals(self, graph: Graph, context: Context) -> tuple[Plan, ...]:
-        """Return the plans that are worth compiling, where XLA's own modules decide between them.
+    def rivals(self, graph: Graph, context: Context) -> Iterator[Plan]:
+        """Yield the plans that are worth compiling, where XLA's own modules decide between them.
 
         To change nothing is always one more.
 
@@ -170,7 +171,7 @@ class Pass(ABC):
             graph: what is planned on.
             context: what it may know besides.
         """
-        return (self.plan(graph, context),)
+        yield self.plan(graph, context)
 
     def memory_bound(self, graph: Graph, context: Context, plan: Plan) -> int | None:
         """Return the bytes of temporaries that a planned order may need; None if it made none."""

@@ -19,6 +19,7 @@ Limits
     The race is run on StableHLO, before XLA fuses: what it predicts is not what XLA will make.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,19 +62,19 @@ class ChooseSplit(SplitPass):
             "full": SplitRegion(rho=rho, memory_limit=limit),
         }
 
-    def rivals(self, graph: Graph, context: Context) -> tuple[Plan, ...]:
-        """Return the best cut of every way to cut, as predicted.
+    def rivals(self, graph: Graph, context: Context) -> Iterator[Plan]:
+        """Yield the best cut of every way to cut, as predicted.
 
         Args:
             graph: what is planned on.
             context: what it may know besides.
         """
         before = ordered_timeline(graph, context)
-        plans = {name: p.decide(graph, context, before) for name, p in self.ways.items()}
-        return tuple(
-            replace(plan, passes=(self.spec,), strategy=f"{name} {plan.strategy}")
-            for name, plan in plans.items()
-        )
+        # What XLA takes longest to compile comes before what takes longest to plan.
+        for name in ("loops", "exchange", "full", "lancet"):
+            way = self.ways[name]
+            plan = way.decide(graph, context, before)
+            yield replace(plan, passes=(self.spec,), strategy=f"{name} {plan.strategy}")
 
     def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
         """Run the race; those that cannot cut are left out."""

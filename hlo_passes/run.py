@@ -6,7 +6,7 @@ none of them checks less than another.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hlo_passes.base import AnyModule, Job, Pass, Stage
@@ -126,8 +126,8 @@ def run_pass(step: Pass, module: AnyModule, job: Job, plan: Plan | None = None) 
     return apply_plan(step, module, graph, job, plan, started)
 
 
-def rivals_of(step: Pass, module: AnyModule, job: Job) -> tuple[Applied, ...]:
-    """Run one pass in every way that is worth compiling; see `Pass.rivals`.
+def rivals_of(step: Pass, module: AnyModule, job: Job) -> Iterator[Applied]:
+    """Yield one pass run in every way that is worth compiling; see `Pass.rivals`.
 
     Args:
         step: the pass.
@@ -140,11 +140,8 @@ def rivals_of(step: Pass, module: AnyModule, job: Job) -> tuple[Applied, ...]:
     """
     graph = module.snapshot()
     check(step, module, graph)
-    context = job.context(module, graph)
-    found = []
-    for plan in step.rivals(graph, context):
-        found.append(apply_plan(step, module, graph, job, plan, time.perf_counter()))
-    return tuple(found)
+    for plan in step.rivals(graph, job.context(module, graph)):
+        yield apply_plan(step, module, graph, job, plan, time.perf_counter())
 
 
 def fitted(step: Pass, module: AnyModule) -> Pass:

@@ -51,7 +51,7 @@ longer than the best: then still more parts are not tried."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CutVariant:
     """One way to cut a step.
 
     Attributes:
@@ -112,14 +112,14 @@ class SplitPass(Pass):
         """Whether the options say how to cut, so that nothing is left to choose."""
         return False
 
-    def rivals(self, graph: Graph, context: Context) -> tuple[Plan, ...]:
-        """Return the plan of the best cut, even if it is predicted to be somewhat longer than none.
+    def rivals(self, graph: Graph, context: Context) -> Iterator[Plan]:
+        """Yield the plan of the best cut, even if it is predicted to be somewhat longer than none.
 
         Args:
             graph: what is planned on.
             context: what it may know besides.
         """
-        return (self.decide(graph, context, ordered_timeline(graph, context)),)
+        yield self.decide(graph, context, ordered_timeline(graph, context))
 
     def limit(self, graph: Graph, context: Context) -> int | None:
         """Return the bytes of temporary memory that a step may need; None for no limit."""
@@ -170,7 +170,7 @@ class PartsPass(SplitPass):
         return (self.k,) if self.k is not None else range(2, self.rho + 1)
 
     @abstractmethod
-    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[CutVariant]:
         """Yield the ways to cut a module, at least one; the module's context is active."""
 
     def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
@@ -187,7 +187,7 @@ class PartsPass(SplitPass):
         return replace(plan, passes=(self.spec,), refusals=(*plan.refusals, *told.refusals))
 
     def _best(
-        self, graph: Graph, context: Context, before: Timeline, candidates: Sequence[Candidate]
+        self, graph: Graph, context: Context, before: Timeline, candidates: Sequence[CutVariant]
     ) -> Plan:
         """Return the plan for the candidate that makes the shortest step."""
         assert context.module is not None
@@ -216,7 +216,11 @@ class PartsPass(SplitPass):
             if wins:
                 best, made, after = candidate, cut, timeline
             settled = fits or best is not None
-            if settled and _is_over([run.step_us for run in race.values()], after.makespan_us):
+            steps_us = [run.step_us for run in race.values()]
+            is_longer = len(steps_us) > 1 and steps_us[-1] > steps_us[-2]
+            if settled and (
+                (context.checked and is_longer) or _is_over(steps_us, after.makespan_us)
+            ):
                 break
         if best is not None and made is not None:
             context.module.keep(best.splits, made)
@@ -288,21 +292,31 @@ def ordered(graph: Graph, context: Context) -> tuple[Simulator, Timeline]:
     inside_out = reversed({inside.name: inside for inside, _ in graph.walk()}.values())
     room = context.room(graph)
     found = [
-        _ordered(Simulator(inside, costs, orders), orders, room if inside is graph else None)
+        _ordered(
+            Simulator(inside, costs, orders),
+            orders,
+            room if inside is graph else None,
+            is_quick=context.checked,
+        )
         for inside in inside_out
     ]
     return found[-1]
 
 
 def _ordered(
-    simulator: Simulator, orders: dict[str, tuple[int, ...]], limit: int | None = None
+    simulator: Simulator,
+    orders: dict[str, tuple[int, ...]],
+    limit: int | None = None,
+    *,
+    is_quick: bool = False,
 ) -> tuple[Simulator, Timeline]:
     """Enter the order of one computation into `orders`, if a new one is shorter."""
     timeline = simulator.timeline()
     if simulator.problem.exchanges:
         order = list_order(
-            simulator.problem, memory_limit=limit, contention=simulator.costs.contention
-        )
+            simulator.problem, memory_limit=limit, contention=simulator.costs.contention,
+            is_quick=is_quick,
+        )  # fmt: skip
         listed = simulator.timeline(order)
         too_large = limit is not None and listed.peak_bytes <= limit < timeline.peak_bytes
         if listed.makespan_us < timeline.makespan_us or too_large:

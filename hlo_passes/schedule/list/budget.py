@@ -6,20 +6,20 @@ from functools import cached_property, reduce
 from operator import or_
 
 from hlo_passes.schedule.problem import Lane, Problem
-from hlo_passes.schedule.windows import Windows
+from hlo_passes.schedule.windows import Overlaps
 
 
 @dataclass(frozen=True)
-class Facts:
+class Foresight:
     """What every pass over one problem needs and none changes."""
 
     problem: Problem
-    windows: Windows
+    windows: Overlaps
 
     @staticmethod
-    def of(problem: Problem) -> "Facts":
+    def of(problem: Problem) -> "Foresight":
         """Work them out."""
-        return Facts(problem, Windows.of(problem))
+        return Foresight(problem, Overlaps.of(problem))
 
     @cached_property
     def wanted(self) -> tuple[int, ...]:
@@ -91,7 +91,7 @@ class Budget:
         flying: bit of the exchange issued last.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Foresight) -> None:
         self.facts = facts
         self.pending = facts.windows.urgent
         self.flying = 0

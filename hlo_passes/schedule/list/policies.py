@@ -8,9 +8,9 @@ of policies, each a fast pass over the step, and one judge (`execute`) weigh tha
 from collections.abc import Iterator
 
 from hlo_passes.schedule.bound import makespan_bound
-from hlo_passes.schedule.list.budget import Facts
+from hlo_passes.schedule.list.budget import Foresight
 from hlo_passes.schedule.list.improve import improve
-from hlo_passes.schedule.list.run import Policy, dispatch
+from hlo_passes.schedule.list.run import Policy, list_schedule
 from hlo_passes.schedule.problem import Problem
 from hlo_passes.schedule.simulate import execute
 
@@ -53,7 +53,11 @@ _LEAST = 4
 
 
 def list_order(
-    problem: Problem, *, memory_limit: int | None = None, contention: float = 0.0
+    problem: Problem,
+    *,
+    memory_limit: int | None = None,
+    contention: float = 0.0,
+    is_quick: bool = False,
 ) -> tuple[int, ...]:
     """Order a step so that it is short and fits.
 
@@ -64,6 +68,8 @@ def list_order(
         problem: what to order.
         memory_limit: bytes of temporary memory, judged by `problem.buffers`.
         contention: see `execute`.
+        is_quick: whether one policy will do: where an order is only to tell which programs are
+            worth compiling. What the others find of a whole step differs by 1%.
 
     Returns:
         A legal order that fits into `memory_limit`, and is not longer than program order if that
@@ -79,12 +85,12 @@ def list_order(
     enough = makespan_bound(problem) * (1 + _ENOUGH)
     fits = memory_limit is None or problem.buffers.peak(stock) <= memory_limit
     tried = {stock: length(stock)} if fits else {}
-    for order in _fitting(problem, memory_limit):
+    for order in _fitting(problem, memory_limit, 1 if is_quick else len(POLICIES)):
         tried[order] = length(order)
         if tried[order] <= enough:
             return min(tried, key=tried.__getitem__)
     best = sorted(tried, key=tried.__getitem__)
-    if problem.size <= _SEARCHED:
+    if not is_quick and problem.size <= _SEARCHED:
         start = len(best) if problem.size <= _TINY else _IMPROVED
         best[:start] = [
             improve(problem, order, contention=contention, memory_limit=memory_limit)
@@ -93,14 +99,16 @@ def list_order(
     return min((stock, *best) if fits else best, key=length, default=stock)
 
 
-def _fitting(problem: Problem, memory_limit: int | None) -> Iterator[tuple[int, ...]]:
-    """Yield one order per policy; none where none fits, as under a limit below program order's."""
-    facts = Facts.of(problem)
+def _fitting(problem: Problem, memory_limit: int | None, most: int) -> Iterator[tuple[int, ...]]:
+    """Yield one order per policy, of so many at most; none where none fits, as under a limit below
+    program order's.
+    """
+    facts = Foresight.of(problem)
     effort = 0
-    for number, policy in enumerate(POLICIES):
+    for number, policy in enumerate(POLICIES[:most]):
         if number >= _LEAST and effort >= _EFFORT:
             return
         effort += problem.size
-        order = dispatch(facts, policy, memory_limit=memory_limit)
+        order = list_schedule(facts, policy, memory_limit=memory_limit)
         if memory_limit is None or problem.buffers.peak(order) <= memory_limit:
             yield order

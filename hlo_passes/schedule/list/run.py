@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hlo_passes.schedule.issue import Issuer
-from hlo_passes.schedule.list.budget import Budget, Facts
+from hlo_passes.schedule.list.budget import Budget, Foresight
 from hlo_passes.schedule.memory import Ledger, Rest
 from hlo_passes.schedule.problem import Lane
 
@@ -34,8 +34,8 @@ class Policy:
     staged: bool = False
 
 
-def dispatch(
-    facts: Facts,
+def list_schedule(
+    facts: Foresight,
     policy: Policy,
     *,
     priority: Sequence[float] | None = None,
@@ -54,14 +54,14 @@ def dispatch(
     """
     own = facts.by_stage if policy.staged else facts.priority(policy.sum_weight)
     chosen = own if priority is None else priority
-    return _Dispatch(facts, policy, chosen, memory_limit).run()
+    return _ListPass(facts, policy, chosen, memory_limit).run()
 
 
 _LOOK = 16
 """How far into a queue a choice looks: for a better fit, into memory, a gap or a wait."""
 
 
-class _Dispatch:
+class _ListPass:
     """The state of one pass.
 
     Queues are sorted lists of (key, op), so that ties go to program order. The key is the negative
@@ -70,7 +70,7 @@ class _Dispatch:
 
     def __init__(
         self,
-        facts: Facts,
+        facts: Foresight,
         policy: Policy,
         priority: Sequence[float],
         memory_limit: int | None,

@@ -18,9 +18,6 @@ from lancet_jax.peers.decided import Decided
 _CONTROL = ("stablehlo.case", "stablehlo.if", "stablehlo.while")
 """Ops that devices can decide differently; XLA's schedule does not say what they were given."""
 
-_QUICK = 2
-"""How many programs compete in a quick search: the step as it is, and the likeliest other."""
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -40,8 +37,16 @@ class Prepared:
         return min(self.candidates, key=lambda one: one.predicted_us or float("inf"))
 
 
+type OnCandidate = Callable[[Candidate], None]
+"""Is told of every candidate as soon as it is there."""
+
+
 def prepare(
-    job: StepJob, partition: Callable[[], bytes], clock: Clock, decided: Decided | None = None
+    job: StepJob,
+    partition: Callable[[], bytes],
+    clock: Clock,
+    decided: Decided | None = None,
+    on_candidate: OnCandidate | None = None,
 ) -> Prepared:
     """Run the passes that work before XLA.
 
@@ -50,6 +55,7 @@ def prepare(
         partition: has XLA partition the step, and returns the HloModuleProto.
         clock: where the time goes.
         decided: which program it is to be, where that is known.
+        on_candidate: see `OnCandidate`.
 
     Raises:
         DeadlockError: if an exchange of the step could be waited for for ever.
@@ -68,11 +74,12 @@ def prepare(
         if decided is not None:
             known = job.for_passes()
             return Prepared(source, (replayed(source.module, passes, known, decided.plans),))
-        found = candidates_of(source.module, passes, job.for_passes(checked=job.is_judged))
-    if not job.is_judged:
-        return Prepared(source, found)
-    most = min(job.options.entrants, _QUICK if job.options.search == "quick" else 99)
-    return Prepared(source, entrants_of(found, most))
+        found = []
+        for one in candidates_of(source.module, passes, job.for_passes(checked=job.is_judged)):
+            found.append(one)
+            if on_candidate is not None:
+                on_candidate(one)
+    return Prepared(source, entrants_of(found, job.entrants) if job.is_judged else tuple(found))
 
 
 def untouched(job: StepJob) -> Prepared:

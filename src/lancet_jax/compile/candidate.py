@@ -1,6 +1,6 @@
 """A program that a step may be compiled to, as passes leave it for XLA."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -86,10 +86,11 @@ class Candidate:
         return replace(self, options={**self.options, **options}, left_out=said)
 
 
-def candidates_of(module: Module, passes: Pipeline, job: Job) -> tuple[Candidate, ...]:
-    """Return what passes make of a step: one program, or several where XLA's modules decide.
+def candidates_of(module: Module, passes: Pipeline, job: Job) -> Iterator[Candidate]:
+    """Yield what passes make of a step: one program, or several where XLA's modules decide.
 
-    Every pass that leaves it open whether it does anything doubles what there is, at most.
+    Every pass that leaves it open whether it does anything adds to what there is. The step that no
+    pass has changed comes last.
 
     Args:
         module: the step.
@@ -100,20 +101,29 @@ def candidates_of(module: Module, passes: Pipeline, job: Job) -> tuple[Candidate
         DeadlockError: if an exchange of the step could be waited for for ever.
         VerifyError: if a pass leaves something illegal.
     """
-    found: tuple[Candidate, ...] = (Candidate(module),)
-    for step in passes.passes:
-        found = tuple(more for one in found for more in _grown(one, step, job))
-    return found
+    yield from _grown(Candidate(module), passes.passes, job)
 
 
-def _grown(one: Candidate, step: Pass, job: Job) -> Sequence[Candidate]:
-    """Return what one more pass makes of a candidate."""
+def _grown(one: Candidate, steps: Sequence[Pass], job: Job) -> Iterator[Candidate]:
+    """Yield what more passes make of a candidate."""
+    if not steps:
+        yield one
+        return
+    for more in _after(one, steps[0], job):
+        yield from _grown(more, steps[1:], job)
+
+
+def _after(one: Candidate, step: Pass, job: Job) -> Iterator[Candidate]:
+    """Yield what one more pass makes of a candidate."""
     if not job.checked or step.is_settled:
-        return (one.after(run_pass(step, one.module, job)),)
-    rivals = rivals_of(step, one.module, job)
-    changed = [one.after(applied) for applied in rivals if applied.plan.changes]
-    told = next((applied.plan for applied in rivals), None)
-    return (one.without(step, job.costs.name, told), *changed)
+        yield one.after(run_pass(step, one.module, job))
+        return
+    told = None
+    for applied in rivals_of(step, one.module, job):
+        told = told or applied.plan
+        if applied.plan.changes:
+            yield one.after(applied)
+    yield one.without(step, job.costs.name, told)
 
 
 def replayed(module: Module, passes: Pipeline, job: Job, plans: Sequence[Plan]) -> Candidate:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import jax
 from msgspec.structs import replace
 
-from lancet_jax.compile.before_xla import Prepared
+from hlo_passes.ir.stablehlo.module import Module
+from lancet_jax.compile.before_xla import OnCandidate, Prepared
+from lancet_jax.compile.candidate import Candidate
 from lancet_jax.compile.enact import Enacted, Enactment
 from lancet_jax.compile.inside_xla import Scheduled, Stopped
-from lancet_jax.compile.tournament import Judged, Tournament, told
+from lancet_jax.compile.tournament import Judged, Tournament, told, ways_apart_of
 from lancet_jax.peers.decided import Decided, Entry
 
 
@@ -43,24 +45,34 @@ class Choice:
         return Choice(ranked, _decided(ranked[0], enactment.prices, race), is_open)
 
 
-def choose(prepared: Prepared, enactment: Enactment, known: Decided | None) -> Choice:
+def choose(
+    prepare: Callable[[OnCandidate | None], Prepared], enactment: Enactment, known: Decided | None
+) -> tuple[Prepared, Choice]:
     """Return which program a step is to be compiled to.
 
     Args:
-        prepared: the step as passes left it.
+        prepare: returns the step as passes leave it; that takes a while, in which candidates can
+            be judged that it tells of.
         enactment: how candidates are handed to XLA.
         known: what was decided before.
 
     Raises:
         PeerError: if another process does not come.
     """
-    first = prepared.candidates[0]
+    job = enactment.job
     if known is not None:
+        prepared = prepare(None)
+        first = prepared.candidates[0]
         one = first.apart(known.options, known.left_out) if known.options else first
-        return Choice((Judged(one),), known)
-    if len(prepared.candidates) == 1:
-        return Choice.of((Judged(first),), enactment, is_open=enactment.job.is_judged)
-    return Choice.of(Tournament(enactment).run(prepared.candidates), enactment)
+        return prepared, Choice((Judged(one),), known)
+    if not job.is_open:
+        prepared = prepare(None)
+        (first,) = prepared.candidates
+        return prepared, Choice.of((Judged(first),), enactment, is_open=job.is_judged)
+    with Tournament.held_for(enactment) as tournament:
+        tournament.begin(Candidate(Module.copy_of(job.module)))
+        prepared = prepare(tournament.begin_if_likely)
+        return prepared, Choice.of(tournament.run(prepared.candidates), enactment)
 
 
 def compiled(choice: Choice, enactment: Enactment) -> tuple[Enacted, Choice]:
@@ -97,10 +109,9 @@ def compiled(choice: Choice, enactment: Enactment) -> tuple[Enacted, Choice]:
 
 def _accept(one: Judged, choice: Choice, enactment: Enactment) -> Callable[[Scheduled], None]:
     """Return what stops XLA where the only program may be shorter with other options."""
-    tournament = Tournament(enactment)
 
     def accept(found: Scheduled) -> None:
-        if choice.is_open and tournament.ways(tournament.known(one.candidate, found)):
+        if choice.is_open and ways_apart_of(Judged.of(one.candidate, found, enactment), enactment):
             raise Stopped
 
     return accept
@@ -109,9 +120,9 @@ def _accept(one: Judged, choice: Choice, enactment: Enactment) -> Callable[[Sche
 def _untied(made: Enacted, enactment: Enactment) -> Choice:
     """Let the only program compete with itself, with XLA kept from tying things together."""
     assert made.scheduled is not None
-    tournament = Tournament(enactment)
-    tied = tournament.known(made.candidate, made.scheduled)
-    return Choice.of(tournament.ranked([tied, *tournament.apart(tied)]), enactment)
+    tied = Judged.of(made.candidate, made.scheduled, enactment)
+    with Tournament.held_for(enactment) as tournament:
+        return Choice.of(tournament.ranked([tied, *tournament.apart(tied)]), enactment)
 
 
 def _decided(one: Judged, prices: str, race: tuple[Entry, ...]) -> Decided:

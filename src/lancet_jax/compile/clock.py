@@ -27,7 +27,13 @@ class Clock:
     step: str
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     xla: set[str] = field(default_factory=set)
+    _began: float = field(default_factory=time.perf_counter)
     _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the compile began."""
+        return time.perf_counter() - self._began
 
     @contextmanager
     def phase(self, name: str, *, by_xla: bool = False) -> Iterator[None]:

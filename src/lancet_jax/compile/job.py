@@ -14,13 +14,16 @@ from jaxlib.mlir import ir
 from hlo_passes.base import Job, Stage
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
-from hlo_passes.cost.target import Target, parse_target, target_of_devices
+from hlo_passes.cost.target import Cluster, parse_target, target_of_devices
 from hlo_passes.pin_order import PinOrder
 from hlo_passes.run import Pipeline
 from lancet_jax.compile.options import Options
 from lancet_jax.peers.agree import Peers
 from lancet_jax.seams import backends
 from lancet_jax.seams.step_module import fingerprint
+
+_QUICK = 2
+"""How many programs compete in a quick search: the step as it is, and the likeliest other."""
 
 _FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 """Environment variable with the share of a GPU's memory that JAX takes."""
@@ -88,6 +91,17 @@ class StepJob:
             and self.platform == "gpu"
             and backends.has_post_scheduler(self.platform)
         )
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether XLA's own modules decide what passes do."""
+        return self.is_judged and any(not p.is_settled for p in self.before_xla.passes)
+
+    @property
+    def entrants(self) -> int:
+        """How many programs compete at most, the step as it is included."""
+        given = self.options.entrants
+        return min(given, _QUICK) if self.options.search == "quick" else given
 
     @property
     def is_pinned(self) -> bool:
@@ -183,7 +197,7 @@ def costs_of(options: Options, devices: Sequence[Any]) -> TargetCosts:
     )
 
 
-def resolve_target(target: Any, devices: Sequence[Any]) -> Target:
+def resolve_target(target: Any, devices: Sequence[Any]) -> Cluster:
     """Return the named target, or the one that `devices` are.
 
     Raises:
@@ -194,7 +208,7 @@ def resolve_target(target: Any, devices: Sequence[Any]) -> Target:
     return target_of_devices(devices[0].device_kind, len(devices), _devices_per_node(devices))
 
 
-def device_memory(target: Target, devices: Sequence[Any]) -> int | None:
+def device_memory(target: Cluster, devices: Sequence[Any]) -> int | None:
     """Return the bytes of a device that a step may take; None if nobody knows.
 
     That is what the fullest device of this process says that JAX may use; of devices that are not

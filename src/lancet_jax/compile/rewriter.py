@@ -19,7 +19,7 @@ from msgspec import structs
 from hlo_passes.errors import LancetError
 from lancet_jax.audit.first_call import DUE, Audit, check_not_dropped
 from lancet_jax.audit.step_facts import StepFacts
-from lancet_jax.compile.before_xla import Prepared, prepare
+from lancet_jax.compile.before_xla import OnCandidate, Prepared, prepare
 from lancet_jax.compile.choice import Choice, choose, compiled
 from lancet_jax.compile.clock import Clock
 from lancet_jax.compile.enact import Enacted, Enactment
@@ -108,9 +108,13 @@ class StepRewriter:
         theirs = shared.made(topic)
         prices = theirs.prices if theirs is not None else job.prices
         known = theirs or self._known(job, prices)
-        prepared = self.prepared(job, xla.partitioned, clock, known)
         enactment = Enactment(job, xla, shared, prices, clock)
-        choice = self._with_orders(choose(prepared, enactment, known), enactment)
+
+        def prepared_for(on_candidate: OnCandidate | None) -> Prepared:
+            return self.prepared(job, xla.partitioned, clock, known, on_candidate)
+
+        prepared, choice = choose(prepared_for, enactment, known)
+        choice = self._with_orders(choice, enactment)
         shared.leave(topic, choice.decided)
         program = enactment.program(choice.ranked[0].candidate)
         if choice.ranked[0].candidate.is_cut:
@@ -127,6 +131,7 @@ class StepRewriter:
         partition: Callable[[], bytes],
         clock: Clock,
         known: Decided | None = None,
+        on_candidate: OnCandidate | None = None,
     ) -> Prepared:
         """Return a step as the passes before XLA leave it, made once for `lower` and `compile`.
 
@@ -135,12 +140,13 @@ class StepRewriter:
             partition: has XLA partition the step, and returns the HloModuleProto.
             clock: where the time goes.
             known: which program it is to be, where that was decided before.
+            on_candidate: told of every candidate as soon as it is there, if they are made anew.
         """
         if known is not None:
             return prepare(job, partition, clock, known)
         name = fingerprint(job.module)
         if name not in self._prepared:
-            made = prepare(job, partition, clock)
+            made = prepare(job, partition, clock, on_candidate=on_candidate)
             while len(self._prepared) >= _KEPT:
                 self._prepared.pop(next(iter(self._prepared)))
             self._prepared[name] = made

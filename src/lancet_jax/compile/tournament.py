@@ -6,11 +6,13 @@ figure counts. Where XLA has put things together that need not wait together, th
 tried with XLA kept from doing so.
 """
 
+import math
 import os
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 
 import jax
 import msgspec
@@ -20,6 +22,7 @@ from hlo_passes.errors import LancetError
 from lancet_jax.compile.candidate import Candidate
 from lancet_jax.compile.enact import Enactment
 from lancet_jax.compile.inside_xla import Scheduled
+from lancet_jax.compile.xla_program import XlaProgram
 from lancet_jax.peers.decided import Entry
 from lancet_jax.seams.compiling import XlaOptions
 from lancet_jax.seams.xla_options import ways_apart
@@ -50,6 +53,11 @@ class Judged:
     scheduled: Scheduled | None = field(default=None, repr=False)
     fits: bool = False
     error: str = ""
+
+    @staticmethod
+    def of(one: Candidate, found: Scheduled, enactment: Enactment) -> "Judged":
+        """Return a candidate with what has become of it."""
+        return Judged(one, found, found.fits(enactment.job.memory_limit))
 
     @property
     def step_us(self) -> float:
@@ -92,64 +100,86 @@ def entrants_of(candidates: Sequence[Candidate], most: int) -> tuple[Candidate, 
 
 @dataclass(frozen=True)
 class Tournament:
-    """Judges candidates.
+    """Judges candidates, as many at a time as there are cores.
+
+    XLA works on one core until a module is scheduled. So the step as it is may be judged while
+    passes are planned.
 
     Attributes:
         enactment: how candidates are handed to XLA.
+        pool: threads to judge in.
     """
 
     enactment: Enactment
+    pool: ThreadPoolExecutor = field(repr=False)
+    _candidates: list[Candidate] = field(default_factory=list, repr=False)
+    _begun: dict[str, "Future[Sequence[Judged]]"] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    @contextmanager
+    def held_for(enactment: Enactment) -> "Iterator[Tournament]":
+        """Hold one, with threads for as long as it takes."""
+        with ThreadPoolExecutor(os.cpu_count() or 1, "lancet-jax") as pool:
+            yield Tournament(enactment, pool)
+
+    def begin(self, one: Candidate) -> None:
+        """Begin to judge a candidate, if nobody has."""
+        if one.name not in self._begun:
+            program = self.enactment.program(one)
+            self._begun[one.name] = self.pool.submit(self._all_of, one, program)
+
+    def begin_if_likely(self, one: Candidate) -> None:
+        """Begin to judge a candidate that will compete, whatever others come."""
+        begun = [known for known in self._candidates if known.predicted_us]
+        self._candidates.append(one)
+        likely = entrants_of([*begun, one], self.enactment.job.entrants)
+        if one in likely and len(self._begun) < self.enactment.job.entrants:
+            self.begin(one)
 
     def run(self, entrants: Sequence[Candidate]) -> tuple[Judged, ...]:
         """Judge all, and what comes of keeping apart what XLA ties, the winner first.
 
-        As many are compiled at a time as there are cores; XLA itself uses one until it is
-        scheduled.
+        Raises:
+            PeerError: if another process does not come.
         """
+        for one in entrants:
+            self.begin(one)
+        found = [each for one in entrants for each in self._begun[one.name].result()]
+        known = {one.name: one for one in entrants}
+        return self.ranked([
+            replace_fields(each, candidate=known.get(each.candidate.name, each.candidate))
+            for each in found
+        ])  # fmt: skip
+
+    def _all_of(self, one: Candidate, program: XlaProgram) -> Sequence[Judged]:
+        """Judge a candidate, and the same with XLA kept from tying what need not wait together."""
+        if one.changes and self.enactment.clock.age_s > self._search_s:
+            return [Judged(one, error="the time to search was over")]
+        first = self.judge(one, program)
+        return [first, *self.apart(first)]
+
+    @property
+    def _search_s(self) -> float:
         search = self.enactment.job.options.search
-        until = None if isinstance(search, str) else time.monotonic() + search
+        return math.inf if isinstance(search, str) else search
 
-        def judged(one: Candidate) -> list[Judged]:
-            if until is not None and time.monotonic() > until and one.changes:
-                return [Judged(one, error="the time to search was over")]
-            first = self.judge(one)
-            return [first, *self.apart(first)]
-
-        workers = max(1, min(len(entrants), os.cpu_count() or 1))
-        with ThreadPoolExecutor(workers, "lancet-jax") as pool:
-            found = [each for all_of_one in pool.map(judged, entrants) for each in all_of_one]
-        return self.ranked(found)
-
-    def judge(self, one: Candidate) -> Judged:
+    def judge(self, one: Candidate, program: XlaProgram) -> Judged:
         """Have XLA compile a candidate until it is scheduled, and order that."""
-        enactment, program = self.enactment, self.enactment.program(one)
+        clock, xla = self.enactment.clock, self.enactment.xla
         try:
-            with enactment.clock.phase(f"XLA schedules {one.name!r}", by_xla=True):
-                proto = enactment.xla.scheduled(program.module, program.salt, program.options)
-        except jax.errors.JaxRuntimeError as error:
+            with clock.phase(f"XLA schedules {one.name!r}", by_xla=True):
+                proto = xla.scheduled(program.module, program.salt, program.options)
+            with clock.phase(f"order {one.name!r}"):
+                found = self.enactment.scheduler.plan(proto)
+        except (jax.errors.JaxRuntimeError, LancetError) as error:
             return Judged(one, error=str(error).splitlines()[0])
-        try:
-            with enactment.clock.phase(f"order {one.name!r}"):
-                found = enactment.scheduler.plan(proto)
-        except LancetError as error:
-            return Judged(one, error=error.what)
-        return self.known(one, found)
-
-    def known(self, one: Candidate, found: Scheduled) -> Judged:
-        """Return a candidate with what is known to have become of it."""
-        return Judged(one, found, found.fits(self.enactment.job.memory_limit))
+        return Judged.of(one, found, self.enactment)
 
     def apart(self, one: Judged) -> Iterator[Judged]:
         """Judge a candidate again, with XLA kept from tying what need not wait together."""
-        for options, left_out in self.ways(one):
-            yield self.judge(one.candidate.apart(options, left_out))
-
-    def ways(self, one: Judged) -> Sequence[tuple[XlaOptions, str]]:
-        """Return the XLA options that may make a candidate shorter, and what they leave out."""
-        found = one.scheduled
-        if found is None or found.after.exposed_us < _WORTH * found.after.step_us:
-            return ()
-        return ways_apart(tuple(found.tied), self.enactment.program(one.candidate).options)
+        for options, left_out in ways_apart_of(one, self.enactment):
+            other = one.candidate.apart(options, left_out)
+            yield self.judge(other, self.enactment.program(other))
 
     def ranked(self, found: Sequence[Judged]) -> tuple[Judged, ...]:
         """Return the winner, and then the others, shortest first.
@@ -171,6 +201,19 @@ class Tournament:
                 for one in found
             ]  # fmt: skip
         return ranked(found)
+
+
+def ways_apart_of(one: Judged, enactment: Enactment) -> Sequence[tuple[XlaOptions, str]]:
+    """Return the XLA options that may make a candidate shorter, and what they leave out.
+
+    Args:
+        one: the candidate.
+        enactment: how it is handed to XLA.
+    """
+    found = one.scheduled
+    if found is None or found.after.exposed_us < _WORTH * found.after.step_us:
+        return ()
+    return ways_apart(tuple(found.tied), enactment.program(one.candidate).options)
 
 
 def ranked(found: Sequence[Judged]) -> tuple[Judged, ...]:

@@ -7,7 +7,7 @@ from jaxlib.mlir import ir
 from lancet_jax.compile.candidate import Candidate
 from lancet_jax.compile.job import StepJob, digest
 from lancet_jax.seams.compiling import XlaOptions
-from lancet_jax.seams.step_module import copied, mark
+from lancet_jax.seams.step_module import copied_apart, mark
 from lancet_jax.seams.xla_options import compile_only_options, cost_options, split_options
 
 
@@ -37,7 +37,7 @@ class XlaProgram:
             job: for whom it is compiled.
             prices: name and fingerprint of the costs that it is planned with.
         """
-        module = copied(candidate.module.ir if candidate.changes else job.module)
+        module = copied_apart(candidate.module.ir if candidate.changes else job.module)
         options = {
             **compile_only_options(job.devices),
             **split_options(job.devices, candidate.is_cut),

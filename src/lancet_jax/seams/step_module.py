@@ -5,6 +5,8 @@ from hashlib import sha256
 
 from jaxlib.mlir import ir
 
+from hlo_passes.ir.stablehlo.module import make_context
+
 SALT = "lancet_salt"
 """Module attribute that marks a step as ours: part of the disk cache's key, and visible in HLO."""
 
@@ -16,6 +18,17 @@ def copied(module: ir.Module) -> ir.Module:
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)
     with module.context:
+        return ir.Module.parse(buffer.getvalue())
+
+
+def copied_apart(module: ir.Module) -> ir.Module:
+    """Copy a module into a context of its own, so that XLA may compile it in another thread.
+
+    JAX's contexts know no threads: XLA interns types in them while it compiles.
+    """
+    buffer = io.BytesIO()
+    module.operation.write_bytecode(buffer)
+    with make_context():
         return ir.Module.parse(buffer.getvalue())
 
 
