@@ -22,7 +22,7 @@ from lancet_jax.cli.plan import plan
 from lancet_jax.cli.view import view
 from lancet_jax.cli.whatif import whatif
 
-OK, FAILED, BAD_INPUT = 0, 1, 2
+OK, BAD_INPUT = 0, 2
 
 
 def make_app() -> App:
