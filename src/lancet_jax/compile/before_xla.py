@@ -11,7 +11,7 @@ from lancet_jax.compile.candidate import Candidate, candidates_of, replayed
 from lancet_jax.compile.clock import Clock
 from lancet_jax.compile.collector import no_collection
 from lancet_jax.compile.job import StepJob
-from lancet_jax.compile.partition import Source, source_of
+from lancet_jax.compile.partition import StepToCut, source_of
 from lancet_jax.compile.tournament import entrants_of
 from lancet_jax.peers.decided import Decided
 
@@ -28,7 +28,7 @@ class Prepared:
         candidates: what they made of it, those that may compete.
     """
 
-    source: Source
+    source: StepToCut
     candidates: tuple[Candidate, ...] = field(repr=False)
 
     @property
@@ -66,7 +66,7 @@ def prepare(
     passes = job.before_xla
     if not passes.passes:
         _check_control(module)
-        return Prepared(Source(module), (Candidate(module),))
+        return Prepared(StepToCut(module), (Candidate(module),))
     source = source_of(module, passes.passes, len(job.devices), partition)
     by_xla, by_us = source.seconds
     clock.add("partition", by_xla + by_us)
@@ -85,7 +85,7 @@ def prepare(
 def untouched(job: StepJob) -> Prepared:
     """Return a step that no pass may look at."""
     module = Module.copy_of(job.module, opaque=job.options.opaque)
-    return Prepared(Source(module), (Candidate(module),))
+    return Prepared(StepToCut(module), (Candidate(module),))
 
 
 def _check_control(module: Module) -> None:

@@ -121,8 +121,9 @@ def _untied(made: Enacted, enactment: Enactment) -> Choice:
     """Let the only program compete with itself, with XLA kept from tying things together."""
     assert made.scheduled is not None
     tied = Judged.of(made.candidate, made.scheduled, enactment)
+    others = [tied.candidate.apart(*way) for way in ways_apart_of(tied, enactment)]
     with Tournament.held_for(enactment) as tournament:
-        return Choice.of(tournament.ranked([tied, *tournament.apart(tied)]), enactment)
+        return Choice.of(tournament.run(others, [tied]), enactment)
 
 
 def _decided(one: Judged, prices: str, race: tuple[Entry, ...]) -> Decided:

@@ -10,10 +10,10 @@ from lancet_jax.compile.candidate import Candidate
 from lancet_jax.compile.clock import Clock
 from lancet_jax.compile.inside_xla import Scheduled, ScheduleEdit, Scheduler, room_note
 from lancet_jax.compile.job import StepJob
-from lancet_jax.compile.xla_program import XlaProgram
+from lancet_jax.compile.xla_program import XlaProgram, options_of
 from lancet_jax.peers.agree import SharedPlans, exchange_order
 from lancet_jax.peers.decided import Decided
-from lancet_jax.seams.compiling import Xla
+from lancet_jax.seams.compiling import Xla, XlaOptions
 from lancet_jax.seams.programs import hlo_of
 
 
@@ -88,6 +88,10 @@ class Enactment:
     def program(self, one: Candidate) -> XlaProgram:
         """Return a candidate as XLA gets it."""
         return XlaProgram.of(one, self.job, self.prices)
+
+    def options(self, one: Candidate) -> XlaOptions:
+        """Return the XLA options that a candidate is compiled with."""
+        return options_of(one, self.job)
 
     def compile(
         self,

@@ -20,6 +20,9 @@ from hlo_passes.schedule.timeline import prediction_of
 from lancet_jax.compile.collector import no_collection
 from lancet_jax.seams.compiling import OnScheduled
 
+WORTH = 0.01
+"""What is put together matters only if this share of a step or more is exposed."""
+
 
 @dataclass(frozen=True)
 class Scheduled:
@@ -69,8 +72,14 @@ class Scheduled:
 
     @cached_property
     def tied(self) -> dict[str, tuple[str, ...]]:
-        """What XLA has put together that need not wait together; see `facts.ties`."""
-        return tied_in(self.stock)
+        """What XLA has put together that need not wait together, and that costs; see `facts.ties`.
+
+        Combined exchanges cost where others than all-to-alls are exposed.
+        """
+        found, after = tied_in(self.stock), self.after
+        if after.exposed_us - after.exposed_all_to_all_us < WORTH * after.step_us:
+            found.pop("exchanges", None)
+        return found if after.exposed_us >= WORTH * after.step_us else {}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from lancet_jax.seams import compiling, programs
 
 
 @dataclass(frozen=True)
-class Source:
+class StepToCut:
     """What the passes that cut a step work on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Source:
 
 def source_of(
     module: Module, passes: Sequence[Pass], devices: int, partition: Callable[[], bytes]
-) -> Source:
+) -> StepToCut:
     """Return a step as the passes need it.
 
     Args:
@@ -52,25 +52,25 @@ def source_of(
         partition: has XLA partition the step, and returns the HloModuleProto.
     """
     if devices == 1 or not any(step.per_device for step in passes):
-        return Source(module)
+        return StepToCut(module)
     with module.ir.context:
         if is_one_region(module):
-            return Source(module)
+            return StepToCut(module)
     started = time.perf_counter()
     try:
         proto = partition()
         by_xla = time.perf_counter() - started
         if b"all-to-all" not in proto:
-            return Source(module, notes=("not partitioned first: it has no all-to-all to cut",))
+            return StepToCut(module, notes=("not partitioned first: it has no all-to-all to cut",))
         local = partitioned(module, proto)
     except LancetError as error:
-        return Source(module, notes=(f"not partitioned first: {error.what}; {error.remedy}",))
+        return StepToCut(module, notes=(f"not partitioned first: {error.what}; {error.remedy}",))
     by_us = time.perf_counter() - started - by_xla
     note = (
         f"partitioned first: {_count(local)} all-to-alls to cut"
         f" (XLA {by_xla:.1f} s, back to StableHLO {by_us:.1f} s)"
     )
-    return Source(local, True, (note,), (by_xla, by_us))
+    return StepToCut(local, True, (note,), (by_xla, by_us))
 
 
 def _count(module: Module) -> int:

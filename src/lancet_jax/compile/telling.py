@@ -27,7 +27,8 @@ def outcome_of(
         made: what was compiled.
         clock: where the time went.
     """
-    whole = next((one for one in choice.ranked if not one.candidate.changes), None)
+    unchanged = (one for one in choice.ranked if not one.candidate.changes)
+    whole = next((one for one in unchanged if not one.candidate.options), None)
     scheduled = made.scheduled
     notes = tuple(_notes(job, prepared, choice, made, whole))
     if made.error is not None:
@@ -38,7 +39,8 @@ def outcome_of(
         plan = next((p for p in reversed(choice.decided.orders) if p.after is not None), None)
     if job.is_pinned:
         plan = plans[0]
-    stock = whole.scheduled if whole is not None and made.candidate.changes else None
+    is_whole = not made.candidate.changes and not made.candidate.options
+    stock = whole.scheduled if whole is not None and not is_whole else None
     return Outcome(
         devices=len(job.devices),
         plan=plan if made.error is None else None,

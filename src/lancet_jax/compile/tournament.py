@@ -34,9 +34,6 @@ another (`scripts/bench_race.py`): so much longer than the best, and it does not
 _TIE = 1e-3
 """Programs that differ by less than this share of a step are as long: the smaller one wins."""
 
-_WORTH = 0.01
-"""What is put together matters only if this share of a step or more is exposed."""
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -136,8 +133,14 @@ class Tournament:
         if one in likely and len(self._begun) < self.enactment.job.entrants:
             self.begin(one)
 
-    def run(self, entrants: Sequence[Candidate]) -> tuple[Judged, ...]:
+    def run(
+        self, entrants: Sequence[Candidate], judged: Sequence[Judged] = ()
+    ) -> tuple[Judged, ...]:
         """Judge all, and what comes of keeping apart what XLA ties, the winner first.
+
+        Args:
+            entrants: who competes.
+            judged: those that compete, too, and were judged before.
 
         Raises:
             PeerError: if another process does not come.
@@ -147,8 +150,8 @@ class Tournament:
         found = [each for one in entrants for each in self._begun[one.name].result()]
         known = {one.name: one for one in entrants}
         return self.ranked([
-            replace_fields(each, candidate=known.get(each.candidate.name, each.candidate))
-            for each in found
+            *judged, *(replace_fields(each, candidate=known.get(each.candidate.name, each.candidate))
+            for each in found)
         ])  # fmt: skip
 
     def _all_of(self, one: Candidate, program: XlaProgram) -> Sequence[Judged]:
@@ -156,7 +159,7 @@ class Tournament:
         if one.changes and self.enactment.clock.age_s > self._search_s:
             return [Judged(one, error="the time to search was over")]
         first = self.judge(one, program)
-        return [first, *self.apart(first)]
+        return [first] if one.left_out else [first, *self.apart(first)]
 
     @property
     def _search_s(self) -> float:
@@ -210,10 +213,9 @@ def ways_apart_of(one: Judged, enactment: Enactment) -> Sequence[tuple[XlaOption
         one: the candidate.
         enactment: how it is handed to XLA.
     """
-    found = one.scheduled
-    if found is None or found.after.exposed_us < _WORTH * found.after.step_us:
+    if one.scheduled is None or not one.scheduled.tied:
         return ()
-    return ways_apart(tuple(found.tied), enactment.program(one.candidate).options)
+    return ways_apart(tuple(one.scheduled.tied), enactment.options(one.candidate))
 
 
 def ranked(found: Sequence[Judged]) -> tuple[Judged, ...]:

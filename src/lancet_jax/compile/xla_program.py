@@ -38,14 +38,18 @@ class XlaProgram:
             prices: name and fingerprint of the costs that it is planned with.
         """
         module = copied_apart(candidate.module.ir if candidate.changes else job.module)
-        options = {
-            **compile_only_options(job.devices),
-            **split_options(job.devices, candidate.is_cut),
-            **(cost_options(job.devices) if job.behind_scheduler.passes else {}),
-            **candidate.options,
-        }
         text = module.operation.get_asm(enable_debug_info=False)
         said = [f"{name}={value}" for name, value in sorted(candidate.options.items())]
         salt = digest(job.key(prices), text, *said)
         mark(module, salt)
-        return XlaProgram(module, salt, options)
+        return XlaProgram(module, salt, options_of(candidate, job))
+
+
+def options_of(candidate: Candidate, job: StepJob) -> XlaOptions:
+    """Return the XLA options that a candidate is compiled with, besides the user's own."""
+    return {
+        **compile_only_options(job.devices),
+        **split_options(job.devices, candidate.is_cut),
+        **(cost_options(job.devices) if job.behind_scheduler.passes else {}),
+        **candidate.options,
+    }

@@ -62,7 +62,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FirstResult:
     """What came of a first call.
 
     Attributes:
@@ -74,7 +74,7 @@ class Verdict:
     program: Program
 
 
-type Judge = Callable[[Program, Callable[[], Program], ir.Module, Sequence[Any]], Verdict]
+type Judge = Callable[[Program, Callable[[], Program], ir.Module, Sequence[Any]], FirstResult]
 """Makes the first call: is given the program, what makes jit compile the step's own module under
 the same options, that module, and the arguments.
 """

@@ -9,7 +9,12 @@ from lancet_jax.seams.compiling import XlaOptions
 _APART: Mapping[str, tuple[str, XlaOptions]] = {
     "kernels": ("multi-output fusion", {"xla_disable_hlo_passes": "multi_output_fusion"}),
     "products": ("dot-merger", {"xla_gpu_dot_merger_threshold_mb": 0}),
-}
+    "exchanges": (
+        "combined exchanges",
+        {f"xla_gpu_{kind}_combine_threshold_bytes": 0
+         for kind in ("all_gather", "all_reduce", "reduce_scatter")},
+    ),
+}  # fmt: skip
 """By what is tied together: what XLA does that ties it, and the options that keep XLA from it."""
 
 
@@ -19,7 +24,8 @@ def ways_apart(tied: Sequence[str], given: XlaOptions) -> tuple[tuple[XlaOptions
     Args:
         tied: what is tied: `kernels` (XLA:GPU puts those that read the same tensor into one, which
             saves traffic, several percent of a step), `products` (those that share an operand
-            become one).
+            become one), `exchanges` (gradient sums, gathers of weights). XLA 0.12 fuses no kernels
+            horizontally any more (`tests/contract/test_xla_ties.py`).
         given: options that are set already.
     """
     useful = [
