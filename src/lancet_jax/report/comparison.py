@@ -161,7 +161,8 @@ class Comparison:
         old = outcome.graph if outcome.stock is None else outcome.stock
         if old is not None and outcome.costs is not None:
             stock = Simulator(old, outcome.costs)
-        return replace(found, cuts=tuple(outcome.cuts), stock=stock, final=final)
+        cuts = tuple(outcome.cuts)
+        return replace(found, left=outcome.left, cuts=cuts, stock=stock, final=final)
 
     @classmethod
     def _of(
