@@ -33,7 +33,7 @@ from hlo_passes.plans import Plan
 from hlo_passes.schedule.bound import exposed_bound
 from hlo_passes.schedule.decision import Decision
 from hlo_passes.schedule.simulate import Simulator
-from hlo_passes.schedule_dw import Chosen, ScheduleDw, plan_of
+from hlo_passes.schedule_dw import ChosenOrder, ScheduleDw, plan_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _decide(schedule: ScheduleDw, graph: Graph, context: Context) -> Decision:
         held = schedule.held(problem, computation)
         if held is not None:
             made.held[name], problem = held, held.problem
-        chosen = Chosen(*schedule.choose(problem, context.costs.contention))
+        chosen = ChosenOrder(*schedule.choose(problem, context.costs.contention))
         made.strategies[name], is_bound = chosen.strategy, is_bound or chosen.is_bound
         made.bounds[name] = float(exposed_bound(simulator.problem))
         if chosen.order is not None:

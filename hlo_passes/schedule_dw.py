@@ -113,13 +113,13 @@ class ScheduleDw(Pass):
         margin = max(int(stock_bytes * (1 + slack)), uncut_bytes)
         return margin if room is None else min(margin, room)
 
-    def choose(self, problem: Problem, contention: float) -> "Chosen":
+    def choose(self, problem: Problem, contention: float) -> "ChosenOrder":
         """Return the winning order; one's own may return (strategy, order), None for the old one.
 
         An order that fits into `problem.room` wins over an old one that does not, however long.
         """
         if not problem.exchanges:
-            return Chosen("stock", None, False)
+            return ChosenOrder("stock", None, False)
         stock = tuple(range(problem.size))
         limit = self.limit(problem.buffers.peak(stock), problem.room, problem.uncut_bytes)
         candidates = {"stock": stock}
@@ -138,10 +138,10 @@ class ScheduleDw(Pass):
         }
         best = _shortest(problem, candidates, limit, contention)
         order = None if best == "stock" else tuple(candidates[best])
-        return Chosen(best, order, is_bound)
+        return ChosenOrder(best, order, is_bound)
 
 
-class Chosen(NamedTuple):
+class ChosenOrder(NamedTuple):
     """An order that was chosen.
 
     Attributes:
@@ -226,7 +226,7 @@ def _decide(schedule: ScheduleDw, graph: Graph, context: Context) -> Decision:
     if (own := schedule.held(problem, graph)) is not None:
         held[graph.name] = own
     found = schedule.choose(own.problem if own else problem, context.costs.contention)
-    chosen = Chosen(*found)
+    chosen = ChosenOrder(*found)
     if chosen.order is not None:
         orders[graph.name] = chosen.order
     bounds = {graph.name: float(exposed_bound(simulator.problem))}

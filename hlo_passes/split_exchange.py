@@ -34,7 +34,7 @@ from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.ir.stablehlo.read import integer, shape_of
 from hlo_passes.layers.capacity.exchange_pairs import Pair, pairs_of
 from hlo_passes.plans import Refusal, Split
-from hlo_passes.split_pass import Candidate, PartsPass
+from hlo_passes.split_pass import CutVariant, PartsPass
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SplitExchange(PartsPass):
             none for any. The default does not bind where `k` is given.
     """
 
-    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[CutVariant]:
         """Yield the cut into every number of parts."""
         graphs = {inside.name: inside for inside, _ in graph.walk()}
         blocks = [(graphs[name], Body(block)) for name, block in walk_blocks(module.body)]
@@ -58,7 +58,7 @@ class SplitExchange(PartsPass):
             yield _candidate(pairs, k)
 
 
-def _candidate(blocks: Sequence[tuple[Graph, Body, Sequence[Pair]]], k: int) -> Candidate:
+def _candidate(blocks: Sequence[tuple[Graph, Body, Sequence[Pair]]], k: int) -> CutVariant:
     """Return the pairs that are cut into k parts, and why others are not."""
     splits: list[Split] = []
     refusals: list[Refusal] = []
@@ -74,7 +74,7 @@ def _candidate(blocks: Sequence[tuple[Graph, Body, Sequence[Pair]]], k: int) -> 
                 op = graph.ops[pair.first]
                 reason = f"stays whole: no dim can be cut into {k} parts up to the next exchange"
                 refusals.append(Refusal(op=op.key, reason=reason, source=op.source))
-    return Candidate(tuple(splits), tuple(refusals))
+    return CutVariant(tuple(splits), tuple(refusals))
 
 
 def _best_cut(body: Body, pair: Pair, k: int) -> Cut | None:

@@ -4,8 +4,8 @@ Contract
     Ops before and after the exchanges of a MoE layer run once per part. Parts are contiguous in the
     order of tokens, and a prefix count of used capacity goes on from part to part, so that every
     token goes where it went and the same ones are dropped. Tokens are sent as rows. Experts that
-    treat every row alone run on the rows of one part, in windows of fixed size, as many as it takes
-    (`split/windows.py`), so that no part waits for another; what others read of that is put
+    treat every row alone run on the rows of one part, in batches of fixed size, as many as it takes
+    (`split/row_batches.py`), so that no part waits for another; what others read of that is put
     together where the whole exchange would have put it. Other experts run once, on the same buffer
     as ever. A gate that needs the whole batch stays whole; then only what follows it is cut.
     A dropless layer has no capacity to share: every part counts, sorts, sends and groups rows of
@@ -68,7 +68,7 @@ from hlo_passes.plans import Refusal, Split
 from hlo_passes.split.forward_ranges import Knobs, Stretch, choose_forward_splits, splits_of_reach
 from hlo_passes.split.module import cut_tokens, groups_of
 from hlo_passes.split.unmask import Indexed, index_module
-from hlo_passes.split_pass import Candidate, PartsPass
+from hlo_passes.split_pass import CutVariant, PartsPass
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class SplitRegion(PartsPass):
         """Whether parts, or a range, are given."""
         return self.reach is not None or super().is_settled
 
-    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[CutVariant]:
         """Yield the cut into every number of parts, or what the dynamic program chooses.
 
         Raises:
@@ -116,7 +116,7 @@ class SplitRegion(PartsPass):
         regions = {inside.name: self._region(inside) for inside, _ in graph.walk()}
         return index_module(module, regions)
 
-    def _candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+    def _candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[CutVariant]:
         """Yield the cuts of a module without one-hot products."""
         stretches = tuple(self._stretches(module, graph))
         if self.reach is not None:
@@ -124,7 +124,7 @@ class SplitRegion(PartsPass):
                 raise OptionError(self.spec, "reach counts groups of the forward pass",
                                   "say direction=forward,reach=0")  # fmt: skip
             for k in self.parts:
-                yield Candidate(self._reaching(stretches, context, k, self.reach))
+                yield CutVariant(self._reaching(stretches, context, k, self.reach))
             return
         if self.direction == "both" or self.k is not None:
             for k in self.parts:
@@ -136,7 +136,7 @@ class SplitRegion(PartsPass):
         halves = self._ranges(stretches, context, 2)
         chosen = self._ranges(stretches, context, self.rho) if self.rho > 2 else halves
         for splits in dict.fromkeys((halves, chosen)):
-            yield Candidate(splits, told)
+            yield CutVariant(splits, told)
 
     def _stretches(self, module: Module, graph: Graph) -> Iterator[Stretch]:
         """Yield what may be cut of every block that exchanges."""
@@ -181,7 +181,7 @@ class SplitRegion(PartsPass):
         return range(1 + max(forward, default=0))
 
 
-def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
+def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> CutVariant:
     """Return what is cut into k parts, and what is not although it might."""
     splits: list[Split] = []
     refusals: list[Refusal] = []
@@ -207,10 +207,10 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> Candidate:
             reason = f"nothing is cut into {k} parts: {why}"
             place = min(exchanges_of(body) + ragged_exchanges_of(body))
             refusals.append(_refusal(graph, place, reason))
-    return Candidate(tuple(splits), tuple(refusals))
+    return CutVariant(tuple(splits), tuple(refusals))
 
 
-def _in_terms_of(graph: Graph, candidate: Candidate, indexed: Indexed) -> Candidate:
+def _in_terms_of(graph: Graph, candidate: CutVariant, indexed: Indexed) -> CutVariant:
     """Return a cut of a module with rows as one of the module that has products instead."""
     names = indexed.names
     splits = tuple(
@@ -222,7 +222,7 @@ def _in_terms_of(graph: Graph, candidate: Candidate, indexed: Indexed) -> Candid
         _refusal(graphs[name], place, f"its one-hot products stay: {reason}")
         for name, place, reason in indexed.refusals
     )
-    return Candidate(splits, (*candidate.refusals, *told))
+    return CutVariant(splits, (*candidate.refusals, *told))
 
 
 def _refusal(graph: Graph, place: int, reason: str) -> Refusal:

@@ -31,7 +31,7 @@ from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.plans import Refusal, Split
 from hlo_passes.split.loops import counted_trips
-from hlo_passes.split_pass import Candidate, PartsPass
+from hlo_passes.split_pass import CutVariant, PartsPass
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class UnrollLoops(PartsPass):
     tier: ClassVar[Tier] = Tier.EXACT
     answers: ClassVar[frozenset[str]] = frozenset({"number of trips at once"})
 
-    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[Candidate]:
+    def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[CutVariant]:
         """Yield the loops unrolled by every number, and why others are not."""
         loops = [
             (name, len(block.operations), counted_trips(block.owner.operation))
@@ -66,4 +66,4 @@ class UnrollLoops(PartsPass):
                         "it does not count from 0 to a constant"
                     )  # fmt: skip
                     refusals.append(Refusal(op=name, reason=f"is not unrolled: {many}"))
-            yield Candidate(tuple(splits), tuple(refusals))
+            yield CutVariant(tuple(splits), tuple(refusals))

@@ -13,7 +13,7 @@ from typing import Any
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
-from lancet_jax.judge.listing import Block, Line, Listing, read_listing
+from lancet_jax.judge.listing import Line, ListedComputation, Listing, read_listing
 from lancet_jax.judge.prices import Prices, exchange_kind
 from lancet_jax.profile.capture import read_capture
 from lancet_jax.profile.events import Event, runs_in
@@ -92,7 +92,7 @@ def _priced(listing: Listing, trips: dict[str, int]) -> dict[str, float]:
     prices = Prices(listing, TargetCosts(parse_target(GPUS)))
     found: dict[str, float] = defaultdict(float)
 
-    def add(block: Block, times: int) -> None:
+    def add(block: ListedComputation, times: int) -> None:
         for line in block.lines:
             if line.opcode == "while":
                 add(listing.block(line.value("body"), line), times * trips.get(line.name, 1))

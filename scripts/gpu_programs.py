@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lancet_jax
-from hlo_passes.cost.links import Tier, Topology
+from hlo_passes.cost.links import LinkTier, Topology
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable, ExchangeTimes
 from hlo_passes.cost.target import parse_target
@@ -78,7 +78,7 @@ class Links:
 
     Attributes:
         bytes_per_s: what one GPU gets, each way.
-        latency_us, half_bytes: as in `Tier`; of the H100 profile's network.
+        latency_us, half_bytes: as in `LinkTier`; of the H100 profile's network.
     """
 
     bytes_per_s: float
@@ -87,7 +87,7 @@ class Links:
 
     def table(self) -> CostTable:
         """Return the exchanges' modelled times as the table that `lancet_jax.jit(costs=)` takes."""
-        tier = Tier(name="network", participants=0, latency_us=self.latency_us,
+        tier = LinkTier(name="network", participants=0, latency_us=self.latency_us,
                     bytes_per_s=self.bytes_per_s, half_bytes=self.half_bytes,
                     source="chosen, see docs/real-gpu.md")  # fmt: skip
         topology = Topology(8, 1, (tier,))
@@ -156,7 +156,7 @@ def compile_for(step: GpuStep, pipeline: str, table: Path) -> Compiled:
 
 def links_of(stock: str, share: float) -> Links:
     """Return the links on which exchanges take a share of the stock step, as the judge has it."""
-    network: Tier = parse_target("h100:8x8").topology.tiers[-1]
+    network: LinkTier = parse_target("h100:8x8").topology.tiers[-1]
     slow, fast = 1e9, 1e13
     for _ in range(20):
         middle = (slow * fast) ** 0.5

@@ -12,7 +12,7 @@ import numpy as np
 from hlo_passes.cost.links import Topology
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
-from hlo_passes.cost.target import Target, parse_target
+from hlo_passes.cost.target import Cluster, parse_target
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from hlo_passes.plans import Plan
@@ -95,7 +95,7 @@ def profile_costs(mbit: float, ranks: int) -> TargetCosts:
         profile, tiers=(tier,), launch_us=100.0, hbm_bytes_per_s=6e9,
         matmul_flops=dict.fromkeys(profile.matmul_flops, 80e9),
     )  # fmt: skip
-    return TargetCosts(Target(profile, Topology(1, ranks, (tier,))))
+    return TargetCosts(Cluster(profile, Topology(1, ranks, (tier,))))
 
 
 def link_costs(
@@ -114,7 +114,7 @@ def link_costs(
         target.topology.tiers[0], bytes_per_s=bytes_per_s, half_bytes=0, latency_us=latency_us
     )
     profile = msgspec.structs.replace(target.profile, tiers=(tier,))
-    return TargetCosts(Target(profile, Topology(1, ranks, (tier,))), table)
+    return TargetCosts(Cluster(profile, Topology(1, ranks, (tier,))), table)
 
 
 def planned(module: Module, pipeline: str, costs: TargetCosts) -> Module:

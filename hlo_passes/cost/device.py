@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 
 import msgspec
 
-from hlo_passes.cost.links import Tier
+from hlo_passes.cost.links import LinkTier
 from hlo_passes.errors import InputError, OptionError
 
 MATMUL_RATES = ("f64", "f32", "tf32", "bf16", "f16", "f8", "i8")
@@ -58,7 +58,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     decide_us: float = 0.0
     efficiency: dict[str, float]
     per_node: int
-    tiers: tuple[Tier, ...]
+    tiers: tuple[LinkTier, ...]
     sources: dict[str, str]
     sm_count: int = 0
     fpus_per_core: int = 0

@@ -22,7 +22,7 @@ _PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "collective_br
 """How often a ring carries its payload around: an all-reduce scatters, then gathers."""
 
 
-class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LinkTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One level of links.
 
     Attributes:
@@ -87,7 +87,7 @@ class Topology:
 
     nodes: int
     per_node: int
-    tiers: tuple[Tier, ...]
+    tiers: tuple[LinkTier, ...]
 
     @property
     def devices(self) -> int:

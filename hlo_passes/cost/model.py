@@ -8,7 +8,7 @@ from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph, Op
 
 
-class Source(StrEnum):
+class CostSource(StrEnum):
     """Where a cost comes from. Only `MEASURED` was ever read off a clock."""
 
     MEASURED = "measured"
@@ -32,7 +32,7 @@ class Cost:
     """
 
     us: float
-    source: Source
+    source: CostSource
     error: float = 0.0
 
 

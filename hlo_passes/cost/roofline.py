@@ -10,9 +10,9 @@ import msgspec
 from hlo_passes.cost.device import shipped
 from hlo_passes.cost.fusion import fused_work, is_fused
 from hlo_passes.cost.kernels import kernel_names
-from hlo_passes.cost.model import Cost, Source
+from hlo_passes.cost.model import Cost, CostSource
 from hlo_passes.cost.table import CostTable
-from hlo_passes.cost.target import Target
+from hlo_passes.cost.target import Cluster
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph, Op
@@ -55,7 +55,7 @@ class TargetCosts:
         contention: share by which an exchange in flight slows compute beside it.
     """
 
-    target: Target
+    target: Cluster
     measured: CostTable | None = None
     xla_compute: bool = True
     xla_exchanges: bool = True
@@ -112,12 +112,12 @@ class TargetCosts:
             if us is not None:
                 return Cost(us, self.measured.cost_source)
         if self.xla_compute and op.xla_us is not None:
-            return Cost(op.xla_us, Source.XLA)
+            return Cost(op.xla_us, CostSource.XLA)
         work = facts.work if facts is not None else Work(op.flops, op.bytes, op.matmul, op.dtype)
         us = self._roofline_us(op.kind, work)
         if us and facts is not None and facts.kernel:
-            return Cost(us * self._scale(op.kind, work.matmul), Source.FITTED)
-        return Cost(self._roofline_us(facts.access, work) if facts else us, Source.ROOFLINE)
+            return Cost(us * self._scale(op.kind, work.matmul), CostSource.FITTED)
+        return Cost(self._roofline_us(facts.access, work) if facts else us, CostSource.ROOFLINE)
 
     def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
         """Price one exchange of `fraction` of the bytes that it sends, nothing else on its links.
@@ -131,17 +131,17 @@ class TargetCosts:
             costs = [self.exchange(member, fraction) for member in collective.members]
             return replace(max(costs, key=lambda c: c.us), us=sum(c.us for c in costs))
         if collective.us is not None:
-            return Cost(collective.us, Source.GIVEN)
+            return Cost(collective.us, CostSource.GIVEN)
         size, nodes = self.reach(collective)
         bytes = collective.busiest_bytes * fraction
         if size < 2 or bytes <= 0:
-            return Cost(0.0, Source.NONE)
+            return Cost(0.0, CostSource.NONE)
         for table in (self.measured, self._xla_table):
             us = table.exchange_us(collective.kind, size, nodes, bytes) if table else None
             if table is not None and us is not None:
                 return Cost(us, table.cost_source)
         us = self.target.topology.time_us(collective.kind, bytes, self._groups(collective))
-        return Cost(us, Source.LINK)
+        return Cost(us, CostSource.LINK)
 
     def reach(self, collective: Collective) -> tuple[int, int]:
         """Return how many devices take part in an exchange, and on how many nodes they are."""

@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from hlo_passes.cost.curve import Curve
-from hlo_passes.cost.model import Source
-from hlo_passes.cost.target import Target
+from hlo_passes.cost.model import CostSource
+from hlo_passes.cost.target import Cluster
 from hlo_passes.errors import InputError, OptionError
 from hlo_passes.files import read_file, write_atomically
 from hlo_passes.ir.collectives import KINDS
@@ -88,9 +88,9 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ops: tuple[OpTime, ...] = ()
 
     @property
-    def cost_source(self) -> Source:
+    def cost_source(self) -> CostSource:
         """What a cost from this table may call itself."""
-        return Source(self.source)
+        return CostSource(self.source)
 
     def exchange_us(self, kind: str, group_size: int, nodes: int, bytes: float) -> float | None:
         """Return the us of an exchange; None if the table has none of its kind and group.
@@ -141,7 +141,7 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             if not 0 <= op.us < float("inf"):
                 raise InputError(place, f"{op.us} us is no time", "measure it again")
 
-    def check_device(self, target: Target) -> None:
+    def check_device(self, target: Cluster) -> None:
         """Raise unless the table is of the target's kind of device.
 
         Raises:

@@ -13,7 +13,7 @@ _DEFAULT_PER_NODE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Cluster:
     """A device profile and the way that devices of it are joined.
 
     Attributes:
@@ -33,7 +33,7 @@ class Target:
         return f"{device}:{self.topology.nodes}x{self.topology.per_node}"
 
     @staticmethod
-    def of(profile: DeviceProfile, nodes: int, per_node: int) -> "Target":
+    def of(profile: DeviceProfile, nodes: int, per_node: int) -> "Cluster":
         """Join devices by the links that their profile names.
 
         Raises:
@@ -50,10 +50,10 @@ class Target:
                 f"target {name!r}", f"a node holds {profile.per_node} devices, not {per_node}",
                 f"say {profile.name}:{more}x{profile.per_node}",
             )  # fmt: skip
-        return Target(profile, Topology(nodes, per_node, profile.tiers))
+        return Cluster(profile, Topology(nodes, per_node, profile.tiers))
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str) -> Cluster:
     """Read `h100`, `h100:1x8` or `a100:8x8`: a device, nodes x devices of a node.
 
     `h100@v100:8x8` are devices of one kind with the links of another: the what-if of a network.
@@ -65,7 +65,7 @@ def parse_target(text: str) -> Target:
     if at:
         network = parse_target(rest)
         profile = load_profile(device.strip().lower())
-        return Target(profile, network.topology, network.profile.name)
+        return Cluster(profile, network.topology, network.profile.name)
     match = _NAME.fullmatch(text.strip().lower())
     if match is None:
         raise OptionError(
@@ -74,10 +74,10 @@ def parse_target(text: str) -> Target:
         )  # fmt: skip
     profile = load_profile(match["device"])
     per_node = profile.per_node or _DEFAULT_PER_NODE
-    return Target.of(profile, int(match["nodes"] or 1), int(match["per_node"] or per_node))
+    return Cluster.of(profile, int(match["nodes"] or 1), int(match["per_node"] or per_node))
 
 
-def target_of_devices(kind: str, count: int, per_node: int | None = None) -> Target:
+def target_of_devices(kind: str, count: int, per_node: int | None = None) -> Cluster:
     """Return the target that is made of devices of one kind.
 
     Args:
@@ -91,4 +91,4 @@ def target_of_devices(kind: str, count: int, per_node: int | None = None) -> Tar
     profile = profile_of_kind(kind)
     most = profile.per_node or max(count, 1)
     nodes = -(-count // min(per_node or most, most))
-    return Target.of(profile, nodes, -(-count // max(nodes, 1)))
+    return Cluster.of(profile, nodes, -(-count // max(nodes, 1)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hlo_passes.ir.graph import Graph, Op
 
-type Place = tuple[Graph, Op]
+type OpOfGraph = tuple[Graph, Op]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def changes_between(first: Graph, second: Graph) -> Changes:
     """
     a, b = list(_ops(first)), list(_ops(second))
     meaning = {**_meanings(first), **_meanings(second)}
-    same: list[tuple[Place, Place]] = []
+    same: list[tuple[OpOfGraph, OpOfGraph]] = []
     for signature in (lambda p: meaning[id(p[1])], lambda p: (p[1].scope, *_work(p))):
         found, a, b = _matched(a, b, signature)
         same += found
@@ -59,14 +59,14 @@ def changes_between(first: Graph, second: Graph) -> Changes:
     )
 
 
-def _ops(graph: Graph) -> Iterator[Place]:
+def _ops(graph: Graph) -> Iterator[OpOfGraph]:
     for inside, _ in graph.walk():
         for op in inside.ops:
             if not op.is_free:
                 yield inside, op
 
 
-def _work(place: Place) -> tuple[Hashable, ...]:
+def _work(place: OpOfGraph) -> tuple[Hashable, ...]:
     """Return what an op does by itself."""
     graph, op = place
     types = tuple(leaf for v in op.results for leaf in graph.values[v].leaves)
@@ -89,10 +89,10 @@ def _meanings(graph: Graph) -> dict[int, bytes]:
 
 
 def _matched(
-    a: list[Place], b: list[Place], signature: Callable[[Place], Hashable]
-) -> tuple[list[tuple[Place, Place]], list[Place], list[Place]]:
+    a: list[OpOfGraph], b: list[OpOfGraph], signature: Callable[[OpOfGraph], Hashable]
+) -> tuple[list[tuple[OpOfGraph, OpOfGraph]], list[OpOfGraph], list[OpOfGraph]]:
     """Pair ops of equal signature in order; return the pairs and who is left on either side."""
-    waiting: dict[Hashable, deque[Place]] = defaultdict(deque)
+    waiting: dict[Hashable, deque[OpOfGraph]] = defaultdict(deque)
     for place in a:
         waiting[signature(place)].append(place)
     pairs, left = [], []
@@ -106,7 +106,7 @@ def _matched(
     return pairs, [place for place in a if id(place[1]) not in taken], left
 
 
-def _moved(same: Sequence[tuple[Place, Place]]) -> Iterator[tuple[Op, Op]]:
+def _moved(same: Sequence[tuple[OpOfGraph, OpOfGraph]]) -> Iterator[tuple[Op, Op]]:
     """Yield the pairs that are not part of a longest common order, computation by computation."""
     groups: dict[tuple[int, int], list[tuple[Op, Op]]] = defaultdict(list)
     for (ga, x), (gb, y) in same:

@@ -29,7 +29,7 @@ type Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Experts:
+class ExpertShapes:
     """The experts of a module.
 
     Attributes:
@@ -73,7 +73,7 @@ def _regrouped(op: Op, before: int, after: int) -> Op:
     return replace(op, collective=exchange.over(()), inner=inner)
 
 
-def experts_of(graph: Graph) -> Experts:
+def experts_of(graph: Graph) -> ExpertShapes:
     """Find the expert weights of a module: what experts' forward products read and nobody sent.
 
     Raises:
@@ -98,7 +98,7 @@ def experts_of(graph: Graph) -> Experts:
         raise OptionError("experts per device",
                           f"expert weights begin with {sorted(stacked)}: no stacks of experts",
                           "leave --experts-per-device out")  # fmt: skip
-    return Experts(stacked.pop() if stacked else 1, frozenset(shapes))
+    return ExpertShapes(stacked.pop() if stacked else 1, frozenset(shapes))
 
 
 def _weights_behind(graph: Graph, value: int) -> set[Shape]:
@@ -118,7 +118,7 @@ def _weights_behind(graph: Graph, value: int) -> set[Shape]:
     return found
 
 
-def with_experts(graph: Graph, per_device: int, known: Experts) -> Graph:
+def with_experts(graph: Graph, per_device: int, known: ExpertShapes) -> Graph:
     """Return a step with another number of experts on each device, and as many in all.
 
     Args:

@@ -25,7 +25,7 @@ from hlo_passes.proofs.value_numbers import number_values
 
 _SCOPE = re.compile(r"\brematted_computation\b")
 
-type Numbers = tuple[Hashable, ...]
+type ValueKey = tuple[Hashable, ...]
 """Per op, what it computes: equal numbers, equal results. None for an op of constants only."""
 
 
@@ -66,7 +66,7 @@ def recomputed_in(module: Module | ScheduledModule) -> Recomputed:
     return Recomputed(repeats, frozenset(named - set(repeats)), frozenset(named & set(repeats)))
 
 
-def _repeats(graph: Graph, numbers: Numbers, merged: Numbers = ()) -> Iterator[tuple[str, str]]:
+def _repeats(graph: Graph, numbers: ValueKey, merged: ValueKey = ()) -> Iterator[tuple[str, str]]:
     """Yield (key of an op, key of the forward op that it repeats).
 
     Args:
@@ -88,7 +88,7 @@ def _repeats(graph: Graph, numbers: Numbers, merged: Numbers = ()) -> Iterator[t
             yield op.key, graph.ops[made].key
 
 
-def _numbers_of_block(body: Body) -> tuple[Numbers, Numbers]:
+def _numbers_of_block(body: Body) -> tuple[ValueKey, ValueKey]:
     """Number the ops of a block as if there were no barriers, and as XLA sees them."""
     seen = number_values(body, exchanges=True)
     merged = number_values(body, exchanges=True, through_barriers=False)

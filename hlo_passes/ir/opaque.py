@@ -19,7 +19,7 @@ from hlo_passes.ir.collectives import KINDS, Collective
 from hlo_passes.ir.graph import Graph, Op
 from hlo_passes.ir.traits import RENAMES
 
-type Kind = Literal[
+type OpaqueKind = Literal[
     "all_to_all", "ragged_all_to_all", "all_reduce", "all_gather", "reduce_scatter",
     "collective_permute", "collective_broadcast",
 ]  # fmt: skip
@@ -55,7 +55,7 @@ class OpaqueExchange:
     target: str
     done: str = ""
     us: float | None = None
-    kind: Kind = "all_to_all"
+    kind: OpaqueKind = "all_to_all"
     group_size: int = 0
 
     def __post_init__(self) -> None:

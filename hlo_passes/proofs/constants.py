@@ -13,22 +13,22 @@ from jaxlib.mlir import ir
 
 from hlo_passes.ir.stablehlo.read import integer, ints, same_operand, shape_of
 from hlo_passes.proofs.arithmetic import FOLDED, counts_to, dtype_of, element_of, fold, is_float
-from hlo_passes.proofs.engine import Domain, Rules
+from hlo_passes.proofs.engine import Domain, FactRules
 
-type Numbers = np.ndarray | None
+type Known = np.ndarray | None
 """Of the value's type and rank, with 1 for dims in which nothing changes; None if not known."""
 
 _MOST = 2**20
 """Elements of a constant that is followed."""
 
 
-class Constants(Domain[Numbers]):
+class Constants(Domain[Known]):
     """What values hold whatever the input."""
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
     is_absolute = True
 
-    def unknown(self, value: ir.Value) -> Numbers:
+    def unknown(self, value: ir.Value) -> Known:
         """Nothing is known of the numbers of most values."""
         return None
 
@@ -36,7 +36,7 @@ class Constants(Domain[Numbers]):
         """Whether the numbers are known."""
         return self.of(value) is not None
 
-    def all_of(self, value: ir.Value) -> Numbers:
+    def all_of(self, value: ir.Value) -> Known:
         """Return a value's numbers in its full shape, without copies."""
         found = self.of(value)
         return None if found is None else np.broadcast_to(found, shape_of(value))
@@ -76,7 +76,7 @@ class Constants(Domain[Numbers]):
         return dim if np.array_equal(counted, np.arange(shape[dim])) else None
 
 
-def _constant(domain: Constants, op: ir.Operation, value: ir.Value) -> Numbers:
+def _constant(domain: Constants, op: ir.Operation, value: ir.Value) -> Known:
     dtype, shape = dtype_of(element_of(value)), shape_of(value)
     try:
         held = op.attributes["value"]
@@ -92,7 +92,7 @@ def _constant(domain: Constants, op: ir.Operation, value: ir.Value) -> Numbers:
         return None
 
 
-def _iota(domain: Constants, op: ir.Operation, value: ir.Value) -> Numbers:
+def _iota(domain: Constants, op: ir.Operation, value: ir.Value) -> Known:
     dtype, shape = dtype_of(element_of(value)), shape_of(value)
     dim = integer(op, "iota_dimension")
     if dtype is None or dtype.kind == "b" or shape[dim] > _MOST:
@@ -107,14 +107,14 @@ def _iota(domain: Constants, op: ir.Operation, value: ir.Value) -> Numbers:
     )
 
 
-def _same(domain: Constants, op: ir.Operation, value: ir.Value) -> Numbers:
+def _same(domain: Constants, op: ir.Operation, value: ir.Value) -> Known:
     return domain.of(same_operand(op, value))
 
 
-def _moved(change: Callable[[ir.Operation, np.ndarray], Numbers]):
+def _moved(change: Callable[[ir.Operation, np.ndarray], Known]):
     """Return a rule for ops that move the elements of their first operand."""
 
-    def rule(domain: Constants, op: ir.Operation, value: ir.Value) -> Numbers:
+    def rule(domain: Constants, op: ir.Operation, value: ir.Value) -> Known:
         found = domain.of(op.operands[0])
         return None if found is None else change(op, found)
 
@@ -133,7 +133,7 @@ def _repeated(op: ir.Operation, found: np.ndarray) -> np.ndarray:
     return lined_up(found, ints(op, "broadcast_dimensions"), len(shape_of(op.results[0])))
 
 
-def _reshaped(op: ir.Operation, found: np.ndarray) -> Numbers:
+def _reshaped(op: ir.Operation, found: np.ndarray) -> Known:
     source, made = shape_of(op.operands[0]), shape_of(op.results[0])
     if found.size == 1:
         return found.reshape((1,) * len(made))
@@ -153,7 +153,7 @@ def _sliced(op: ir.Operation, found: np.ndarray) -> np.ndarray:
     return found[tuple(slice(None) if size == 1 else slice(*bound) for size, bound in taken)]
 
 
-def _concatenate(domain: Constants, op: ir.Operation, value: ir.Value) -> Numbers:
+def _concatenate(domain: Constants, op: ir.Operation, value: ir.Value) -> Known:
     found = [domain.of(v) for v in op.operands]
     known = [part for part in found if part is not None]
     dim = integer(op, "dimension")
@@ -170,7 +170,7 @@ def _concatenate(domain: Constants, op: ir.Operation, value: ir.Value) -> Number
     return np.concatenate(parts, axis=dim)
 
 
-def _folded(domain: Constants, op: ir.Operation, value: ir.Value) -> Numbers:
+def _folded(domain: Constants, op: ir.Operation, value: ir.Value) -> Known:
     known = [part for v in op.operands if (part := domain.of(v)) is not None]
     if len(known) != len(op.operands):
         return None

@@ -28,11 +28,11 @@ from hlo_passes.proofs.arithmetic import (
 )
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.elements import Elements, View, repeated
-from hlo_passes.proofs.engine import Domain, Rules
+from hlo_passes.proofs.engine import Domain, FactRules
 from hlo_passes.proofs.prefix import is_prefix, is_prefix_scan
 from hlo_passes.proofs.ranges import Ranges
 
-type Form = Literal["hot", "upto", "own", "rank"]
+type CountForm = Literal["hot", "upto", "own", "rank"]
 """`hot` is one-hot; `upto` counts tokens before in; `own` is that where a token is hot and 0
 elsewhere: these are per token and expert. `rank` is one number a token."""
 
@@ -41,7 +41,7 @@ _FAR = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class TokenCount:
     """Numbers per token, and per expert in the last dim unless they are ranks.
 
     Attributes:
@@ -53,14 +53,14 @@ class Count:
         first: what the first token of an expert gets, where tokens before are counted in.
     """
 
-    form: Form
+    form: CountForm
     expert: View
     experts: int
     group: np.ndarray | None = None
     first: int = 1
 
 
-class Counting(Domain[Count | None]):
+class Counting(Domain[TokenCount | None]):
     """What the values of a block count.
 
     Attributes:
@@ -69,7 +69,7 @@ class Counting(Domain[Count | None]):
         constants, ranges, elements: what else is known of its values.
     """
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
 
     def __init__(self, body: Body, numbers: Mapping[ir.Value, int]) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Counting(Domain[Count | None]):
         self.ranges = Ranges(self.constants, self)
         self.elements = Elements(numbers, self.ranges)
 
-    def unknown(self, value: ir.Value) -> Count | None:
+    def unknown(self, value: ir.Value) -> TokenCount | None:
         """Most values count nothing."""
         return None
 
@@ -90,12 +90,12 @@ class Counting(Domain[Count | None]):
         """Return a number that no element is below; minus infinity if none is known."""
         return self.ranges.of(value).low
 
-    def rank(self, value: ir.Value) -> Count | None:
+    def rank(self, value: ir.Value) -> TokenCount | None:
         """Return what a value counts, if it is one rank a token."""
         found = self.of(value)
         return found if found is not None and found.form == "rank" else None
 
-    def hot(self, value: ir.Value) -> Count | None:
+    def hot(self, value: ir.Value) -> TokenCount | None:
         """Return what a value counts, if it is one-hot: a token's expert in the last dim."""
         found = self.of(value)
         return found if found is not None and found.form == "hot" else None
@@ -121,7 +121,7 @@ def _has_no_sign(value: ir.Value) -> bool:
     return dtype is not None and dtype.kind == "u"
 
 
-def _compare(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
+def _compare(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount | None:
     """Recognise `expert[t] == e` with e in the last dim."""
     last = len(shape_of(value)) - 1
     if direction_of(op) != "EQ" or is_total(op) or last < 0:
@@ -130,11 +130,11 @@ def _compare(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | Non
         if domain.constants.counts_along(counted) == last:
             found = domain.elements.without_last(expert)
             if found is not None:
-                return Count("hot", found, shape_of(value)[last])
+                return TokenCount("hot", found, shape_of(value)[last])
     return None
 
 
-def _moved(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
+def _moved(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount | None:
     """Follow what moves tokens about, experts left where they are."""
     source = same_operand(op, value)
     found, shape = domain.of(source), shape_of(value)
@@ -171,7 +171,7 @@ def _keeps_last(op: ir.Operation, source: ir.Value, value: ir.Value) -> bool:
     return shape_of(source)[-1:] == shape_of(value)[-1:]
 
 
-def _shifted(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
+def _shifted(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount | None:
     """A constant more or less, or the token itself left out, changes no order."""
     left, right = op.operands
     sign = -1 if kind_of(op) == "subtract" else 1
@@ -195,7 +195,7 @@ def _shifted(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | Non
     return replace(found, first=found.first - 1) if is_less else None
 
 
-def _masked(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
+def _masked(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount | None:
     """Recognise counts that are left where a token is hot: a product, or a choice."""
     sides = list(op.operands)
     if kind_of(op) == "select" and (
@@ -211,7 +211,7 @@ def _masked(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None
     return None
 
 
-def _reduce(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
+def _reduce(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount | None:
     """Recognise ranks: of every token, the count at its expert."""
     found = domain.of(op.operands[0]) if len(op.results) == 1 else None
     if found is None or found.form != "own" or reducer(op) != "add":
@@ -222,7 +222,7 @@ def _reduce(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None
     return replace(found, form="rank")
 
 
-def _prefix(domain: Counting, op: ir.Operation, value: ir.Value) -> Count | None:
+def _prefix(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount | None:
     shape, hot = shape_of(value), domain.hot(op.operands[0])
     if hot is None or value != op.results[0] or not _counts_exactly(value) or _is_flag(value):
         return None

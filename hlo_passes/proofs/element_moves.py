@@ -9,11 +9,13 @@ from hlo_passes.ir.stablehlo.read import ints, maker_of, reducer, shape_of
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.prefix import starts_from_nothing
 
-type Label = int
+type DimName = int
 """A dim: of the value at hand, from 0; or one that was summed over, negative."""
 
 
-def move_of(op: ir.Operation, value: ir.Value) -> tuple[ir.Value, tuple[Label | None, ...]] | None:
+def move_of(
+    op: ir.Operation, value: ir.Value
+) -> tuple[ir.Value, tuple[DimName | None, ...]] | None:
     """Return what an op moves, and per dim of that the dim of the result that it runs along."""
     kind = op.name.rpartition(".")[2]
     if kind == "optimization_barrier":
@@ -37,7 +39,9 @@ def move_of(op: ir.Operation, value: ir.Value) -> tuple[ir.Value, tuple[Label | 
     return None
 
 
-def unit_places(source: tuple[int, ...], made: tuple[int, ...]) -> tuple[Label | None, ...] | None:
+def unit_places(
+    source: tuple[int, ...], made: tuple[int, ...]
+) -> tuple[DimName | None, ...] | None:
     """Return where a reshape leaves dims, if all that it does is add and drop dims of size 1."""
     if math.prod(source) != math.prod(made):
         return None
@@ -59,9 +63,9 @@ def _is_of_one(op: ir.Operation) -> bool:
     return merge == "maximum" and Constants().is_lowest(op.operands[1])
 
 
-def root_of(value: ir.Value) -> tuple[ir.Value, tuple[Label | None, ...]]:
+def root_of(value: ir.Value) -> tuple[ir.Value, tuple[DimName | None, ...]]:
     """Follow a value back through moves: to what it is from, and where it has the dims of that."""
-    places: Sequence[Label | None] = range(len(shape_of(value)))
+    places: Sequence[DimName | None] = range(len(shape_of(value)))
     while (op := maker_of(value)) is not None and (move := move_of(op, value)) is not None:
         value = move[0]
         places = [None if p is None else places[p] for p in move[1]]

@@ -14,7 +14,7 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.stablehlo.read import ints, maker_of, same_operand, shape_of
 from hlo_passes.proofs.arithmetic import element_of
 from hlo_passes.proofs.constants import lined_up
-from hlo_passes.proofs.engine import Domain, Rules
+from hlo_passes.proofs.engine import Domain, FactRules
 from hlo_passes.proofs.ranges import Ranges, held
 
 
@@ -43,7 +43,7 @@ class Elements(Domain[View]):
         ranges: between which numbers its values are, by which conversions are known to keep them.
     """
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
 
     def __init__(self, numbers: Mapping[ir.Value, int], ranges: Ranges) -> None:
         super().__init__()

@@ -15,10 +15,10 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.stablehlo.body import name_op
 from hlo_passes.ir.stablehlo.read import kind_of, maker_of
 
-type Rule[D, F] = Callable[[D, ir.Operation, ir.Value], F]
+type FactRule[D, F] = Callable[[D, ir.Operation, ir.Value], F]
 """(domain, op, one of its results) to the fact; what is known of its operands is at hand."""
 
-type Rules[D, F] = Mapping[str, Rule[D, F]]
+type FactRules[D, F] = Mapping[str, FactRule[D, F]]
 """By the kind of op, without its dialect."""
 
 
@@ -30,7 +30,7 @@ class Domain[F](ABC):
         is_absolute: whether facts speak of no other values, so that they hold inside a loop, too.
     """
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
     is_absolute: ClassVar[bool] = False
 
     def __init__(self) -> None:

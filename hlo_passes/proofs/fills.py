@@ -14,7 +14,7 @@ from hlo_passes.ir.stablehlo.read import kind_of, reducer, same_operand
 from hlo_passes.ir.traits import KEEPS_ZERO
 from hlo_passes.proofs.arithmetic import FOLDED, dtype_of, element_of, fold
 from hlo_passes.proofs.constants import Constants
-from hlo_passes.proofs.engine import Domain, Rules
+from hlo_passes.proofs.engine import Domain, FactRules
 
 
 class Beyond:
@@ -36,7 +36,7 @@ class Fills(Domain[Fill]):
         constants: what values hold in every run.
     """
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
 
     def __init__(self, constants: Constants) -> None:
         super().__init__()

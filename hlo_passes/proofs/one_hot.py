@@ -20,8 +20,8 @@ from hlo_passes.ir.stablehlo.read import ints, kind_of, reducer, shape_of
 from hlo_passes.ir.traits import KEEPS_ONE, KEEPS_ZERO
 from hlo_passes.proofs.arithmetic import direction_of, element_of, is_total
 from hlo_passes.proofs.constants import Constants
-from hlo_passes.proofs.element_moves import Label, move_of, root_of
-from hlo_passes.proofs.engine import Domain, Rules
+from hlo_passes.proofs.element_moves import DimName, move_of, root_of
+from hlo_passes.proofs.engine import Domain, FactRules
 from hlo_passes.proofs.ranges import Ranges, held
 
 _MOST = 16
@@ -41,11 +41,11 @@ class Hot:
     """
 
     index: ir.Value
-    at: tuple[Label | None, ...]
-    counted: Label
+    at: tuple[DimName | None, ...]
+    counted: DimName
 
     @property
-    def labels(self) -> frozenset[Label]:
+    def labels(self) -> frozenset[DimName]:
         """All dims that it speaks of."""
         return frozenset(label for label in (*self.at, self.counted) if label is not None)
 
@@ -63,7 +63,7 @@ class Term:
     hots: frozenset[Hot] = frozenset()
     exact: bool = False
 
-    def renamed(self, names: Mapping[Label, Label | None]) -> "Term":
+    def renamed(self, names: Mapping[DimName, DimName | None]) -> "Term":
         """Return the term with other names for its dims; hots along dims without one are lost."""
         kept = [
             Hot(hot.index, tuple(names.get(a, a) if a is not None else None for a in hot.at), new)
@@ -87,7 +87,7 @@ class OneHot(Domain[Terms]):
         places: where they can be the number of a place.
     """
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
 
     def __init__(self, constants: Constants, ranges: Ranges) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class OneHot(Domain[Terms]):
         """Say nothing."""
         return ANYTHING
 
-    def fresh(self) -> Label:
+    def fresh(self) -> DimName:
         """Return a name that no dim has yet."""
         return next(self._names)
 
@@ -117,10 +117,10 @@ class OneHot(Domain[Terms]):
             return term
         return term.renamed({label: self.fresh() for label in sorted(summed)})
 
-    def dims_of(self, op: ir.Operation) -> tuple[list[Label], list[Label], list[Label]]:
+    def dims_of(self, op: ir.Operation) -> tuple[list[DimName], list[DimName], list[DimName]]:
         """Name the dims of a product's operands after those of its result; and the contracted."""
         numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
-        names: list[dict[int, Label]] = [{}, {}]
+        names: list[dict[int, DimName]] = [{}, {}]
         batch = zip(numbers.lhs_batching_dimensions, numbers.rhs_batching_dimensions, strict=True)
         at = 0
         for pair in batch:
@@ -223,7 +223,7 @@ def _reduced(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
 def _summed(domain: OneHot, op: ir.Operation, terms: Terms) -> Terms:
     gone, rank = ints(op, "dimensions"), len(shape_of(op.operands[0]))
     kept = [d for d in range(rank) if d not in gone]
-    names: dict[Label, Label] = {d: i for i, d in enumerate(kept)}
+    names: dict[DimName, DimName] = {d: i for i, d in enumerate(kept)}
     names |= {d: domain.fresh() for d in gone}
     several = [names[d] for d in gone if shape_of(op.operands[0])[d] > 1]
     return tuple(_without(term.renamed(names), [names[d] for d in gone], several) for term in terms)
@@ -269,7 +269,7 @@ class _Places(Domain[Terms]):
     What is x - 1 is no place where x is zero.
     """
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
 
     def __init__(self, one_hot: OneHot) -> None:
         super().__init__()
@@ -345,7 +345,7 @@ def _vague(terms: Terms) -> Terms:
     return tuple(replace(term, exact=False) for term in terms)
 
 
-def _without(term: Term, gone: Sequence[Label], several: Sequence[Label]) -> Term:
+def _without(term: Term, gone: Sequence[DimName], several: Sequence[DimName]) -> Term:
     """Sum over dims: a hot along one of them says no more.
 
     One that has several places and is named by no hot makes a number of more than 1.

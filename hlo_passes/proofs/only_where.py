@@ -13,8 +13,8 @@ from jaxlib.mlir import ir
 
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import ints, reducer, same_operand, shape_of
-from hlo_passes.proofs.element_moves import Label, move_of
-from hlo_passes.proofs.engine import Domain, Rules
+from hlo_passes.proofs.element_moves import DimName, move_of
+from hlo_passes.proofs.engine import Domain, FactRules
 from hlo_passes.proofs.one_hot import Hot, OneHot, Terms
 
 
@@ -31,14 +31,14 @@ class _Seen:
         terms: of which one holds wherever an element of the followed value has a share in it.
     """
 
-    dims: tuple[Label, ...]
+    dims: tuple[DimName, ...]
     terms: frozenset[frozenset[Hot]]
 
 
 class _Shares(Domain[_Seen | None]):
     """What has a share of the followed value; None for what has none, or for all of it."""
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
 
     def __init__(self, one_hot: OneHot) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def _product(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None
         return None
     side, seen = _first(shares, op)
     *sides, _ = shares.one_hot.dims_of(op)
-    names: dict[Label, Label] = dict(zip(sides[side], seen.dims, strict=True))
+    names: dict[DimName, DimName] = dict(zip(sides[side], seen.dims, strict=True))
     for name in sides[1 - side]:
         names.setdefault(name, shares.one_hot.fresh())
     other = tuple(names[name] for name in sides[1 - side])
@@ -119,7 +119,7 @@ def _moved(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
     step, seen = move_of(op, value), shares.of(op.operands[0])
     if step is None or seen is None or shares.among(op) != [0]:
         return None
-    dims: list[Label | None] = [None] * len(shape_of(value))
+    dims: list[DimName | None] = [None] * len(shape_of(value))
     for name, place in zip(seen.dims, step[1], strict=True):
         if place is not None:
             dims[place] = name
@@ -140,7 +140,7 @@ _Shares.rules = {
 
 
 def _with(
-    terms: frozenset[frozenset[Hot]], other: Terms, dims: tuple[Label, ...]
+    terms: frozenset[frozenset[Hot]], other: Terms, dims: tuple[DimName, ...]
 ) -> frozenset[frozenset[Hot]]:
     """Let one of some terms of another value hold too, whose dims have the given names."""
     named = [term.renamed(dict(enumerate(dims))).hots for term in other]
@@ -148,7 +148,7 @@ def _with(
 
 
 def terms_of_readers(
-    body: Body, one_hot: OneHot, value: ir.Value, rows: Collection[Label]
+    body: Body, one_hot: OneHot, value: ir.Value, rows: Collection[DimName]
 ) -> frozenset[frozenset[Hot]]:
     """Return terms of which one holds for every element of a value that is needed.
 
@@ -187,7 +187,7 @@ def terms_of_readers(
     return frozenset(found)
 
 
-def _says(seen: _Seen, rows: Collection[Label]) -> bool:
+def _says(seen: _Seen, rows: Collection[DimName]) -> bool:
     """Whether hots hold for all that is left of the followed value."""
     return all({hot.counted for hot in term}.issuperset(rows) for term in seen.terms)
 

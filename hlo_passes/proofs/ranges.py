@@ -31,7 +31,7 @@ from hlo_passes.proofs.arithmetic import (
     is_total,
 )
 from hlo_passes.proofs.constants import Constants
-from hlo_passes.proofs.engine import Domain, Rules
+from hlo_passes.proofs.engine import Domain, FactRules
 
 if TYPE_CHECKING:
     from hlo_passes.proofs.counting import Counting
@@ -69,7 +69,7 @@ class Ranges(Domain[Range]):
         counting: what values count, where that is asked for: ranks are less than sums may be.
     """
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
     is_absolute = True
 
     def __init__(self, constants: Constants, counting: "Counting | None" = None) -> None:

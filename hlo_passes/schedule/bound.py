@@ -14,8 +14,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
+from hlo_passes.schedule.overlaps import Overlaps
 from hlo_passes.schedule.problem import Lane, Problem
-from hlo_passes.schedule.windows import Windows
 
 _FLOW_UNITS = 1 << 29
 """Resolution of the flow: scipy's capacities are 32-bit integers."""
@@ -67,10 +67,10 @@ def exchange_bounds(problem: Problem) -> dict[int, float]:
     Their sum is at most `exposed_bound`'s flow term: exchanges may want the same compute.
     """
     beside: dict[int, float] = dict.fromkeys(problem.exchanges, 0.0)
-    windows = Windows.of(problem)
-    for bits, lengths in _beside(problem, windows).items():
+    overlaps = Overlaps.of(problem)
+    for bits, lengths in _beside(problem, overlaps).items():
         for i in _ones(bits):
-            beside[windows.exchanges[i]] += sum(lengths)
+            beside[overlaps.exchanges[i]] += sum(lengths)
     alone = {op: max(0.0, problem.us[op] - us) for op, us in beside.items()}
     return alone | {op: problem.us[op] for op in sorted(problem.blocking)}
 
@@ -82,11 +82,11 @@ def hideable_us(problem: Problem) -> float:
     compute covers at most one us of one exchange that it is incomparable with. An op runs in one
     piece, so of exchanges with compute between them it covers at most one.
     """
-    windows = Windows.of(problem)
-    groups = _coverage(problem, windows)
-    width = -(-len(windows.exchanges) // _SINKS)
+    overlaps = Overlaps.of(problem)
+    groups = _coverage(problem, overlaps)
+    width = -(-len(overlaps.exchanges) // _SINKS)
     sinks: defaultdict[int, float] = defaultdict(float)
-    for i, op in enumerate(windows.exchanges):
+    for i, op in enumerate(overlaps.exchanges):
         sinks[i // max(width, 1)] += problem.us[op]
     block = (1 << width) - 1
     reach = [[s for s in sinks if bits >> s * width & block] for bits in groups]
@@ -141,38 +141,38 @@ def one_machine_bound(problem: Problem, lanes: Sequence[Lane]) -> float:
     return longest
 
 
-def _beside(problem: Problem, windows: Windows) -> dict[int, list[float]]:
+def _beside(problem: Problem, overlaps: Overlaps) -> dict[int, list[float]]:
     """Return what ops can hide by the exchanges they may run beside; see `Problem.covers_us`."""
     groups: defaultdict[int, list[float]] = defaultdict(list)
     for op in range(problem.size):
-        bits = windows.beside(op)
+        bits = overlaps.beside(op)
         if bits and (us := problem.covers_us(op)) > 0:
             groups[bits].append(us)
     return dict(groups)
 
 
-def _coverage(problem: Problem, windows: Windows) -> dict[int, float]:
+def _coverage(problem: Problem, overlaps: Overlaps) -> dict[int, float]:
     """Return the exchange time in us that each group of ops beside the same exchanges can cover.
 
     If compute has to run between two exchanges, an op in flight beside the first ends before the
     second starts. So of every chain of such exchanges one op covers at most one.
     """
-    apart = _apart(problem, windows)
+    apart = _apart(problem, overlaps)
     coverage = {}
-    for bits, lengths in _beside(problem, windows).items():
-        most = _most(problem, windows, apart, bits, max(lengths))
+    for bits, lengths in _beside(problem, overlaps).items():
+        most = _most(problem, overlaps, apart, bits, max(lengths))
         coverage[bits] = sum(min(us, most) for us in lengths)
     return coverage
 
 
 def _most(
-    problem: Problem, windows: Windows, apart: Sequence[int], bits: int, enough: float
+    problem: Problem, overlaps: Overlaps, apart: Sequence[int], bits: int, enough: float
 ) -> float:
     """Return the us of the exchanges `bits` that one op can cover, or anything over `enough`."""
     ends = 0
     longest: dict[int, float] = {}
     for i in _ones(bits):
-        us = problem.us[windows.exchanges[i]]
+        us = problem.us[overlaps.exchanges[i]]
         chain = apart[i] & ends
         last = chain.bit_length() - 1
         longest[i] = max(longest.pop(last, 0.0), us)
@@ -182,14 +182,14 @@ def _most(
     return sum(longest.values())
 
 
-def _apart(problem: Problem, windows: Windows) -> list[int]:
+def _apart(problem: Problem, overlaps: Overlaps) -> list[int]:
     """Per exchange, the bits of those before it with compute on the way."""
     through = [0] * problem.size
     for op in range(problem.size):
         for p in problem.preds[op]:
             works = problem.us[p] > 0 and problem.lane[p] in (Lane.COMPUTE, Lane.BOTH)
-            through[op] |= through[p] | (windows.before[p] if works else 0)
-    return [through[op] for op in windows.exchanges]
+            through[op] |= through[p] | (overlaps.before[p] if works else 0)
+    return [through[op] for op in overlaps.exchanges]
 
 
 def _ones(bits: int) -> Iterator[int]:

@@ -6,7 +6,7 @@ from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
 
-from hlo_passes.cost.model import CostModel, Source
+from hlo_passes.cost.model import CostModel, CostSource
 from hlo_passes.facts.liveness import Buffers, buffers_of
 from hlo_passes.ir.graph import Graph, Op, successors
 from hlo_passes.schedule.streams import ONE, Streams, streams_of
@@ -163,14 +163,14 @@ def _price(op: Op, costs: CostModel, loop_us: float) -> tuple[Lane, float, str]:
     """Return lane, duration and the duration's source."""
     if op.inner:
         talks = any(g.exchanges for inner in op.inner for g, _ in inner.walk())
-        return (Lane.BOTH if talks else Lane.COMPUTE), loop_us, Source.ROOFLINE
+        return (Lane.BOTH if talks else Lane.COMPUTE), loop_us, CostSource.ROOFLINE
     if op.collective is not None:
         cost = costs.exchange(op.collective)
         return (Lane.BOTH if op.blocking else Lane.EXCHANGE), cost.us, cost.source
     if op.is_done:
-        return Lane.COMPUTE, 0.0, Source.NONE
+        return Lane.COMPUTE, 0.0, CostSource.NONE
     if op.is_free:
-        return Lane.FREE, 0.0, Source.NONE
+        return Lane.FREE, 0.0, CostSource.NONE
     cost = costs.compute(op)
     return Lane.COMPUTE, cost.us, cost.source
 

@@ -14,10 +14,10 @@ from hlo_passes.ir.stablehlo.parts import add_up
 from hlo_passes.layers.capacity.row_paths import CutSites
 from hlo_passes.split.build_order import build_order
 from hlo_passes.split.dropless_parts import DroplessParts
+from hlo_passes.split.row_batches import RowBatches
 from hlo_passes.split.rows import Arrival, RowExchange
 from hlo_passes.split.swapped import swapped, swaps
 from hlo_passes.split.values import Pieces
-from hlo_passes.split.windows import Windows
 
 
 def cut_block(
@@ -82,8 +82,8 @@ class _Cutter:
         elif place in self.paths:
             assert self.rows is not None
             path = self.paths[place]
-            windows = Windows(path, self.body, self.pieces, self.rows.sum_up, self.rows.ragged)
-            self.answers[place] = windows.run(self.arrivals[path.put.exchange])
+            batches = RowBatches(path, self.body, self.pieces, self.rows.sum_up, self.rows.ragged)
+            self.answers[place] = batches.run(self.arrivals[path.put.exchange])
         elif place in self.replaced:
             return
         elif place in self.states.splits:

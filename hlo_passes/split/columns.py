@@ -8,7 +8,7 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.stablehlo import build
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
-from hlo_passes.layers.masks.address import Address, Column, Place
+from hlo_passes.layers.masks.address import Address, Column, IndexedBy
 from hlo_passes.proofs.one_hot import OneHot
 from hlo_passes.split.arrange import arrange
 
@@ -24,7 +24,7 @@ def columns_of(
         one_hot: answers where its masks are not zero.
         address: which rows tokens have.
     """
-    sizes: dict[Place, int] = {}
+    sizes: dict[IndexedBy, int] = {}
     for what, counts in (("token", address.tokens), ("choice", address.choices),
                          ("row", address.rows)):  # fmt: skip
         sizes |= {(what, i): size for i, size in enumerate(counts)}
@@ -39,12 +39,12 @@ def columns_of(
     return [made[i] for i in range(len(made))]
 
 
-def _order(address: Address) -> list[Place]:
+def _order(address: Address) -> list[IndexedBy]:
     tokens, choices = len(address.tokens), len(address.choices)
     return [*(("token", i) for i in range(tokens)), *(("choice", i) for i in range(choices))]
 
 
-def _plain(column: Column, address: Address, sizes: Mapping[Place, int]) -> ir.Value:
+def _plain(column: Column, address: Address, sizes: Mapping[IndexedBy, int]) -> ir.Value:
     i32, order = ir.IntegerType.get_signless(32), _order(address)
     if column.index is None:
         (place,) = column.at
@@ -57,7 +57,7 @@ def _plain(column: Column, address: Address, sizes: Mapping[Place, int]) -> ir.V
 
 def _looked_up(
     body: Body, numbers: Mapping[ir.Value, int], one_hot: OneHot, address: Address, column: Column,
-    known: ir.Value, sizes: Mapping[Place, int],
+    known: ir.Value, sizes: Mapping[IndexedBy, int],
 ) -> ir.Value:  # fmt: skip
     """Read a table of tokens and rows where another column, that is known, says.
 
@@ -66,7 +66,7 @@ def _looked_up(
     assert column.index is not None
     (row,) = column.by_rows
     table = _given(body, numbers, one_hot, column, address.columns[row], column.index)
-    order: list[Place] = [*_order(address), ("row", row)]
+    order: list[IndexedBy] = [*_order(address), ("row", row)]
     table = arrange(table, column.at, order, sizes)
     table = build.reshape(table, (*address.shape, address.rows[row]))
     places = build.int_type(shape_of(table))

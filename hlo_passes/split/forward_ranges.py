@@ -14,7 +14,7 @@ from hlo_passes.layers.capacity.row_paths import RowPaths
 from hlo_passes.layers.capacity.sites import Sites
 from hlo_passes.layers.dropless.layers import DroplessLayers
 from hlo_passes.plans import Split
-from hlo_passes.schedule.paper.pipeline import Prices, Unrolled
+from hlo_passes.schedule.paper.pipeline import PartPrices, Unrolled
 from hlo_passes.schedule.paper.ranges import choose_ranges, groups_of
 from hlo_passes.split.module import TokenCut, cut_tokens
 
@@ -160,13 +160,13 @@ def _serial_us(graph: Graph, place: int, costs: TargetCosts) -> float:
     return 0.0 if op.is_free or op.inner else costs.compute(op).us
 
 
-def _prices(costs: TargetCosts) -> Prices:
+def _prices(costs: TargetCosts) -> PartPrices:
     profile = costs.target.profile
-    return Prices(profile.launch_us, profile.hbm_bytes_per_s * profile.hbm_share("copy"))
+    return PartPrices(profile.launch_us, profile.hbm_bytes_per_s * profile.hbm_share("copy"))
 
 
 def _unrolled(
-    graph: Graph, places: range, cut: TokenCut, k: int, costs: TargetCosts, prices: Prices
+    graph: Graph, places: range, cut: TokenCut, k: int, costs: TargetCosts, prices: PartPrices
 ) -> float | None:
     """Return the length of a cut range in us; None if it holds no exchange to send in parts."""
     puts = {s.exchange: s for s in cut.sites.puts if s.access in places and s.exchange in places}

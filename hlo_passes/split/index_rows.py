@@ -29,7 +29,7 @@ from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.layers.masks.address import Address
 from hlo_passes.layers.masks.products import Product, Read, RowProducts, Write
 from hlo_passes.proofs.counting import Counting
-from hlo_passes.proofs.element_moves import Label
+from hlo_passes.proofs.element_moves import DimName
 from hlo_passes.proofs.one_hot import OneHot
 from hlo_passes.split.arrange import arrange
 from hlo_passes.split.columns import columns_of
@@ -52,7 +52,7 @@ def index_rows(
     reads = [read for read in products.reads if read.exchange in exchanges]
     first: dict[int, Write | Read] = {write.product.place: write for write in writes}
     first |= {read.readers[0].place: read for read in reads}
-    rows = _Rows(body, numbers)
+    rows = _RowBuilder(body, numbers)
     replaced: list[ir.Operation] = []
     for place in sorted(first):
         found = first[place]
@@ -70,7 +70,7 @@ def index_rows(
 
 
 @dataclass
-class _Rows:
+class _RowBuilder:
     """Builds what replaces products, at the insertion point; in program order.
 
     Attributes:
@@ -138,7 +138,7 @@ class _Rows:
         result.replace_all_uses_with(build.reshape(made, shape_of(result)))
 
     def _combined(
-        self, reader: Product, address: Address, rows: ir.Value, width: Sequence[Label]
+        self, reader: Product, address: Address, rows: ir.Value, width: Sequence[DimName]
     ) -> ir.Value:
         """Add up the weighted rows of a token."""
         if not reader.is_one:
@@ -150,7 +150,7 @@ class _Rows:
         return arrange(total, order, self._large(reader), sizes)
 
     def _gradient(
-        self, reader: Product, address: Address, rows: ir.Value, width: Sequence[Label]
+        self, reader: Product, address: Address, rows: ir.Value, width: Sequence[DimName]
     ) -> ir.Value:
         """Multiply every token with its rows, and write that where the mask is not zero."""
         sizes, order = self._sizes(reader), self._large(reader)
@@ -180,7 +180,7 @@ class _Rows:
             made = build.select(is_row, spread(products, choice), made)
         return made
 
-    def _rows_of(self, product: Product, address: Address, width: Sequence[Label]) -> ir.Value:
+    def _rows_of(self, product: Product, address: Address, width: Sequence[DimName]) -> ir.Value:
         """Return what the tokens have in the other operand, once a choice `[tokens, choices, ...]`.
 
         Args:
@@ -214,7 +214,7 @@ class _Rows:
             self._columns[key] = columns_of(self.body, self.numbers, self._one_hot, address)
         return self._columns[key]
 
-    def _sizes(self, product: Product) -> dict[Label, int]:
+    def _sizes(self, product: Product) -> dict[DimName, int]:
         operands = self.body.ops[product.place].operands
         return {
             name: size
@@ -222,7 +222,7 @@ class _Rows:
             for name, size in zip(names, shape_of(value), strict=True)
         }
 
-    def _large(self, product: Product) -> list[Label]:
+    def _large(self, product: Product) -> list[DimName]:
         """Return the dims of a product's result that are larger than 1."""
         shape = shape_of(self.body.ops[product.place].results[0])
         return [d for d, size in enumerate(shape) if size > 1]

@@ -34,7 +34,7 @@ TOKENS = Cut(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class Shipment:
     """Where the rows of one part go.
 
     Rows lie *near*, on the device whose tokens they are, in the order of the peers that they go to;
@@ -71,11 +71,11 @@ class Arrival:
 
     Attributes:
         rows: rows far, `[peers * room, ...]`.
-        address: which rows they are.
+        shipment: which rows they are.
     """
 
     rows: ir.Value
-    address: Address
+    shipment: Shipment
 
 
 @dataclass
@@ -91,7 +91,7 @@ class RowExchange:
     numbers: dict[ir.Value, int]
     ragged: bool = False
     groups: dict[int, Groups] = field(default_factory=dict)
-    _addresses: dict[object, Address] = field(default_factory=dict)
+    _shipments: dict[object, Shipment] = field(default_factory=dict)
 
     @property
     def sum_up(self) -> PrefixSum:
@@ -109,14 +109,14 @@ class RowExchange:
         arrived = build.filled(kind, 0)
         arrivals = []
         for index, update in enumerate(updates):
-            address = self._address(site, body, pieces, index)
-            count = shape_of(address.places)[0]
+            shipment = self._shipment(site, body, pieces, index)
+            count = shape_of(shipment.places)[0]
             own = build.convert(build.reshape(update, (count, *rows.width)), element)
-            packed = build.gather_rows(own, address.order)
-            came = self._send(packed, site, exchange, address)
-            arrivals.append(Arrival(came, address))
+            packed = build.gather_rows(own, shipment.order)
+            came = self._send(packed, site, exchange, shipment)
+            arrivals.append(Arrival(came, shipment))
             arrived = build.scatter_rows(
-                arrived, came, _targets(address, rows), merge, distinct=site.distinct
+                arrived, came, _targets(shipment, rows), merge, distinct=site.distinct
             )
         pieces.give_whole(exchange.results[0], _received(arrived, exchange))
         return tuple(arrivals)
@@ -141,18 +141,18 @@ class RowExchange:
             offered = _offered(pieces.whole(exchange.operands[0]), exchange, rows)
         parts = []
         for index in range(pieces.k):
-            address = self._address(site, body, pieces, index)
+            shipment = self._shipment(site, body, pieces, index)
             if offered is not None:
-                wanted = build.gather_rows(offered, _sources(address, rows))
+                wanted = build.gather_rows(offered, _sources(shipment, rows))
             else:
                 assert answers is not None
                 wanted = answers[index]
-            came = self._send_back(wanted, site, exchange, address)
-            own = build.convert(build.gather_rows(came, address.places), element)
+            came = self._send_back(wanted, site, exchange, shipment)
+            own = build.convert(build.gather_rows(came, shipment.places), element)
             parts.append(build.reshape(own, TOKENS.part_of(shape_of(made), pieces.k)))
         pieces.give_parts(made, TOKENS, parts)
 
-    def _address(self, site: Site, body: Body, pieces: Pieces, index: int) -> Address:
+    def _shipment(self, site: Site, body: Body, pieces: Pieces, index: int) -> Shipment:
         """Return where a part's rows go; built once for all sites with the same indices."""
         indices = body.ops[site.access].operands[1]
         part = pieces.parts(indices, TOKENS)[index]
@@ -161,36 +161,36 @@ class RowExchange:
         room = min(count, rows.block) if site.distinct else count
         groups = str(exchange.attributes["replica_groups"])
         key = (self.numbers[indices], rows, room, site.clamps, groups, index)
-        if key not in self._addresses:
-            self._addresses[key] = _AddressBuilder(rows, room, exchange, self.ragged, self.sum_up)(
+        if key not in self._shipments:
+            self._shipments[key] = _AddressBuilder(rows, room, exchange, self.ragged, self.sum_up)(
                 part, site.clamps
             )
-        return self._addresses[key]
+        return self._shipments[key]
 
     def _send(
-        self, packed: ir.Value, site: Site, exchange: ir.Operation, address: Address
+        self, packed: ir.Value, site: Site, exchange: ir.Operation, shipment: Shipment
     ) -> ir.Value:
         """Send rows near to where they lie far."""
         if not self.ragged:
             return build.all_to_all(packed, exchange)
         count, peers = shape_of(packed)[0], site.rows.peers
-        far = build.type_like(packed.type, (peers * address.room, *shape_of(packed)[1:]))
-        fill = min(1.0, peers * address.room / count)
-        tables = [address.starts, address.sent, address.here_far, address.wanted]
+        far = build.type_like(packed.type, (peers * shipment.room, *shape_of(packed)[1:]))
+        fill = min(1.0, peers * shipment.room / count)
+        tables = [shipment.starts, shipment.sent, shipment.here_far, shipment.wanted]
         operands = [packed, build.filled(far, 0), *tables]
         return _ragged(operands, exchange, self.groups[site.exchange], fill)
 
     def _send_back(
-        self, packed: ir.Value, site: Site, exchange: ir.Operation, address: Address
+        self, packed: ir.Value, site: Site, exchange: ir.Operation, shipment: Shipment
     ) -> ir.Value:
         """Send rows far to where they lie near."""
         if not self.ragged:
             return build.all_to_all(packed, exchange)
-        count, peers = shape_of(address.order)[0], site.rows.peers
+        count, peers = shape_of(shipment.order)[0], site.rows.peers
         near = build.type_like(packed.type, (count, *shape_of(packed)[1:]))
-        fill = min(1.0, count / (peers * address.room))
-        starts = build.table([peer * address.room for peer in range(peers)])
-        tables = [starts, address.wanted, address.here_near, address.sent]
+        fill = min(1.0, count / (peers * shipment.room))
+        starts = build.table([peer * shipment.room for peer in range(peers)])
+        tables = [starts, shipment.wanted, shipment.here_near, shipment.sent]
         operands = [packed, build.filled(near, 0), *tables]
         return _ragged(operands, exchange, self.groups[site.exchange], fill)
 
@@ -228,8 +228,8 @@ class _AddressBuilder:
     compact: bool
     sum_up: PrefixSum
 
-    def __call__(self, indices: ir.Value, clamps: bool) -> Address:
-        """Build the address of the rows that `indices` name."""
+    def __call__(self, indices: ir.Value, clamps: bool) -> Shipment:
+        """Build the shipment of the rows that `indices` name."""
         peers, room = self.rows.peers, self.room
         flat, inside = _flat_rows(indices, self.rows, clamps)
         count = shape_of(flat)[0]
@@ -252,7 +252,7 @@ class _AddressBuilder:
         heard = self._tell(build.reshape(message, (peers, room)), starts, blocks)
         asked = build.slice_of(heard, 1, 0, room)
         real = build.compare(asked, "LT", build.splat(asked.type, self.rows.block))
-        return Address(
+        return Shipment(
             room=room,
             places=places,
             order=order,
@@ -320,27 +320,27 @@ def _as_int(flag: ir.Value) -> ir.Value:
     return build.convert(flag, ir.IntegerType.get_signless(32))
 
 
-def _block_starts(address: Address, rows: Rows) -> ir.Value:
+def _block_starts(shipment: Shipment, rows: Rows) -> ir.Value:
     """Return, per peer and packed row, the first row of the peer's block, `[peers, room]`."""
-    dims = (rows.peers, address.room)
+    dims = (rows.peers, shipment.room)
     counted = build.iota(dims, 0)
     return build.binary("multiply", counted, build.splat(counted.type, rows.block))
 
 
-def _targets(address: Address, rows: Rows) -> ir.Value:
+def _targets(shipment: Shipment, rows: Rows) -> ir.Value:
     """Return the rows of the whole buffer that arriving rows belong to; beyond it for none."""
-    place = build.binary("add", _block_starts(address, rows), address.asked)
-    real = build.compare(address.asked, "LT", build.splat(address.asked.type, rows.block))
+    place = build.binary("add", _block_starts(shipment, rows), shipment.asked)
+    real = build.compare(shipment.asked, "LT", build.splat(shipment.asked.type, rows.block))
     beyond = build.splat(place.type, rows.count)
-    return build.reshape(build.select(real, place, beyond), (rows.peers * address.room,))
+    return build.reshape(build.select(real, place, beyond), (rows.peers * shipment.room,))
 
 
-def _sources(address: Address, rows: Rows) -> ir.Value:
+def _sources(shipment: Shipment, rows: Rows) -> ir.Value:
     """Return the rows of the offered buffer that the peers asked for; any for none."""
-    last = build.splat(address.asked.type, rows.block - 1)
-    bounded = build.binary("minimum", address.asked, last)
-    place = build.binary("add", _block_starts(address, rows), bounded)
-    return build.reshape(place, (rows.peers * address.room,))
+    last = build.splat(shipment.asked.type, rows.block - 1)
+    bounded = build.binary("minimum", shipment.asked, last)
+    place = build.binary("add", _block_starts(shipment, rows), bounded)
+    return build.reshape(place, (rows.peers * shipment.room,))
 
 
 def _received(arrived: ir.Value, exchange: ir.Operation) -> ir.Value:

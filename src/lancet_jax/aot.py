@@ -19,7 +19,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from hlo_passes.cost.device import DeviceProfile
-from hlo_passes.cost.target import Target as CostTarget
+from hlo_passes.cost.target import Cluster as CostTarget
 from hlo_passes.cost.target import parse_target
 from lancet_jax.errors import OptionError, UnsupportedError
 from lancet_jax.seams import cuda

@@ -13,7 +13,7 @@ from jaxlib.mlir import ir
 from lancet_jax import aot
 from lancet_jax.errors import LancetError
 from lancet_jax.seams import backends, compiling, cuda
-from lancet_jax.seams.calls import Program, Verdict
+from lancet_jax.seams.calls import FirstResult, Program
 from lancet_jax.seams.step_module import copied, mark
 from lancet_jax.seams.xla_options import compile_only_options
 
@@ -36,7 +36,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Probe:
+class SelfTest:
     """A rewriter that changes nothing and remembers what it was asked."""
 
     name: str
@@ -65,10 +65,10 @@ class Probe:
 
     def _judge(
         self, program: Program, plain: Any, module: ir.Module, args: Sequence[Any]
-    ) -> Verdict:
+    ) -> FirstResult:
         """Make a first call as jit would."""
         self.calls.append("first call")
-        return Verdict(program(args), program)
+        return FirstResult(program(args), program)
 
 
 def examine() -> Iterator[Finding]:
@@ -109,7 +109,7 @@ def _package(name: str) -> Finding:
 
 def _seam(name: str, platform_name: str, wanted: tuple[str, ...]) -> Finding:
     """Compile a tiny function through every hook and see which were reached."""
-    probe = Probe(f"lancet-probe-{platform_name}-{len(name)}")
+    probe = SelfTest(f"lancet-probe-{platform_name}-{len(name)}")
     try:
         _compile(platform_name)(probe)
     except LancetError as error:
@@ -123,8 +123,8 @@ def _seam(name: str, platform_name: str, wanted: tuple[str, ...]) -> Finding:
     return Finding(name, True, "works")
 
 
-def _compile(platform_name: str) -> Callable[[Probe], None]:
-    def run(probe: Probe) -> None:
+def _compile(platform_name: str) -> Callable[[SelfTest], None]:
+    def run(probe: SelfTest) -> None:
         if platform_name == "cpu":
             device = jax.devices("cpu")[0]
         else:

@@ -25,13 +25,13 @@ class Judged:
 
 
 def keep(cut, uncut, step, args):
-    return calls.Verdict(cut(args), cut)
+    return calls.FirstResult(cut(args), cut)
 
 
 def replace(cut, uncut, step, args):
     with compiling.rewriting(None):
         other = uncut()
-    return calls.Verdict(other(args), other)
+    return calls.FirstResult(other(args), other)
 
 
 def test_what_jit_keeps_is_made_where_it_was():
@@ -77,7 +77,7 @@ def test_a_copy_survives_donation():
         cut(copies)
         assert copies[1].is_deleted()
         assert not args[1].is_deleted()
-        return calls.Verdict(cut(args), cut)
+        return calls.FirstResult(cut(args), cut)
 
     x, unused = jnp.arange(4.0), jnp.ones(2)
     step = jax.jit(lambda unused, x: x + 1, donate_argnums=1)
@@ -93,7 +93,7 @@ def test_effects_are_known():
 
     def judge(cut, uncut, step, args):
         seen.append(cut.effect)
-        return calls.Verdict(cut.run(*args), cut)
+        return calls.FirstResult(cut.run(*args), cut)
 
     def quiet(x):
         jax.debug.print("{}", x, ordered=False)

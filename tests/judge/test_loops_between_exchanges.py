@@ -12,7 +12,7 @@ from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.schedule.bound import exposed_bound, makespan_bound
 from hlo_passes.schedule.simulate import Simulator
 from lancet_jax.judge import judge
-from lancet_jax.report.step import Step
+from lancet_jax.report.step import LaidOutStep
 from tests.hlo import scheduled
 
 COSTS = TargetCosts(parse_target("h100:1x8"))
@@ -147,7 +147,7 @@ def test_a_loop_begins_while_an_exchange_is_in_flight():
     assert ours["step_us"] == pytest.approx(before + sent + 2 * (30 + sent))
     assert found.step_us == pytest.approx(ours["step_us"])
     assert ours["exposed_us"] == pytest.approx(ours["step_us"] - 90)
-    drawn = Step.of(simulator)
+    drawn = LaidOutStep.of(simulator)
     assert all(a.end_us <= b.start_us + 1e-9 for a, b in pairwise(drawn.exchange))
     assert sum(end - start for start, end in drawn.bare) == pytest.approx(ours["exposed_us"])
 

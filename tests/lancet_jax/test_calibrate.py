@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from msgspec.structs import replace
 
 from hlo_passes.cost.fusion import kernels
-from hlo_passes.cost.model import Source
+from hlo_passes.cost.model import CostSource
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
@@ -63,7 +63,7 @@ def test_every_op_that_costs_something_is_a_kernel(module):
     costs = costs.for_graph(graph)
     for op in graph.ops:
         if op.collective is None and costs.compute(op).us > 0:
-            assert costs.compute(op).source is Source.MEASURED
+            assert costs.compute(op).source is CostSource.MEASURED
     priced = [op for op in graph.ops if op.collective is None and costs.compute(op).us > 0]
     assert len(priced) == len(kernels(graph))
 
@@ -96,9 +96,9 @@ def test_what_was_not_measured_is_scaled_by_its_kind(module):
     measured = table_of([first], us=1.0)
     costs = TargetCosts(parse_target("cpu:1x8"), measured=measured).for_graph(graph)
     sources = {costs.compute(op).source for op in dots}
-    assert sources == {Source.MEASURED, Source.FITTED}
+    assert sources == {CostSource.MEASURED, CostSource.FITTED}
     ratios = {round(costs.compute(op).us / plain.compute(op).us, 6) for op in dots
-              if costs.compute(op).source is Source.FITTED}  # fmt: skip
+              if costs.compute(op).source is CostSource.FITTED}  # fmt: skip
     assert len(ratios) == 1
     assert ratios != {1.0}
 

@@ -14,7 +14,7 @@ import pytest
 from hlo_passes.errors import InputError, OptionError
 from lancet_jax.report import dot, model_explorer, perfetto
 from lancet_jax.report.export import check_names, export
-from lancet_jax.report.step import Step
+from lancet_jax.report.step import LaidOutStep
 from tests.reports import REPORTS, alone, empty, quiet, small
 
 DOT = shutil.which("dot")
@@ -42,7 +42,7 @@ def test_a_trace_holds_every_bar_on_its_track(report):
     lanes, names = slices(json.loads(perfetto.trace(report)))
     kept = ((1, "before", report.stock), (2, "after", report.final))
     for process, name, simulator in kept:
-        step = Step.of(simulator)
+        step = LaidOutStep.of(simulator)
         assert names[process].startswith(name)
         for thread, bars in ((1, step.compute), (2, step.exchange)):
             found = lanes[process, thread]

@@ -122,9 +122,9 @@ def test_mistakes(step, options, message, capsys, tmp_path, monkeypatch):
 
 def test_odd_characters_make_legal_xml():
     from lancet_jax.report.ci import junit
-    from lancet_jax.report.gate import Offence, Verdict
+    from lancet_jax.report.gate import Limit, Offence
 
-    verdict = Verdict("exposed", False, "a\x00<&\x1b>", 1.0, 0.0, (Offence("k", "n", "", "\x07"),))
+    verdict = Limit("exposed", False, "a\x00<&\x1b>", 1.0, 0.0, (Offence("k", "n", "", "\x07"),))
     root = ElementTree.fromstring(junit("m\x01", [verdict]))
     assert root[0][0][0].get("message") == "a?<&?>"
 

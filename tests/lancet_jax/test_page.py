@@ -16,7 +16,7 @@ from lancet_jax.errors import UnsupportedError
 from lancet_jax.report import step as layout
 from lancet_jax.report.encode import encode, runs
 from lancet_jax.report.html import SCRIPTS, _resource
-from lancet_jax.report.step import Step
+from lancet_jax.report.step import LaidOutStep
 from tests.hlo import STEP
 from tests.reports import REPORTS, alone, small
 
@@ -29,7 +29,10 @@ def report(request):
 
 
 def pairs(report):
-    return [(report.before, Step.of(report.stock)), (report.after, Step.of(report.final))]
+    return [
+        (report.before, LaidOutStep.of(report.stock)),
+        (report.after, LaidOutStep.of(report.final)),
+    ]
 
 
 def test_every_trip_is_laid_out_and_nothing_is_lost(report):
@@ -62,7 +65,7 @@ def test_the_memory_curve_has_the_timelines_peak(report):
 
 def test_loops_are_unfolded():
     report = REPORTS["looped"]()
-    step = Step.of(report.final)
+    step = LaidOutStep.of(report.final)
     assert len(step.loops) == 2
     assert not step.folded
     inside = [b for b in step.exchange if b.level]
@@ -72,7 +75,7 @@ def test_loops_are_unfolded():
 def test_loops_of_very_many_trips_are_one_block(monkeypatch):
     report = REPORTS["looped"]()
     monkeypatch.setattr(layout, "MOST_BARS", 50)
-    step = Step.of(report.final)
+    step = LaidOutStep.of(report.final)
     assert len(step.folded) == 2
     assert set(step.folded) <= set(step.compute)
     assert not [bar for bar in step.exchange if bar.level]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lancet_jax.report.step import Step
+from lancet_jax.report.step import LaidOutStep
 from tests.browser import CHROMIUM, tab
 from tests.reports import REPORTS, alone, empty, quiet, small
 
@@ -76,7 +76,7 @@ def test_it_draws_and_fits(fresh, pages, name, width, dark):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_lanes_have_the_colours_of_the_legend(fresh, pages, dark):
     report = small()
-    step = Step.of(report.final)
+    step = LaidOutStep.of(report.final)
     fresh.open(pages / "small.html", dark=dark)
     gemm = next(b for b in step.compute if step.op(b).name == "gemm")
     moved = next(b for b in step.compute if step.op(b).name == "dw")

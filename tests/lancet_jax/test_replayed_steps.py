@@ -17,7 +17,7 @@ from hlo_passes.pipelines import parse_pipeline
 from lancet_jax import nn
 from lancet_jax.compile.before_xla import run_on_stablehlo
 from lancet_jax.replay import Echo, PeerError, Player, Score, SocketLink, predict, score_of
-from lancet_jax.replay.score import Exchange, Segment, Wait
+from lancet_jax.replay.score import Launch, Segment, Wait
 from tests.lancet_jax.test_split import BOUND, distance
 
 RANKS = 2
@@ -161,7 +161,7 @@ def test_exchanges_among_some_devices_are_refused():
 
 
 def test_a_predicted_step_waits_where_its_score_waits():
-    compute, send = Segment((), (), (), 0), Exchange("all_reduce", (), ())
+    compute, send = Segment((), (), (), 0), Launch("all_reduce", (), ())
     hidden = Score((), (), (compute, send, compute, Wait(0), compute), ())
     assert predict(hidden, [1, 2, 3], [1.5]) == 1 + 2 + 3
     assert predict(hidden, [1, 2, 3], [5]) == 1 + 5 + 3
@@ -192,7 +192,7 @@ def test_what_xla_folds_into_its_readers_neither_waits_nor_is_written_to_memory(
     score = score_of(Module.parse(FOLDED))
     before, _, beside, _, after = score.steps
     kinds = [type(step) for step in score.steps]
-    assert kinds == [Segment, Exchange, Segment, Wait, Segment]
+    assert kinds == [Segment, Launch, Segment, Wait, Segment]
     _, scalar = score.inputs
     assert before.inputs == (scalar,)
     assert beside.inputs == (*before.outputs, scalar)

@@ -3,7 +3,7 @@
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.rules.rule import Factor, Rule, Rules, by_factors, clone_part
+from hlo_passes.cut.rules.rule import OpLoop, Rule, Rules, by_factors, clone_part
 from hlo_passes.cut.states import Cut, OpSplit, Spot
 from hlo_passes.ir.stablehlo.read import shape_of
 
@@ -12,7 +12,7 @@ def _cut(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     return by_factors(dot_factors(op), spot, cut)
 
 
-def dot_factors(op: ir.Operation) -> list[Factor]:
+def dot_factors(op: ir.Operation) -> list[OpLoop]:
     """Return the loops of a product: batching and free dims, then contracted ones (sums)."""
     numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
     left, right = (shape_of(v) for v in op.operands)
@@ -25,10 +25,10 @@ def dot_factors(op: ir.Operation) -> list[Factor]:
     free_right = [d for d in range(len(right)) if d not in taken[1]]
     first, second = len(batch), len(batch) + len(free_left)
     return [
-        *(Factor((a, b), (i,)) for i, (a, b) in enumerate(batch)),
-        *(Factor((d, None), (first + i,)) for i, d in enumerate(free_left)),
-        *(Factor((None, d), (second + i,)) for i, d in enumerate(free_right)),
-        *(Factor(pair, (None,)) for pair in contracted),
+        *(OpLoop((a, b), (i,)) for i, (a, b) in enumerate(batch)),
+        *(OpLoop((d, None), (first + i,)) for i, d in enumerate(free_left)),
+        *(OpLoop((None, d), (second + i,)) for i, d in enumerate(free_right)),
+        *(OpLoop(pair, (None,)) for pair in contracted),
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.rules.rule import Factor, Part, Rule, Rules, by_factors, clone_part, clone_with
+from hlo_passes.cut.rules.rule import OpLoop, Part, Rule, Rules, by_factors, clone_part, clone_with
 from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.ir.stablehlo.read import ints, is_unique, shape_of, update_of
 
@@ -90,9 +90,9 @@ def _cut_gather(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     dims = _gather_dims(op)
     _refuse_inside(dims, spot, cut)
     table, sizes = shape_of(op.operands[0]), ints(op, "slice_sizes")
-    factors = [Factor((b, d), (s,)) for b, d, s in dims.indices]
+    factors = [OpLoop((b, d), (s,)) for b, d, s in dims.indices]
     # A slice of a dim's full size starts at 0, whatever the index says.
-    factors += [Factor((t, None), (s,)) for t, s in dims.window if sizes[t] == table[t]]
+    factors += [OpLoop((t, None), (s,)) for t, s in dims.window if sizes[t] == table[t]]
     try:
         return by_factors(factors, spot, cut)
     except NoSplit:
@@ -116,10 +116,10 @@ def _cut_scatter(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     dims = _scatter_dims(op)
     _refuse_inside(dims, spot, cut)
     table, updates = shape_of(op.operands[0]), shape_of(op.operands[2])
-    factors = [Factor((b, d, s), (b,)) for b, d, s in dims.indices]
+    factors = [OpLoop((b, d, s), (b,)) for b, d, s in dims.indices]
     # Out of bounds means left out here, not clamped: the index must not move along the dim.
     factors += [
-        Factor((t, None, s), (t,))
+        OpLoop((t, None, s), (t,))
         for t, s in dims.window
         if updates[s] == table[t] and t not in dims.indexed
     ]

@@ -4,13 +4,13 @@ import math
 
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.rules.rule import Factor, Rule, Rules, by_factors, clone_part
+from hlo_passes.cut.rules.rule import OpLoop, Rule, Rules, by_factors, clone_part
 from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot
 from hlo_passes.ir.stablehlo.read import ints, shape_of
 
 
 def _cut_transpose(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
-    factors = [Factor((old,), (new,)) for new, old in enumerate(ints(op, "permutation"))]
+    factors = [OpLoop((old,), (new,)) for new, old in enumerate(ints(op, "permutation"))]
     return by_factors(factors, spot, cut)
 
 
@@ -21,7 +21,7 @@ def _cut_broadcast(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     factors = []
     for d in range(len(made)):
         old = placed.get(d)
-        factors.append(Factor((old if old is not None and source[old] == made[d] else None,), (d,)))
+        factors.append(OpLoop((old if old is not None and source[old] == made[d] else None,), (d,)))
     return by_factors(factors, spot, cut)
 
 

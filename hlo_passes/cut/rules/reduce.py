@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.rules.rule import Factor, Part, Rule, Rules, by_factors, clone_part, clone_with
+from hlo_passes.cut.rules.rule import OpLoop, Part, Rule, Rules, by_factors, clone_part, clone_with
 from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.ir.stablehlo.build import binary, broadcast, convert, reduce_over, reshape, slice_of
 from hlo_passes.ir.stablehlo.parts import is_narrow
@@ -21,12 +21,12 @@ def _cut_reduce(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     rank = len(shape_of(op.operands[0]))
     kept = [d for d in range(rank) if d not in gone]
     nothing = (None,) * count
-    factors = [Factor((d,) * count + nothing, (i,) * count) for i, d in enumerate(kept)]
+    factors = [OpLoop((d,) * count + nothing, (i,) * count) for i, d in enumerate(kept)]
     merge = reducer(op)
     if spot.side == "operand" and cut.dim in gone and merge is not None:
         _refuse_counted_start(op, merge)
     if merge is not None and count == 1:
-        factors += [Factor((d, None), (None,)) for d in sorted(gone)]
+        factors += [OpLoop((d, None), (None,)) for d in sorted(gone)]
     elif spot.side == "operand" and cut.dim in gone:
         raise NoSplit("reduces the cut dim with more than one op: its parts cannot be put together")
     return by_factors(factors, spot, cut, merge or "add")
@@ -72,7 +72,7 @@ def _cut_window(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
                           "the order of the parts")  # fmt: skip
         _refuse_rounded_count(op)
         return OpSplit((cut, None), (cut,), carries=True)
-    factors = [Factor((d, None), (d,)) for d in range(len(shape))]
+    factors = [OpLoop((d, None), (d,)) for d in range(len(shape))]
     return by_factors(factors, spot, cut)
 
 

@@ -10,7 +10,7 @@ from hlo_passes.ir.stablehlo.read import shape_of
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class OpLoop:
     """One loop that an op runs, and the dims that it runs over.
 
     Attributes:
@@ -106,7 +106,7 @@ def part_type(kind: ir.Type, cut: Cut, k: Count) -> ir.Type:
     return ir.RankedTensorType.get(shape, tensor.element_type)
 
 
-def by_factors(factors: Sequence[Factor], spot: Spot, cut: Cut, merge: str = "add") -> OpSplit:
+def by_factors(factors: Sequence[OpLoop], spot: Spot, cut: Cut, merge: str = "add") -> OpSplit:
     """Cut an op along the loop that indexes one of its dims.
 
     Args:
@@ -128,10 +128,10 @@ def by_factors(factors: Sequence[Factor], spot: Spot, cut: Cut, merge: str = "ad
     raise NoSplit(f"dim {cut.dim} of {spot.side} {spot.index} is not one it can be cut along")
 
 
-def pointwise_factors(op: ir.Operation, dims: Sequence[int]) -> list[Factor]:
+def pointwise_factors(op: ir.Operation, dims: Sequence[int]) -> list[OpLoop]:
     """Return one loop per dim for ops whose tensors all share those dims; scalars have none."""
     return [
-        Factor(
+        OpLoop(
             tuple(d if len(shape_of(v)) > d else None for v in op.operands),
             tuple(d if len(shape_of(v)) > d else None for v in op.results),
         )

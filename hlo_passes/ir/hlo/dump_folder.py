@@ -45,7 +45,7 @@ class DumpFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenFile:
     """The file that was chosen and what else there was.
 
     Attributes:
@@ -73,7 +73,7 @@ class Choice:
         return "; ".join(said)
 
 
-def choose_module(folder: Path) -> Choice:
+def choose_module(folder: Path) -> ChosenFile:
     """Choose the module of a dump folder that is a step: largest, latest, after all passes.
 
     Raises:
@@ -95,7 +95,7 @@ def choose_module(folder: Path) -> Choice:
         if f.module != chosen.module:
             sizes[f.module] = max(sizes.get(f.module, 0), f.bytes)
     stages = {f.stage for f in files if (f.module, f.number) == (chosen.module, chosen.number)}
-    return Choice(
+    return ChosenFile(
         chosen,
         tuple(sorted(stages - {chosen.stage})),
         len(twins) - 1,

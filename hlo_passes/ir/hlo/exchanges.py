@@ -46,7 +46,7 @@ _DONES = ("async-done", "custom-call-done")
 
 
 @dataclass(frozen=True)
-class ExchangeReader:
+class HloExchangeReader:
     """Reads the exchanges of one module."""
 
     module: HloText

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.hlo.aliases import buffer_order, donated_bytes
-from hlo_passes.ir.hlo.exchanges import ExchangeReader, integers, send_of
+from hlo_passes.ir.hlo.exchanges import HloExchangeReader, integers, send_of
 from hlo_passes.ir.hlo.text import Computation, HloText, Instruction
 from hlo_passes.ir.hlo.traffic import fusion_traffic, is_library_product, outputs_of
 from hlo_passes.ir.hlo.trips import trips_of
@@ -53,7 +53,7 @@ class _Builder:
     devices: int
 
     def __post_init__(self) -> None:
-        self.exchanges = ExchangeReader(self.module)
+        self.exchanges = HloExchangeReader(self.module)
         self.work = cache(self._work)
         self.is_ranked = cache(self._is_ranked)
 

@@ -83,7 +83,7 @@ def start_behind(value: ir.Value) -> ir.Value:
 
 
 @dataclass(frozen=True)
-class ExchangeReader:
+class StablehloExchangeReader:
     """Reads the exchanges of one module.
 
     Attributes:
@@ -96,14 +96,14 @@ class ExchangeReader:
     partitions: int = 1
 
     @staticmethod
-    def of_module(module: ir.Module, meshes: Meshes) -> "ExchangeReader":
+    def of_module(module: ir.Module, meshes: Meshes) -> "StablehloExchangeReader":
         """Return the reader of a module."""
         attributes = module.operation.attributes
         replicas, partitions = (
             ir.IntegerAttr(attributes[name]).value if name in attributes else 1
             for name in ("mhlo.num_replicas", "mhlo.num_partitions")
         )
-        return ExchangeReader(meshes, replicas, partitions)
+        return StablehloExchangeReader(meshes, replicas, partitions)
 
     def of(self, op: ir.Operation) -> Collective | None:
         """Return the exchange that an op does or starts, several as one; None for none."""

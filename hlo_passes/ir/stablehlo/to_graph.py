@@ -10,7 +10,7 @@ from jaxlib.mlir import ir
 
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.keys import KeyMaker
-from hlo_passes.ir.stablehlo.exchanges import ExchangeReader, kind_of, start_behind, string
+from hlo_passes.ir.stablehlo.exchanges import StablehloExchangeReader, kind_of, start_behind, string
 from hlo_passes.ir.stablehlo.meshes import Meshes, meshes_of, spread_of
 from hlo_passes.ir.stablehlo.read import tensor_type
 from hlo_passes.ir.traits import BY_RANK, EFFECTS
@@ -47,14 +47,14 @@ def graph_of(block: ir.Block, module: ir.Module, devices: int) -> Graph:
     """
     with module.context:
         scope, meshes = _scope_of(block.owner), meshes_of(module)
-        reader = ExchangeReader.of_module(module, meshes)
+        reader = StablehloExchangeReader.of_module(module, meshes)
         return _Snapshot(meshes, reader, devices).graph(block, "main", scope, {})
 
 
 @dataclass
 class _Snapshot:
     meshes: Meshes
-    exchanges: ExchangeReader
+    exchanges: StablehloExchangeReader
     devices: int
     types: dict[ir.Type, TensorType | None] = field(default_factory=dict)
 

@@ -27,7 +27,7 @@ class RowLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class DimFactor:
     """A piece of a dim: `size` blocks, `cut.outer` times in the dim.
 
     Attributes:
@@ -43,7 +43,7 @@ class Factor:
 
 def factors_of(
     shape: tuple[int, ...], source: Cut, peers: int, place: Cut, capacity: int
-) -> list[Factor]:
+) -> list[DimFactor]:
     """Return the dims of a value, those that hold sources or places taken apart.
 
     Args:
@@ -67,14 +67,14 @@ def factors_of(
         for begin, end, tag in sorted(inside):
             if begin % done:
                 raise NoSplit("sources and places are dealt out to each other")
-            found.append(Factor(begin // done, "expert", Cut(d, done)))
-            found.append(Factor(end // begin, tag, Cut(d, begin)))
+            found.append(DimFactor(begin // done, "expert", Cut(d, done)))
+            found.append(DimFactor(end // begin, tag, Cut(d, begin)))
             done = end
-        found.append(Factor(size // done, "expert", Cut(d, done)))
+        found.append(DimFactor(size // done, "expert", Cut(d, done)))
     return found
 
 
-def layout_of(factors: Sequence[Factor], expert: Cut | None) -> RowLayout:
+def layout_of(factors: Sequence[DimFactor], expert: Cut | None) -> RowLayout:
     """Return how a value keeps its rows.
 
     Args:

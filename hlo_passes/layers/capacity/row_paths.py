@@ -21,7 +21,7 @@ from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import integer, shape_of
 from hlo_passes.layers.capacity.exchange_pairs import Pair, pairs_of
 from hlo_passes.layers.capacity.row_exports import CHEAP, find_exports
-from hlo_passes.layers.capacity.row_layouts import Factor, RowLayout, factors_of, layout_of
+from hlo_passes.layers.capacity.row_layouts import DimFactor, RowLayout, factors_of, layout_of
 from hlo_passes.layers.capacity.sites import Site, Sites
 from hlo_passes.layers.dropless.layers import DroplessCut
 
@@ -30,8 +30,8 @@ _ALLOWED = frozenset({*CHEAP, *dot.RULES, *reduce.RULES, *slicing.RULES})
 _READS_GONE = "they read rows that other experts no longer make as a whole"
 
 _SIGMAS = 4
-"""Room of a window for chance: if every row goes to any expert, an expert gets more than this many
-standard deviations above the mean in one of 30,000 windows."""
+"""Room of a batch for chance: if every row goes to any expert, an expert gets more than this many
+standard deviations above the mean in one of 30,000 batches."""
 _ALIGN = 8
 """Matrix products are fast for multiples of this many rows."""
 
@@ -76,8 +76,8 @@ class RowPath:
         """Rows of one expert from all sources."""
         return self.by_source.k * self.capacity
 
-    def window_rows(self, tokens: int) -> int:
-        """Return the rows of one expert's window, if every device sends that many in all."""
+    def batch_rows(self, tokens: int) -> int:
+        """Return the rows of one expert's batch, if every device sends that many in all."""
         mean = tokens / self.experts
         wanted = math.ceil((mean + _SIGMAS * math.sqrt(mean)) / _ALIGN) * _ALIGN
         return min(self.rows, wanted)
@@ -93,7 +93,7 @@ class RowPath:
             raise NoSplit("a value on the way has not the rows of all experts")
         return found
 
-    def _factors_of(self, value: ir.Value) -> list[Factor]:
+    def _factors_of(self, value: ir.Value) -> list[DimFactor]:
         source, place = self.by_source.cuts[value], self.by_place.cuts[value]
         return factors_of(shape_of(value), source, self.by_source.k, place, self.capacity)
 

@@ -20,7 +20,7 @@ from jaxlib.mlir import ir
 from hlo_passes.cut.states import NoSplit
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import ints, shape_of, update_of
-from hlo_passes.layers.dropless.routing import Routing
+from hlo_passes.layers.dropless.routing import CountedChoices
 from hlo_passes.layers.dropless.sorted_rows import SortedRows
 from hlo_passes.layers.dropless.tables import Tables
 from hlo_passes.proofs.constants import Constants
@@ -69,7 +69,7 @@ class Layout:
         tables: what tables hold.
     """
 
-    routing: Routing
+    routing: CountedChoices
     group: int
     tables: Tables
 
@@ -170,7 +170,7 @@ def _way_of(body: Body, layout: Layout, place: int) -> Way:
 
 
 def read_access(
-    body: Body, place: int, near: ir.Value, routing: Routing, rows: SortedRows
+    body: Body, place: int, near: ir.Value, routing: CountedChoices, rows: SortedRows
 ) -> Access:
     """Prove that an op takes tokens to their sorted rows, or rows to their tokens.
 

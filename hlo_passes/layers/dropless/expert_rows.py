@@ -15,7 +15,7 @@ from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules import dot, layout, pointwise, slicing
 from hlo_passes.cut.rules.catalogue import rule_of
-from hlo_passes.cut.rules.rule import Factor, by_factors
+from hlo_passes.cut.rules.rule import OpLoop, by_factors
 from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot, Sum
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import integer, shape_of
@@ -226,7 +226,7 @@ class RowFinder:
         return NoSplit(f"{self.body.where(place)} {why}")
 
 
-def grouped_factor(op: ir.Operation) -> Factor:
+def grouped_factor(op: ir.Operation) -> OpLoop:
     """Return the loop of a grouped product that runs over its rows.
 
     Raises:
@@ -238,8 +238,8 @@ def grouped_factor(op: ir.Operation) -> Factor:
     batch = list(numbers.lhs_batching_dimensions)
     if row in contracted:
         other = list(numbers.rhs_contracting_dimensions)[contracted.index(row)]
-        return Factor((row, other, None), (None,))
+        return OpLoop((row, other, None), (None,))
     if row in batch:
         raise NoSplit("its groups are a batch")
     free = [d for d in range(len(shape_of(op.operands[0]))) if d not in {*contracted, *batch}]
-    return Factor((row, None, None), (len(batch) + free.index(row),))
+    return OpLoop((row, None, None), (len(batch) + free.index(row),))

@@ -24,7 +24,7 @@ from hlo_passes.ir.traits import BRANCHES, EFFECTS
 from hlo_passes.layers.dropless.exchanges import Layout, RaggedExchange, read_exchange, routing_of
 from hlo_passes.layers.dropless.expert_rows import ExpertRows, RowFinder
 from hlo_passes.layers.dropless.orders import Orders
-from hlo_passes.layers.dropless.routing import Positions, Routing, find_routings
+from hlo_passes.layers.dropless.routing import CountedChoices, Positions, find_routings
 from hlo_passes.layers.dropless.sorted_rows import SortedRows
 from hlo_passes.layers.dropless.tables import Groups, Tables
 from hlo_passes.proofs.counting import Counting
@@ -43,7 +43,7 @@ class DroplessLayer:
         room: rows of the buffers at its experts.
     """
 
-    routing: Routing
+    routing: CountedChoices
     exchanges: tuple[RaggedExchange, ...]
     layout: Layout
     room: int

@@ -14,7 +14,7 @@ from jaxlib.mlir import ir
 from hlo_passes.cut.rules import pointwise
 from hlo_passes.cut.states import NoSplit
 from hlo_passes.ir.stablehlo.read import kind_of, shape_of
-from hlo_passes.layers.dropless.routing import Routing, without_wrap
+from hlo_passes.layers.dropless.routing import CountedChoices, without_wrap
 from hlo_passes.layers.dropless.tables import Table, Tables
 from hlo_passes.proofs.arithmetic import direction_of
 from hlo_passes.proofs.counting import Counting
@@ -36,7 +36,7 @@ class Orders:
 
     counting: Counting
 
-    def read(self, indices: ir.Value, routing: Routing) -> tuple[Side, np.ndarray]:
+    def read(self, indices: ir.Value, routing: CountedChoices) -> tuple[Side, np.ndarray]:
         """Return what indices list, and what they say of each: `f(0), f(1), ...`.
 
         Raises:
@@ -75,7 +75,7 @@ class Orders:
         except NoSplit:
             return False
 
-    def _side(self, order: ir.Value, routing: Routing) -> Side:
+    def _side(self, order: ir.Value, routing: CountedChoices) -> Side:
         op, order = made_in_order(order)
         if op is None or not self._is_argsort(op) or order != op.results[1]:
             raise NoSplit("rows are placed neither by counts of choices nor by a sort")

@@ -22,13 +22,13 @@ from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import ints, kind_of, maker_of, reducer, shape_of, update_of
 from hlo_passes.layers.dropless.tables import Tables
 from hlo_passes.proofs.arithmetic import direction_of
-from hlo_passes.proofs.counting import Count, Counting
+from hlo_passes.proofs.counting import Counting, TokenCount
 from hlo_passes.proofs.elements import made_in_order
 from hlo_passes.proofs.prefix import starts_from_nothing
 
 
 @dataclass(frozen=True, eq=False)
-class Routing:
+class CountedChoices:
     """Choices of experts, counted.
 
     Attributes:
@@ -38,7 +38,7 @@ class Routing:
     """
 
     number: int
-    chosen: Count
+    chosen: TokenCount
     ids: ir.Value
 
     @property
@@ -52,12 +52,14 @@ class Routing:
         return self.chosen.experts
 
 
-def find_routings(body: Body, numbers: dict[ir.Value, int], counting: Counting) -> list[Routing]:
+def find_routings(
+    body: Body, numbers: dict[ir.Value, int], counting: Counting
+) -> list[CountedChoices]:
     """Find all values that count choices per expert."""
     first: dict[object, ir.Value] = {}
     for value, number in numbers.items():
         first.setdefault(number, value)
-    found: dict[int, Routing] = {}
+    found: dict[int, CountedChoices] = {}
     for place, op in enumerate(body.ops):
         kind = body.kind(place)
         if kind not in ("reduce", "scatter") or len(op.results) != 1 or not _is_int(op.results[0]):
@@ -67,7 +69,7 @@ def find_routings(body: Body, numbers: dict[ir.Value, int], counting: Counting) 
             continue
         number, ids = numbers[op.results[0]], first.get(chosen.expert.value)
         if ids is not None and math.prod(shape_of(ids)) == chosen.expert.at.size:
-            found.setdefault(number, Routing(number, chosen, ids))
+            found.setdefault(number, CountedChoices(number, chosen, ids))
     return list(found.values())
 
 
@@ -75,7 +77,7 @@ def _is_ordered(at: np.ndarray) -> bool:
     return np.array_equal(at.ravel(), np.arange(at.size))
 
 
-def _summed(op: ir.Operation, counting: Counting) -> Count | None:
+def _summed(op: ir.Operation, counting: Counting) -> TokenCount | None:
     """Return the choices that a sum over one-hot rows counts."""
     rank = len(shape_of(op.operands[0]))
     if reducer(op) != "add" or ints(op, "dimensions") != tuple(range(rank - 1)) or rank < 2:
@@ -83,7 +85,7 @@ def _summed(op: ir.Operation, counting: Counting) -> Count | None:
     return counting.hot(op.operands[0]) if starts_from_nothing(op, "add") else None
 
 
-def _binned(op: ir.Operation, counting: Counting) -> Count | None:
+def _binned(op: ir.Operation, counting: Counting) -> TokenCount | None:
     """Return the choices that are counted by adding a one per choice, as `jnp.bincount` does."""
     if len(op.operands) != 3 or len(shape_of(op.results[0])) != 1 or update_of(op) != "add":
         return None
@@ -100,7 +102,7 @@ def _binned(op: ir.Operation, counting: Counting) -> Count | None:
     ids, experts = without_wrap(counting, op.operands[1]), shape_of(op.results[0])[0]
     if not counting.ranges.is_index(ids, experts):
         return None
-    return Count("hot", counting.elements.of(ids), experts)
+    return TokenCount("hot", counting.elements.of(ids), experts)
 
 
 def without_wrap(counting: Counting, index: ir.Value) -> ir.Value:
@@ -149,7 +151,7 @@ class Positions:
     counting: Counting
     tables: Tables
 
-    def check(self, indices: ir.Value, routing: Routing) -> None:
+    def check(self, indices: ir.Value, routing: CountedChoices) -> None:
         """Check that indices name the places of sorted rows, in the order of choices.
 
         Raises:
@@ -195,14 +197,14 @@ class Positions:
         )
         return (table, experts) if plain else None
 
-    def _is_choice(self, experts: ir.Value, routing: Routing) -> bool:
+    def _is_choice(self, experts: ir.Value, routing: CountedChoices) -> bool:
         """Whether indices are the choices that a routing counts, and all name an expert."""
         experts = without_wrap(self.counting, experts)
         if not self.counting.ranges.is_index(experts, routing.experts):
             return False
         return self.counting.elements.of(experts).is_like(routing.chosen.expert)
 
-    def _check_starts(self, table: ir.Value, routing: Routing) -> None:
+    def _check_starts(self, table: ir.Value, routing: CountedChoices) -> None:
         counts = self.tables.counts(routing.number)
         starts = np.cumsum(counts, axis=1) - counts
         for device in range(self.tables.devices):

@@ -7,7 +7,7 @@ from jaxlib.mlir import ir
 
 from hlo_passes.cut.states import NoSplit
 from hlo_passes.layers.dropless.orders import Orders
-from hlo_passes.layers.dropless.routing import Positions, Routing
+from hlo_passes.layers.dropless.routing import CountedChoices, Positions
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SortedRows:
     positions: Positions
     orders: Orders
 
-    def check_places(self, indices: ir.Value, routing: Routing) -> None:
+    def check_places(self, indices: ir.Value, routing: CountedChoices) -> None:
         """Check that indices name the place of every choice's row, in the order of choices.
 
         Raises:
@@ -38,7 +38,7 @@ class SortedRows:
             if side != "places" or not np.array_equal(found, np.arange(routing.rows)):
                 raise NoSplit("rows are read where others lie") from None
 
-    def choices_of(self, indices: ir.Value, routing: Routing, tokens: int) -> int:
+    def choices_of(self, indices: ir.Value, routing: CountedChoices, tokens: int) -> int:
         """Check that indices name the token of every row, and return how many rows a token has.
 
         Raises:

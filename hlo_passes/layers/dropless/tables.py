@@ -24,7 +24,7 @@ from hlo_passes.ir.stablehlo.read import integer, ints, maker_of, reducer, same_
 from hlo_passes.proofs.arithmetic import COMPARE, direction_of, dtype_of, element_of
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.elements import repeated
-from hlo_passes.proofs.engine import Domain, Rules
+from hlo_passes.proofs.engine import Domain, FactRules
 from hlo_passes.proofs.prefix import is_prefix, is_prefix_scan, starts_from_nothing
 
 type Groups = Sequence[Sequence[int]]
@@ -61,7 +61,7 @@ class Tables(Domain[Table]):
         devices: number of devices; none if what differs between devices is no table.
     """
 
-    rules: ClassVar[Rules]
+    rules: ClassVar[FactRules]
 
     def __init__(
         self,

@@ -8,11 +8,11 @@ from jaxlib.mlir import ir
 
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
-from hlo_passes.proofs.element_moves import Label
+from hlo_passes.proofs.element_moves import DimName
 from hlo_passes.proofs.one_hot import Hot
 from hlo_passes.proofs.ranges import Ranges
 
-type Place = tuple[str, int]
+type IndexedBy = tuple[str, int]
 """What an index runs along: `("token", i)`, `("choice", i)` or `("row", i)`."""
 
 
@@ -31,7 +31,7 @@ class Column:
     """
 
     index: ir.Value | None
-    at: tuple[Place | None, ...]
+    at: tuple[IndexedBy | None, ...]
 
     @property
     def by_rows(self) -> tuple[int, ...]:
@@ -81,9 +81,9 @@ class Dims:
             row of its own.
     """
 
-    sizes: Mapping[Label, int]
-    tokens: tuple[Label, ...]
-    rows: tuple[Label, ...]
+    sizes: Mapping[DimName, int]
+    tokens: tuple[DimName, ...]
+    rows: tuple[DimName, ...]
 
 
 def address_of(
@@ -92,7 +92,7 @@ def address_of(
     body: Body,
     numbers: Mapping[ir.Value, int],
     ranges: Ranges,
-) -> tuple[Address, tuple[Label, ...], bool]:
+) -> tuple[Address, tuple[DimName, ...], bool]:
     """Return the rows that hots name, the token dims in their order, and whether that is all.
 
     It is not if further hots have to hold for a token to have a row.
@@ -121,7 +121,7 @@ def address_of(
     labels = [label for hot in chosen if hot for label in hot.at if label is not None]
     tokens = tuple(dict.fromkeys([*(a for a in labels if a in dims.tokens), *dims.tokens]))
     choices = tuple(dict.fromkeys(a for a in labels if a not in dims.tokens and a not in dims.rows))
-    places: dict[Label, Place] = {label: ("row", i) for i, label in enumerate(dims.rows)}
+    places: dict[DimName, IndexedBy] = {label: ("row", i) for i, label in enumerate(dims.rows)}
     places |= {label: ("token", i) for i, label in enumerate(tokens)}
     places |= {label: ("choice", i) for i, label in enumerate(choices)}
     columns = tuple(
@@ -175,7 +175,7 @@ def _is_wide(index: ir.Value) -> bool:
     return isinstance(element, ir.IntegerType) and element.width > 32
 
 
-def _sizes(hot: Hot) -> list[tuple[Label, int]]:
+def _sizes(hot: Hot) -> list[tuple[DimName, int]]:
     return [
         (label, size)
         for label, size in zip(hot.at, shape_of(hot.index), strict=True)

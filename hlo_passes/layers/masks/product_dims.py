@@ -8,13 +8,13 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.layers.masks.address import Dims
-from hlo_passes.proofs.element_moves import Label, move_of
+from hlo_passes.proofs.element_moves import DimName, move_of
 from hlo_passes.proofs.one_hot import Hot, OneHot
 from hlo_passes.proofs.only_where import terms_of_readers
 
-type Role = Literal["dispatch", "combine", "gradient"]
+type ProductRole = Literal["dispatch", "combine", "gradient"]
 
-type Names = tuple[tuple[Label, ...], tuple[Label, ...]]
+type Names = tuple[tuple[DimName, ...], tuple[DimName, ...]]
 """Per operand of a product, the names of its dims; those of the result are 0, 1, ..."""
 
 
@@ -57,7 +57,7 @@ class ProductDims:
             self._named[place] = tuple(left), tuple(right)
         return self._named[place]
 
-    def moved(self, op: ir.Operation, names: tuple[Label, ...]) -> tuple[Label, ...] | None:
+    def moved(self, op: ir.Operation, names: tuple[DimName, ...]) -> tuple[DimName, ...] | None:
         """Name the dims of what an op moves, given those of its operand; fresh ones for new."""
         if op.name.endswith("convert"):
             return names
@@ -68,7 +68,7 @@ class ProductDims:
         rank = len(shape_of(op.results[0]))
         return tuple(placed[d] if d in placed else self.one_hot.fresh() for d in range(rank))
 
-    def of_mask(self, place: int, side: int, role: Role) -> Meaning | None:
+    def of_mask(self, place: int, side: int, role: ProductRole) -> Meaning | None:
         """Return what a product's dims count, if an operand is a mask; None if it is none.
 
         Raises:
@@ -111,7 +111,7 @@ class ProductDims:
         assert rows is not None
         return Meaning(Dims(dims.sizes, dims.tokens, rows), tuple(terms))
 
-    def _dims(self, place: int, side: int, role: Role) -> Dims:
+    def _dims(self, place: int, side: int, role: ProductRole) -> Dims:
         """Sort the dims of a product by what they would count in a role."""
         op, names = self.body.ops[place], self.names(place)
         sizes = {
@@ -131,7 +131,7 @@ class ProductDims:
         return Dims(sizes, (*batch, *(t for t in tokens if sizes[t] > 1)), (*batch, *rows))
 
 
-def _addressed(dims: Dims, known: set[Label]) -> tuple[Label, ...] | None:
+def _addressed(dims: Dims, known: set[DimName]) -> tuple[DimName, ...] | None:
     """Return the dims that an address has columns for; None if one of them is not known.
 
     A dim of size 1 needs none.

@@ -18,9 +18,9 @@ from hlo_passes.ir.stablehlo.blocks import exchanges_of
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.layers.masks.address import Address, Dims, NoAddress, address_of
-from hlo_passes.layers.masks.product_dims import Meaning, NoProduct, ProductDims, Role
+from hlo_passes.layers.masks.product_dims import Meaning, NoProduct, ProductDims, ProductRole
 from hlo_passes.proofs.counting import Counting
-from hlo_passes.proofs.element_moves import Label, move_of
+from hlo_passes.proofs.element_moves import DimName, move_of
 from hlo_passes.proofs.one_hot import OneHot
 from hlo_passes.proofs.only_where import NotOnly
 
@@ -43,11 +43,11 @@ class Product:
     """
 
     place: int
-    role: Role
+    role: ProductRole
     side: int
-    operands: tuple[tuple[Label, ...], tuple[Label, ...]]
-    tokens: tuple[Label, ...]
-    rows: tuple[Label, ...]
+    operands: tuple[tuple[DimName, ...], tuple[DimName, ...]]
+    tokens: tuple[DimName, ...]
+    rows: tuple[DimName, ...]
     is_one: bool
     path: tuple[int, ...]
 
@@ -66,7 +66,7 @@ class Write:
     exchange: int
     product: Product
     address: Address
-    names: tuple[Label, ...]
+    names: tuple[DimName, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Read:
     buffer: ir.Value
     readers: tuple[Product, ...]
     address: Address
-    names: tuple[tuple[Label, ...], ...]
+    names: tuple[tuple[DimName, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,8 @@ class _Finder:
         return None
 
     def _behind(
-        self, names: tuple[Label, ...], path: Sequence[int]
-    ) -> tuple[tuple[Label, ...], tuple[int, ...]]:
+        self, names: tuple[DimName, ...], path: Sequence[int]
+    ) -> tuple[tuple[DimName, ...], tuple[int, ...]]:
         """Follow dims up to the last op of a path that turns them."""
         turns = [i for i, p in enumerate(path) if self.body.kind(p) == "transpose"]
         moves = tuple(path[: turns[-1] + 1]) if turns else ()
@@ -218,12 +218,12 @@ class _Finder:
 
     def _reader(
         self, buffer: ir.Value, path: tuple[int, ...], place: int, side: int
-    ) -> tuple[Product, Address, tuple[Label, ...]]:
+    ) -> tuple[Product, Address, tuple[DimName, ...]]:
         """Return a reader, the rows that it reads, and its names for the buffer's dims."""
         if self.body.kind(place) != "dot_general" or side < 0:
             raise NoProduct("it is no product with a mask")
         rank = len(shape_of(buffer))
-        at: tuple[Label, ...] = tuple(range(rank))
+        at: tuple[DimName, ...] = tuple(range(rank))
         for step in path:
             followed = self.dims.moved(self.body.ops[step], at)
             assert followed is not None
@@ -231,7 +231,7 @@ class _Finder:
         seen = dict(zip(at, self.dims.names(place)[side], strict=True))
         names = tuple(seen[d] if d in seen else self.dims.one_hot.fresh() for d in range(rank))
         meant = self.dims.of_mask(place, 1 - side, "combine")
-        role: Role = "gradient" if meant is None else "combine"
+        role: ProductRole = "gradient" if meant is None else "combine"
         mine = side if meant is None else 1 - side
         if meant is None:
             meant = self.dims.of_gradient(place, side)
@@ -241,7 +241,7 @@ class _Finder:
     # --- both
 
     def _addressed(
-        self, place: int, role: Role, side: int, meant: Meaning, names: tuple[Label, ...],
+        self, place: int, role: ProductRole, side: int, meant: Meaning, names: tuple[DimName, ...],
         path: tuple[int, ...],
     ) -> tuple[Product, Address]:  # fmt: skip
         """Return a product and its address.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
 
+from hlo_passes.schedule.overlaps import Overlaps
 from hlo_passes.schedule.problem import Lane, Problem
-from hlo_passes.schedule.windows import Overlaps
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Foresight:
     """What every pass over one problem needs and none changes."""
 
     problem: Problem
-    windows: Overlaps
+    overlaps: Overlaps
 
     @staticmethod
     def of(problem: Problem) -> "Foresight":
@@ -24,9 +24,9 @@ class Foresight:
     @cached_property
     def wanted(self) -> tuple[int, ...]:
         """Per op, bits of the urgent exchanges that it could hide; 0 for what hides nothing."""
-        windows, problem = self.windows, self.problem
+        overlaps, problem = self.overlaps, self.problem
         return tuple(
-            windows.beside(op) & windows.urgent
+            overlaps.beside(op) & overlaps.urgent
             if problem.lane[op] is Lane.COMPUTE and problem.us[op] > 0
             else 0
             for op in range(problem.size)
@@ -35,7 +35,7 @@ class Foresight:
     @cached_property
     def leads_to(self) -> tuple[int, ...]:
         """Per op, the bit of the first urgent exchange that waits for it, itself included."""
-        ahead = (after & self.windows.urgent for after in self.windows.after)
+        ahead = (after & self.overlaps.urgent for after in self.overlaps.after)
         return tuple(bits & -bits for bits in ahead)
 
     @cached_property
@@ -46,8 +46,8 @@ class Foresight:
     @cached_property
     def needed_us(self) -> float:
         """Length of those exchanges."""
-        windows, us = self.windows, self.problem.us
-        return sum(us[op] for op in windows.exchanges if windows.own(op) & self.served)
+        overlaps, us = self.overlaps, self.problem.us
+        return sum(us[op] for op in overlaps.exchanges if overlaps.own(op) & self.served)
 
     def priority(self, sum_weight: float) -> tuple[float, ...]:
         """Per op, the longest path from its start to the end in us, gradient sums weighted."""
@@ -93,7 +93,7 @@ class Budget:
 
     def __init__(self, facts: Foresight) -> None:
         self.facts = facts
-        self.pending = facts.windows.urgent
+        self.pending = facts.overlaps.urgent
         self.flying = 0
         self._needed = facts.needed_us
         self._usable = 0.0
@@ -117,7 +117,7 @@ class Budget:
                 self._supply[bits] -= us
                 self._usable -= us
             return False
-        self.flying = facts.windows.own(op)
+        self.flying = facts.overlaps.own(op)
         if not self.flying & self.pending:
             return False
         self.pending &= ~self.flying
@@ -134,8 +134,8 @@ class Budget:
     def next_urgent(self) -> int | None:
         """Return the first pending urgent exchange in program order."""
         low = self.pending & -self.pending
-        return self.facts.windows.exchanges[low.bit_length() - 1] if low else None
+        return self.facts.overlaps.exchanges[low.bit_length() - 1] if low else None
 
     def work_before(self, exchange: int) -> float:
         """Return the us of compute that the next urgent exchange still waits for."""
-        return self._work[self.facts.windows.own(exchange)]
+        return self._work[self.facts.overlaps.own(exchange)]

@@ -197,7 +197,7 @@ class _ListPass:
             return True
         us = self.us[exchange]
         begin = max(self.compute, self._free(exchange), self._ready_us(exchange))
-        waits_for_lane = self.facts.windows.before[ahead] & self.budget.flying
+        waits_for_lane = self.facts.overlaps.before[ahead] & self.budget.flying
         free = self._free(exchange)
         base = max(self.compute, free) if waits_for_lane else self.compute
         return begin + us * (1 - self.policy.sum_delay) <= base + self.budget.work_before(ahead)

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from hlo_passes.schedule.issue import Issuer
+from hlo_passes.schedule.overlaps import Overlaps, is_wait
 from hlo_passes.schedule.paper.gaps import place_sums
 from hlo_passes.schedule.problem import Lane, Problem
-from hlo_passes.schedule.windows import Windows, is_wait
 
 
 class Greedy(NamedTuple):
@@ -151,15 +151,15 @@ def greedy_order(problem: Problem, *, guard_2x: bool = False, last_chance: bool 
         guard_2x: see `assign`.
         last_chance: see `assign`.
     """
-    windows = Windows.of(problem)
-    assignment = _assignment(problem, windows, guard_2x, last_chance)
-    spine = _spine(problem, windows, assignment)
+    overlaps = Overlaps.of(problem)
+    assignment = _assignment(problem, overlaps, guard_2x, last_chance)
+    spine = _spine(problem, overlaps, assignment)
     placed = place_sums(problem, spine)
-    return Greedy(_with_late(problem, windows, placed), assignment)
+    return Greedy(_with_late(problem, overlaps, placed), assignment)
 
 
 def _assignment(
-    problem: Problem, windows: Windows, guard_2x: bool, last_chance: bool
+    problem: Problem, overlaps: Overlaps, guard_2x: bool, last_chance: bool
 ) -> dict[int, tuple[int, ...]]:
     """Find the fillers of every urgent exchange; optimizer updates are none."""
     fillers = [
@@ -167,12 +167,12 @@ def _assignment(
         for op in range(problem.size)
         if problem.lane[op] is Lane.COMPUTE
         and problem.us[op] > 0
-        and windows.beside(op) & windows.urgent
-        and not windows.late(op)
+        and overlaps.beside(op) & overlaps.urgent
+        and not overlaps.late(op)
     ]
     place = {op: i for i, op in enumerate(fillers)}
-    anchors = [(i, e) for i, e in enumerate(windows.exchanges) if problem.urgent[e]]
-    beside = [windows.beside(op) for op in fillers]
+    anchors = [(i, e) for i, e in enumerate(overlaps.exchanges) if problem.urgent[e]]
+    beside = [overlaps.beside(op) for op in fillers]
     chosen = assign(
         [problem.us[e] for _, e in anchors],
         [problem.us[op] for op in fillers],
@@ -201,7 +201,7 @@ def _filler_preds(problem: Problem, place: dict[int, int]) -> list[set[int]]:
 
 
 def _spine(
-    problem: Problem, windows: Windows, assignment: dict[int, tuple[int, ...]]
+    problem: Problem, overlaps: Overlaps, assignment: dict[int, tuple[int, ...]]
 ) -> tuple[int, ...]:
     """Order everything but gradient sums and what waits for them.
 
@@ -216,7 +216,7 @@ def _spine(
         while seen < len(issuer.opened):
             op = issuer.opened[seen]
             seen += 1
-            if op in assignment and not windows.late(op):
+            if op in assignment and not overlaps.late(op):
                 issuer.pull(op)
                 for filler in assignment[op]:
                     issuer.pull(filler)
@@ -225,17 +225,17 @@ def _spine(
     held = {op for fillers in assignment.values() for op in fillers}
     for op in range(problem.size):
         moves = op in held or problem.lane[op] is Lane.EXCHANGE or is_wait(problem, op)
-        if not (moves or windows.late(op)):
+        if not (moves or overlaps.late(op)):
             issuer.pull(op)
             start_exchanges()
     for op in range(problem.size):  # exchanges' fillers and waits that nothing asked for
-        if problem.lane[op] is not Lane.EXCHANGE and not windows.late(op):
+        if problem.lane[op] is not Lane.EXCHANGE and not overlaps.late(op):
             issuer.pull(op)
             start_exchanges()
     return tuple(issuer.order)
 
 
-def _with_late(problem: Problem, windows: Windows, placed: Sequence[int]) -> tuple[int, ...]:
+def _with_late(problem: Problem, overlaps: Overlaps, placed: Sequence[int]) -> tuple[int, ...]:
     """Append what waits for gradient sums: in the order in which the sums come in."""
     rank = {op: i for i, op in enumerate(placed)}
     waits_for = [-1] * problem.size
@@ -246,7 +246,7 @@ def _with_late(problem: Problem, windows: Windows, placed: Sequence[int]) -> tup
     issuer = Issuer(problem)
     for op in placed:
         issuer.pull(op)
-    late = [op for op in range(problem.size) if windows.late(op)]
+    late = [op for op in range(problem.size) if overlaps.late(op)]
     for op in sorted(late, key=lambda op: (waits_for[op], problem.lane[op] != Lane.EXCHANGE, op)):
         issuer.pull(op)
     return issuer.finish()

@@ -22,7 +22,7 @@ _MESSAGE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
+class PartPrices:
     """What cutting costs besides the ops themselves.
 
     Attributes:
@@ -57,7 +57,7 @@ class Unrolled:
         splits: per op that is cut, its states.
         puts, fetches: exchanges whose rows are sent part by part, puts by the place of their
             all-to-all and fetches by that of their gather.
-        paths: what runs in windows between them.
+        paths: what runs in batches of rows between them.
         k: number of parts.
         costs, prices: of ops and exchanges, and of what cutting costs.
     """
@@ -70,7 +70,7 @@ class Unrolled:
     paths: Sequence[RowPath]
     k: int
     costs: CostModel
-    prices: Prices
+    prices: PartPrices
     nodes: list[_Node] = field(default_factory=list)
     _parts: dict[int, list[int]] = field(default_factory=dict)
     _whole: dict[int, int] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Unrolled:
         """Return the length of the pipeline in us."""
         sites = (*self.puts.values(), *self.fetches.values())
         replaced = {i for site in sites for i in site.ops}
-        windowed = {i: path for path in self.paths for i in path.on_way}
+        batched = {i: path for path in self.paths for i in path.on_way}
         for place in self.ops:
             op = self.graph.ops[place]
             if place in self.puts:
@@ -90,9 +90,9 @@ class Unrolled:
                 self._fetch(op, self.graph.ops[self.fetches[place].exchange])
             elif place in replaced:
                 continue
-            elif place in windowed:
-                self._window(op, windowed[place])
-                if place not in windowed[place].dropped:
+            elif place in batched:
+                self._batch(op, batched[place])
+                if place not in batched[place].dropped:
                     self._keep(op)
             elif place in self.splits:
                 self._split(op, self.splits[place])
@@ -157,9 +157,9 @@ class Unrolled:
             else:
                 self._whole[value] = made[-1]
 
-    def _window(self, op: Op, path: RowPath) -> None:
-        """Add one node a part: for one window of every expert."""
-        share = path.window_rows(path.tokens // self.k) / path.rows
+    def _batch(self, op: Op, path: RowPath) -> None:
+        """Add one node a part: for one batch of every expert."""
+        share = path.batch_rows(path.tokens // self.k) / path.rows
         decide = 2 * self.costs.decide_us if op.id == min(path.on_way) else 0.0
         made = []
         for part in range(self.k):

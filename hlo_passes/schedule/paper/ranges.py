@@ -26,12 +26,12 @@ _TICKS = 1e6
 type Price = Callable[[int, int, int], float | None]
 """Prices the groups `first` to `last`, both included, in k parts: us, or None: cannot be split."""
 
-type Memory = Callable[[int, int, int], int]
+type PeakBytes = Callable[[int, int, int], int]
 """Tells how many bytes the step needs at its peak with groups `first` to `last` in k parts."""
 
 
 @dataclass(frozen=True, order=True)
-class Range:
+class SplitRange:
     """Groups that are split together.
 
     Attributes:
@@ -57,13 +57,13 @@ class Refused:
         limit_bytes: what there is.
     """
 
-    range: Range
+    range: SplitRange
     needed_bytes: int
     limit_bytes: int
 
 
 @dataclass(frozen=True)
-class Ranges:
+class SplitRanges:
     """What to split.
 
     Attributes:
@@ -74,7 +74,7 @@ class Ranges:
         refused: ranges that memory ruled out, in the order of their last group.
     """
 
-    chosen: tuple[Range, ...]
+    chosen: tuple[SplitRange, ...]
     total_us: float
     serial_us: float
     priced: int
@@ -160,9 +160,9 @@ def choose_ranges(
     exchange_spans: Sequence[range],
     parts: Sequence[int],
     iota_us: float | None = None,
-    memory: Memory | None = None,
+    memory: PeakBytes | None = None,
     limit_bytes: int | None = None,
-) -> Ranges:
+) -> SplitRanges:
     """Choose the ranges to split, and into how many parts (paper section 5.1).
 
     T(n) = min(T(n - 1) + serial(n), min over i and k of T(i) + P(i, n, k)), the best of every
@@ -209,7 +209,7 @@ def choose_ranges(
                 options += map(best[first].split, pricing.faster(first, last, unsplit))
         best.append(min(options))
     total, serial = best[-1].ticks / _TICKS, sum(ticks) / _TICKS
-    return Ranges(best[-1].ranges, total, serial, pricing.calls, tuple(pricing.refused))
+    return SplitRanges(best[-1].ranges, total, serial, pricing.calls, tuple(pricing.refused))
 
 
 def _check(parts: Sequence[int], iota_us: float | None, bound: bool, groups: int, us: int) -> None:
@@ -247,13 +247,13 @@ class _Best(NamedTuple):
     count: int
     parts: int
     length: int
-    ranges: tuple[Range, ...]
+    ranges: tuple[SplitRange, ...]
 
     def skip(self, ticks: int) -> "_Best":
         """Add a group unsplit."""
         return self._replace(ticks=self.ticks + ticks)
 
-    def split(self, new: Range) -> "_Best":
+    def split(self, new: SplitRange) -> "_Best":
         """Add a range."""
         length = self.length + new.last - new.first + 1
         ticks, parts = self.ticks + _ticks(new.us), self.parts + new.k
@@ -266,19 +266,19 @@ class _Pricing:
 
     price: Price
     parts: Sequence[int]
-    memory: Memory | None
+    memory: PeakBytes | None
     limit_bytes: int | None
     calls: int = 0
     refused: list[Refused] = field(default_factory=list)
 
-    def faster(self, first: int, last: int, unsplit_us: float) -> Iterator[Range]:
+    def faster(self, first: int, last: int, unsplit_us: float) -> Iterator[SplitRange]:
         """Yield a range in every k that makes it faster than `unsplit_us` and fits."""
         for k in self.parts:
             us = self.price(first, last, k)
             self.calls += 1
             if us is None or us >= unsplit_us * (1 - _SLACK):
                 continue
-            found = Range(first, last, k, us)
+            found = SplitRange(first, last, k, us)
             if self.memory is not None and self.limit_bytes is not None:
                 needed = self.memory(first, last, k)
                 if needed > self.limit_bytes:

@@ -89,7 +89,7 @@ class Audit:
         compile_uncut: Callable[[], calls.Program],
         step: ir.Module,
         args: Sequence[Any],
-    ) -> calls.Verdict:
+    ) -> calls.FirstResult:
         """Make the first call; see `calls.Judge`."""
         started = time.perf_counter()
         if effect := cut.effect or self.facts.effect:
@@ -108,7 +108,7 @@ class Audit:
             return verdict
         if tally.wrong:
             self._drop(cut, uncut, step, tally)
-            return calls.Verdict(verdict.results, uncut)
+            return calls.FirstResult(verdict.results, uncut)
         by = " by random projections, for want of memory" if room is Room.ONE else ""
         self._note(
             f"audited at the first call: {tally}{by} ({time.perf_counter() - started:,.1f} s)"
@@ -129,7 +129,7 @@ class Audit:
 
     def _at_once(
         self, cut: calls.Program, uncut: calls.Program, args: Sequence[Any]
-    ) -> tuple[calls.Verdict, Tally | None]:
+    ) -> tuple[calls.FirstResult, Tally | None]:
         """Hold both sets of results, and arguments to run on once more if they differ."""
         donated = self.facts.donated
         try:
@@ -142,15 +142,15 @@ class Audit:
             return self._after(error, cut, args, results), None
         tally = Tally(self.facts, expected, self._merged("outputs", compared(expected, results)))
         if not tally.beyond:
-            return calls.Verdict(results, cut), tally
+            return calls.FirstResult(results, cut), tally
         del results
         again = compared(expected, uncut(nudged(spare, self.facts.unit_of)))
         tally.sway = self._merged("sway", again)
-        return calls.Verdict(expected, cut), tally
+        return calls.FirstResult(expected, cut), tally
 
     def _in_turn(
         self, cut: calls.Program, uncut: calls.Program, args: Sequence[Any]
-    ) -> tuple[calls.Verdict, Tally | None]:
+    ) -> tuple[calls.FirstResult, Tally | None]:
         """Hold one set of results, and projections of the others."""
         donated = self.facts.donated
         try:
@@ -161,7 +161,7 @@ class Audit:
         expected = uncut(args)
         tally = Tally(self.facts, expected, self._merged("outputs", compared(expected, ours)))
         tally.sway = self._merged("sway", compared(expected, moved))
-        return calls.Verdict(expected, cut), tally
+        return calls.FirstResult(expected, cut), tally
 
     def _after(
         self,
@@ -169,16 +169,16 @@ class Audit:
         cut: calls.Program,
         args: Sequence[Any],
         results: list[Any] | None = None,
-    ) -> calls.Verdict:
+    ) -> calls.FirstResult:
         """Go on without an audit that XLA cannot run, unless other processes wait for it."""
         if self.peers is not None:
             raise error
         found = cut.run(*args) if results is None else results
         return self._unaudited(cut, found, _first_line(error))
 
-    def _unaudited(self, cut: calls.Program, results: list[Any], reason: str) -> calls.Verdict:
+    def _unaudited(self, cut: calls.Program, results: list[Any], reason: str) -> calls.FirstResult:
         self._note(f"not audited: {reason}")
-        return calls.Verdict(results, cut)
+        return calls.FirstResult(results, cut)
 
     # ------------------------------------------------------------------ telling
 

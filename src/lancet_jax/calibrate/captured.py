@@ -12,7 +12,7 @@ from statistics import median
 
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable, ExchangeTimes, OpTime
-from hlo_passes.cost.target import Target
+from hlo_passes.cost.target import Cluster
 from hlo_passes.errors import InputError, OptionError
 from hlo_passes.ir.graph import Graph, Op
 from hlo_passes.schedule.timeline import Timeline
@@ -24,7 +24,7 @@ _NOTE = (
 )
 
 
-def table_of_capture(capture: Capture, target: Target, where: str) -> CostTable:
+def table_of_capture(capture: Capture, target: Cluster, where: str) -> CostTable:
     """Return what one run took, as prices for the target.
 
     Exchanges of one kind, group and payload count with their median. A device that comes late makes

@@ -7,10 +7,10 @@ from hlo_passes.errors import OptionError
 from hlo_passes.files import write_atomically
 from lancet_jax.cli.files import open_source, print_json, stdout, working
 from lancet_jax.cli.local import require_partitioned
-from lancet_jax.cli.options import Costs, Json, Opaque, Target
+from lancet_jax.cli.options import Costs, Json, Opaque, TargetOption
 from lancet_jax.report.ci import junit as as_junit
 from lancet_jax.report.ci import sarif as as_sarif
-from lancet_jax.report.gate import Verdict, judge_exposed, judge_memory
+from lancet_jax.report.gate import Limit, judge_exposed, judge_memory
 from lancet_jax.report.inspection import inspection_of
 from lancet_jax.report.inspection_text import file_of
 
@@ -20,7 +20,7 @@ def check(
     *,
     max_exposed: str | None = None,
     max_memory: str | None = None,
-    target: Target = None,
+    target: TargetOption = None,
     costs: Costs = None,
     opaque: Opaque = (),
     junit: Path | None = None,
@@ -51,7 +51,7 @@ def check(
                           "give --max-exposed 15%, --max-memory 70GiB, or both")  # fmt: skip
     source = open_source(file, target, costs, opaque)
     require_partitioned(source.module, source.graph)
-    verdicts: list[Verdict] = []
+    verdicts: list[Limit] = []
     with working("checking"):
         if max_exposed is not None:
             found = inspection_of(source.name, source.simulator,
@@ -72,7 +72,7 @@ def check(
     return 0 if all(v.ok for v in verdicts) else 1
 
 
-def _show(verdicts: list[Verdict]) -> None:
+def _show(verdicts: list[Limit]) -> None:
     console = stdout()
     for v in verdicts:
         console.print(f"{'ok' if v.ok else 'FAILED'}: {v.message}", style="bold")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lancet_jax.cli.files import Source, open_source, print_json, stdout, working
-from lancet_jax.cli.options import Costs, Json, Opaque, Target
+from lancet_jax.cli.files import Loaded, open_source, print_json, stdout, working
+from lancet_jax.cli.options import Costs, Json, Opaque, TargetOption
 from lancet_jax.report.diff import Diff, show_diff
 from lancet_jax.report.inspection import Inspection, inspection_of
 
@@ -12,7 +12,7 @@ def diff(
     first: Path,
     second: Path,
     *,
-    target: Target = None,
+    target: TargetOption = None,
     costs: Costs = None,
     opaque: Opaque = (),
     json: Json = False,
@@ -41,5 +41,5 @@ def diff(
         show_diff(found, stdout())
 
 
-def _inspected(source: Source) -> Inspection:
+def _inspected(source: Loaded) -> Inspection:
     return inspection_of(source.name, source.simulator, measured=source.measured)

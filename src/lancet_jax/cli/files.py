@@ -30,7 +30,7 @@ _CAPABILITY = re.compile(r"\.sm_(\d+\.\d+)[a-z]?_gpu_")
 
 
 @dataclass(frozen=True)
-class Source:
+class Loaded:
     """What a command was pointed at.
 
     Attributes:
@@ -66,7 +66,7 @@ class Source:
 
 def open_source(
     path: Path, target: str | None, costs: Path | None = None, opaque: Sequence[str] = ()
-) -> Source:
+) -> Loaded:
     """Read a module file, the right one of a dump folder, or a profiler capture.
 
     Args:
@@ -101,7 +101,7 @@ def open_source(
         simulator = _priced(prices, graph, path)
         notes += opaque_notes(graph, named)
     measured = capture.timeline(graph) if capture is not None else None
-    return Source(module, simulator, measured, tuple(notes))
+    return Loaded(module, simulator, measured, tuple(notes))
 
 
 def prices_of(

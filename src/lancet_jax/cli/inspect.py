@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hlo_passes.facts.recompute import recomputed_in
 from lancet_jax.cli.files import open_source, print_json, stdout, working
-from lancet_jax.cli.options import Costs, Json, Opaque, Target
+from lancet_jax.cli.options import Costs, Json, Opaque, TargetOption
 from lancet_jax.report.inspection import inspection_of
 from lancet_jax.report.inspection_text import show_inspection
 from lancet_jax.report.why import show_why
@@ -14,7 +14,7 @@ from lancet_jax.report.why import why as explain
 def inspect(
     file: Path,
     *,
-    target: Target = None,
+    target: TargetOption = None,
     costs: Costs = None,
     opaque: Opaque = (),
     why: str | None = None,

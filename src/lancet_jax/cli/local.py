@@ -8,13 +8,13 @@ from jaxlib.mlir import ir
 
 from hlo_passes.base import AnyModule, Pass
 from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.cost.target import Target
+from hlo_passes.cost.target import Cluster
 from hlo_passes.errors import InputError
 from hlo_passes.ir.graph import Graph, Op
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.partition.regions import is_one_region
 from lancet_jax import aot
-from lancet_jax.compile.partition import Source, source_of
+from lancet_jax.compile.partition import StepToCut, source_of
 from lancet_jax.errors import UnsupportedError
 from lancet_jax.seams import backends, partitioning
 
@@ -24,7 +24,7 @@ _ENTERS = "xla.sdy.GlobalToLocalShape"
 """Target of the call that hands local pieces to a computation of local ops."""
 
 
-def local_source(module: AnyModule, passes: Sequence[Pass], costs: TargetCosts) -> Source | None:
+def local_source(module: AnyModule, passes: Sequence[Pass], costs: TargetCosts) -> StepToCut | None:
     """Return a module file as the passes need it, as `lancet_jax.jit` does; None for HLO.
 
     XLA partitions for GPUs that are not there if the target is one and XLA's CUDA compiler is
@@ -45,7 +45,7 @@ def local_source(module: AnyModule, passes: Sequence[Pass], costs: TargetCosts) 
                 f"not partitioned first: it has a mesh of {spread} devices, and does not say how"
                 " many run it (mhlo.num_partitions); dump it whole: lower(...).as_text()"
             )
-            return Source(module, notes=(note,))
+            return StepToCut(module, notes=(note,))
     return source_of(module, passes, devices, lambda: _partition(module, costs.target, devices))
 
 
@@ -116,7 +116,7 @@ def _size_of(axes: str) -> int:
     return math.prod(int(size) for size in re.findall(r"=\s*(\d+)", axes))
 
 
-def _partition(module: Module, target: Target, count: int) -> bytes:
+def _partition(module: Module, target: Cluster, count: int) -> bytes:
     """Have XLA partition a module, and return the HloModuleProto.
 
     Raises:
@@ -138,7 +138,7 @@ def _has_shardings(main: ir.Operation, name: str, count: int) -> list[bool]:
     return ["sdy.sharding" in said or "mhlo.sharding" in said for said in facts]
 
 
-def _devices(target: Target, count: int) -> tuple[object, ...]:
+def _devices(target: Cluster, count: int) -> tuple[object, ...]:
     """Return devices to partition for: the target's kind if XLA can compile for it, else CPUs."""
     if target.profile.compute_capability:
         try:

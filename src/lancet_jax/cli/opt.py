@@ -22,7 +22,15 @@ from hlo_passes.split_region import SplitRegion
 from hlo_passes.verify import verify_reordering
 from lancet_jax.cli.files import context_of, print_json, read, working
 from lancet_jax.cli.local import local_source
-from lancet_jax.cli.options import Costs, Json, MemoryLimit, Opaque, Output, Pipeline, Target
+from lancet_jax.cli.options import (
+    Costs,
+    Json,
+    MemoryLimit,
+    Opaque,
+    Output,
+    PipelineOption,
+    TargetOption,
+)
 from lancet_jax.report.reasons import grouped_notes
 
 
@@ -30,11 +38,11 @@ def opt(
     file: Path,
     *,
     output: Output = None,
-    target: Target = None,
+    target: TargetOption = None,
     costs: Costs = None,
     opaque: Opaque = (),
     memory_limit: MemoryLimit = None,
-    pipeline: Pipeline = DEFAULT,
+    pipeline: PipelineOption = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
 ) -> None:

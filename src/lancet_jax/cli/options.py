@@ -11,10 +11,10 @@ type Json = Annotated[bool, Parameter(negative="")]
 type Output = Annotated[Path | None, Parameter(name=["--output", "-o"])]
 """Where a command writes, whole or not at all."""
 
-type Pipeline = Annotated[str, Parameter(name=["--pipeline", "-p"])]
+type PipelineOption = Annotated[str, Parameter(name=["--pipeline", "-p"])]
 """The passes of `plan`, `opt` and `view`; `lancet-jax passes` lists them."""
 
-type Target = Annotated[
+type TargetOption = Annotated[
     str | None,
     Parameter(
         name=["--target", "-t"],

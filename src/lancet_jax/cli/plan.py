@@ -20,7 +20,15 @@ from hlo_passes.split.module import cut_module
 from hlo_passes.split_pass import ordered_timeline
 from lancet_jax.cli.files import context_of, print_json, read, stdout, working
 from lancet_jax.cli.local import local_source
-from lancet_jax.cli.options import Costs, Json, MemoryLimit, Opaque, Output, Pipeline, Target
+from lancet_jax.cli.options import (
+    Costs,
+    Json,
+    MemoryLimit,
+    Opaque,
+    Output,
+    PipelineOption,
+    TargetOption,
+)
 from lancet_jax.report.pareto import show_pareto
 from lancet_jax.report.recomputation import with_recomputation
 from lancet_jax.report.report import Report
@@ -31,12 +39,12 @@ def plan(
     file: Path,
     *,
     output: Output = None,
-    target: Target = None,
+    target: TargetOption = None,
     costs: Costs = None,
     opaque: Opaque = (),
     memory_limit: MemoryLimit = None,
     pareto: Json = False,
-    pipeline: Pipeline = DEFAULT,
+    pipeline: PipelineOption = DEFAULT,
     json: Json = False,
 ) -> None:
     """Plan a module file and show what the plan is predicted to hide.

@@ -15,7 +15,7 @@ from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.split_pass import ordered
 from lancet_jax.cli.files import context_of, print_json, read, working
 from lancet_jax.cli.opt import follow, run_pass
-from lancet_jax.cli.options import Costs, Json, Opaque, Pipeline, Target
+from lancet_jax.cli.options import Costs, Json, Opaque, PipelineOption, TargetOption
 from lancet_jax.report.export import check_names, export
 from lancet_jax.report.report import Report, pieces_of
 
@@ -24,10 +24,10 @@ def view(
     file: Path,
     *,
     output: Annotated[tuple[Path, ...], Parameter(name=["--output", "-o"])],
-    target: Target = None,
+    target: TargetOption = None,
     costs: Costs = None,
     opaque: Opaque = (),
-    pipeline: Pipeline = DEFAULT,
+    pipeline: PipelineOption = DEFAULT,
     plan: Path | None = None,
     json: Json = False,
 ) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from hlo_passes.errors import InputError
-from lancet_jax.judge.listing import Block, Line, Listing
+from lancet_jax.judge.listing import Line, ListedComputation, Listing
 from lancet_jax.judge.prices import Prices, exchange_kind, peers
-from lancet_jax.judge.streams import Await, Command, Kernel, Kind, Raise
+from lancet_jax.judge.streams import Await, Command, Raise, Task, TaskKind
 
 _INSIDE = "COLLECTIVE_COMMUNICATION_DOMAIN_SCALE_UP_FABRIC"
 """How XLA says that an exchange stays on the fast links inside a node."""
@@ -67,9 +67,9 @@ class Host:
     fabric: list[Command] = field(default_factory=list)
     sources: Counter[str] = field(default_factory=Counter)
     _flags: count = field(default_factory=count)
-    _memo: dict[str, tuple[float, Kind]] = field(default_factory=dict)
-    _inside: dict[str, list[tuple[Line, Block]]] = field(default_factory=dict)
-    _flying: dict[int, tuple[Line, Block]] = field(default_factory=dict)
+    _memo: dict[str, tuple[float, TaskKind]] = field(default_factory=dict)
+    _inside: dict[str, list[tuple[Line, ListedComputation]]] = field(default_factory=dict)
+    _flying: dict[int, tuple[Line, ListedComputation]] = field(default_factory=dict)
 
     def queue(self) -> None:
         """Queue the whole step.
@@ -79,7 +79,7 @@ class Host:
         """
         self._block(self.listing.entry, 1.0)
 
-    def _block(self, block: Block, weight: float) -> None:
+    def _block(self, block: ListedComputation, weight: float) -> None:
         made: dict[str, Line] = {}
         flights: dict[str, int] = {}
         for line in block.lines:
@@ -113,7 +113,9 @@ class Host:
         return InputError(f"{self.listing.path}:{line.number}", f"{line.name} {what}",
                           "the schedule is illegal: do not run it")  # fmt: skip
 
-    def _line(self, line: Line, block: Block, weight: float, flights: dict[str, int]) -> None:
+    def _line(
+        self, line: Line, block: ListedComputation, weight: float, flights: dict[str, int]
+    ) -> None:
         if line.opcode == "while":
             self._loop(line, weight)
         elif line.opcode == "call":
@@ -127,13 +129,15 @@ class Host:
         else:
             self._work(line, block, weight, flights)
 
-    def _work(self, line: Line, block: Block, weight: float, flights: dict[str, int]) -> None:
+    def _work(
+        self, line: Line, block: ListedComputation, weight: float, flights: dict[str, int]
+    ) -> None:
         """Queue a line that computes or exchanges."""
         issued = self._issued(line, block)
         if not issued:
             us, kind = self._priced(line, block)
             if us > 0:
-                self.compute.append(Kernel(kind, us * weight))
+                self.compute.append(Task(kind, us * weight))
             return
         ready, done = next(self._flags), next(self._flags)
         self._check_streams(line, block)
@@ -142,7 +146,7 @@ class Host:
         queue.append(Await(ready))
         for each, where in issued:
             us, kind = self._priced(each, where)
-            queue.append(Kernel(kind, us * weight))
+            queue.append(Task(kind, us * weight))
         queue.append(Raise(done))
         is_async = line.opcode.endswith("-start") or line.opcode == "send"
         if is_async:
@@ -152,7 +156,7 @@ class Host:
         if is_sync or not is_async or not self.overlaps:
             self.compute.append(Await(done))
 
-    def _issued(self, line: Line, block: Block) -> list[tuple[Line, Block]]:
+    def _issued(self, line: Line, block: ListedComputation) -> list[tuple[Line, ListedComputation]]:
         """Return the exchanges that a line does or starts, and where they stand."""
         if exchange_kind(line) and not line.opcode.endswith("-done"):
             return [(line, block)]
@@ -163,11 +167,11 @@ class Host:
             found for each in called for inner in each.lines for found in self._issued(inner, each)
         ]
 
-    def _is_inside(self, line: Line, block: Block) -> bool:
+    def _is_inside(self, line: Line, block: ListedComputation) -> bool:
         issued = (each for each, _ in self._issued(line, block))
         return any(_INSIDE in each.text for each in (line, *issued))
 
-    def _check_streams(self, line: Line, block: Block) -> None:
+    def _check_streams(self, line: Line, block: ListedComputation) -> None:
         """Raise if an exchange crosses one in flight on the other stream."""
         for other, where in self._flying.values():
             if self._is_inside(line, block) == self._is_inside(other, where):
@@ -177,14 +181,14 @@ class Host:
                 raise self._illegal(line, f"starts while {other.name} is in flight on another "
                                     "stream, and two devices are in both")  # fmt: skip
 
-    def _members(self, line: Line, block: Block) -> Iterator[set[int]]:
+    def _members(self, line: Line, block: ListedComputation) -> Iterator[set[int]]:
         for each, _ in self._issued(line, block):
             rows = self.prices.groups(each) or (tuple(range(self.listing.devices)),)
             if exchange_kind(each) == "collective-permute":
                 rows = (tuple(device for row in rows for device in row),)
             yield from map(set, rows)
 
-    def _priced(self, line: Line, block: Block) -> tuple[float, Kind]:
+    def _priced(self, line: Line, block: ListedComputation) -> tuple[float, TaskKind]:
         """Price a line once, however often it runs."""
         key = f"{block.name}/{line.name}"
         if key not in self._memo:
@@ -193,13 +197,13 @@ class Host:
             self._memo[key] = us, kind
         return self._memo[key]
 
-    def _price(self, line: Line, block: Block) -> tuple[float, str, Kind]:
+    def _price(self, line: Line, block: ListedComputation) -> tuple[float, str, TaskKind]:
         if kind := exchange_kind(line):
             us, source = self.prices.exchange(line, block, self.load.fill)
             is_tokens = kind in ("all-to-all", "ragged-all-to-all")
-            return us, source, Kind.ALL_TO_ALL if is_tokens else Kind.OTHER_EXCHANGE
+            return us, source, TaskKind.ALL_TO_ALL if is_tokens else TaskKind.OTHER_EXCHANGE
         us, source = self.prices.compute(line, block)
-        return us, source, Kind.COMPUTE
+        return us, source, TaskKind.COMPUTE
 
     def _loop(self, line: Line, weight: float) -> None:
         """Queue a loop's trips; if their number is not known, the host asks before each."""
@@ -222,14 +226,14 @@ class Host:
         self._decide(weight)
         self._block(max(blocks, key=self._serial_us), weight)
 
-    def _serial_us(self, block: Block) -> float:
+    def _serial_us(self, block: ListedComputation) -> float:
         inner = Host(self.listing, self.prices, self.decide_us, self.load)
         inner._block(block, 1.0)
         queued = [*inner.compute, *inner.exchange, *inner.fabric]
-        return sum(command.us for command in queued if isinstance(command, Kernel))
+        return sum(command.us for command in queued if isinstance(command, Task))
 
     def _decide(self, weight: float) -> None:
-        self.compute.append(Kernel(Kind.HOST, self.decide_us * weight))
+        self.compute.append(Task(TaskKind.HOST, self.decide_us * weight))
 
 
 def _known_trips(line: Line) -> int | None:

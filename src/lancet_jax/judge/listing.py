@@ -71,7 +71,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Block:
+class ListedComputation:
     """A computation.
 
     Attributes:
@@ -103,10 +103,10 @@ class Listing:
     path: str
     devices: int
     replicas: int
-    entry: Block
-    blocks: dict[str, Block]
+    entry: ListedComputation
+    blocks: dict[str, ListedComputation]
 
-    def block(self, name: str, line: Line) -> Block:
+    def block(self, name: str, line: Line) -> ListedComputation:
         """Return a block that a line calls.
 
         Raises:
@@ -134,12 +134,12 @@ def read_listing(text: str, path: str = "<module>") -> Listing:
         int(found[1]) if (found := re.search(rf"\b{name}=(\d+)", header[0])) else 1
         for name in ("replica_count", "num_partitions")
     )
-    blocks: dict[str, Block] = {}
+    blocks: dict[str, ListedComputation] = {}
     entry, name, is_entry = "", "", False
     lines: list[Line] = []
     for number, row in enumerate(text.split("\n"), 1):
         if name and row.startswith("}"):
-            blocks[name] = Block(name, tuple(lines))
+            blocks[name] = ListedComputation(name, tuple(lines))
             entry, name = (name if is_entry else entry), ""
         elif name:
             if left := _LEFT.match(row):

@@ -10,8 +10,8 @@ import numpy as np
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import InputError
 from hlo_passes.ir.collectives import Collective
-from lancet_jax.judge.listing import Block, Line, Listing
-from lancet_jax.judge.work import NAMES, Effort, Work
+from lancet_jax.judge.listing import Line, ListedComputation, Listing
+from lancet_jax.judge.work import NAMES, Effort, LineWork
 
 EXCHANGES = {
     "all-to-all", "all-reduce", "all-gather", "reduce-scatter", "collective-permute",
@@ -42,9 +42,9 @@ class Prices:
     def __init__(self, listing: Listing, costs: TargetCosts) -> None:
         self._listing = listing
         self._costs = replace(costs, program_devices=listing.devices)
-        self._work = Work(listing)
+        self._work = LineWork(listing)
 
-    def compute(self, line: Line, block: Block) -> tuple[float, str]:
+    def compute(self, line: Line, block: ListedComputation) -> tuple[float, str]:
         """Return the us of a compute line and where the figure is from."""
         if line.opcode in NAMES:
             return 0.0, "none"
@@ -54,7 +54,9 @@ class Prices:
             return us, "xla"
         return self._roofline_us(line, effort), "roofline"
 
-    def exchange(self, line: Line, block: Block, fill: float = 1.0) -> tuple[float, str]:
+    def exchange(
+        self, line: Line, block: ListedComputation, fill: float = 1.0
+    ) -> tuple[float, str]:
         """Return the us of an exchange and where the figure is from.
 
         Args:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from itertools import count
 
 
-class Kind(Enum):
+class TaskKind(Enum):
     """What keeps a stream busy."""
 
     COMPUTE = auto()
@@ -24,10 +24,10 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class Task:
     """Something that takes `us`."""
 
-    kind: Kind
+    kind: TaskKind
     us: float
 
 
@@ -45,7 +45,7 @@ class Await:
     flag: int
 
 
-type Command = Kernel | Raise | Await
+type Command = Task | Raise | Await
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Stream:
     """
 
     queue: deque[Command]
-    kind: Kind | None = None
+    kind: TaskKind | None = None
     left_us: float = 0.0
     edition: int = 0
 
@@ -78,7 +78,9 @@ class Replay:
 
     contention: float = 0.0
     now: float = 0.0
-    times: dict[tuple[Kind | None, ...], float] = field(default_factory=lambda: defaultdict(float))
+    times: dict[tuple[TaskKind | None, ...], float] = field(
+        default_factory=lambda: defaultdict(float)
+    )
     _events: list[tuple[float, int, int, int]] = field(default_factory=list)
     _up: set[int] = field(default_factory=set)
     _waiting: dict[int, list[int]] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class Replay:
     def _speed(self, index: int) -> float:
         compute, *exchanges = self._streams
         talks = any(stream.kind is not None for stream in exchanges)
-        slow = index == 0 and talks and compute.kind is Kind.COMPUTE
+        slow = index == 0 and talks and compute.kind is TaskKind.COMPUTE
         return 1 / (1 + self.contention) if slow else 1.0
 
     def _advance(self, index: int) -> None:
@@ -140,7 +142,7 @@ class Replay:
             stream.queue.popleft()
             if isinstance(command, Raise):
                 self._raise(command.flag)
-            elif isinstance(command, Kernel) and command.us > 0:
+            elif isinstance(command, Task) and command.us > 0:
                 stream.kind, stream.left_us = command.kind, command.us
         for each in range(len(self._streams)):
             self._foretell(each)

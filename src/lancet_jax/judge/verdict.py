@@ -6,9 +6,9 @@ from hlo_passes.cost.roofline import TargetCosts
 from lancet_jax.judge.host import Host, Load
 from lancet_jax.judge.listing import read_listing
 from lancet_jax.judge.prices import Prices
-from lancet_jax.judge.streams import Kind, Replay
+from lancet_jax.judge.streams import Replay, TaskKind
 
-_EXCHANGES = (Kind.ALL_TO_ALL, Kind.OTHER_EXCHANGE)
+_EXCHANGES = (TaskKind.ALL_TO_ALL, TaskKind.OTHER_EXCHANGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ def judge(
 
 
 def _verdict(replay: Replay, sources: dict[str, int]) -> Verdict:
-    def total(computes: bool, *exchanges: Kind) -> float:
+    def total(computes: bool, *exchanges: TaskKind) -> float:
         return sum(
             us for (compute, *others), us in replay.times.items()
-            if (compute is Kind.COMPUTE) is computes
+            if (compute is TaskKind.COMPUTE) is computes
             and (any(kind in exchanges for kind in others) if exchanges else not any(others))
         )  # fmt: skip
 
@@ -91,7 +91,7 @@ def _verdict(replay: Replay, sources: dict[str, int]) -> Verdict:
         compute_only_us=alone,
         overlapped_us=both,
         exposed_us=exposed,
-        exposed_all_to_all_us=total(False, Kind.ALL_TO_ALL),
+        exposed_all_to_all_us=total(False, TaskKind.ALL_TO_ALL),
         idle_us=total(False),
         compute_us=both + alone,
         exchange_us=busy(1) + busy(2),

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from itertools import combinations
 
-from lancet_jax.judge.listing import Block, Line, Listing, Tensor
+from lancet_jax.judge.listing import Line, ListedComputation, Listing, Tensor
 
 _TAKES_PART = {"slice", "dynamic-slice", "gather"}
 _IN_PLACE = {"dynamic-update-slice", "scatter"}
@@ -42,7 +42,7 @@ class Effort:
     dtype: str
 
 
-class Work:
+class LineWork:
     """Counts the work of a module's lines.
 
     Args:
@@ -57,7 +57,7 @@ class Work:
             for block in listing.blocks.values()
         }
 
-    def of(self, line: Line, block: Block) -> Effort:
+    def of(self, line: Line, block: ListedComputation) -> Effort:
         """Return the work of one line of a block, what it calls included."""
         if line.opcode in ("fusion", "fusion-start", "async-start", "call-start"):
             name = line.names("calls", "to_apply")[0]
@@ -73,11 +73,11 @@ class Work:
         moved = read + self._written(line, operands)
         return Effort(flops, moved, product, _dtype(line))
 
-    def _operands(self, line: Line, block: Block) -> tuple[tuple[Tensor, ...], ...]:
+    def _operands(self, line: Line, block: ListedComputation) -> tuple[tuple[Tensor, ...], ...]:
         table = self._tables[block.name]
         return tuple(table[name].makes for name in line.reads)
 
-    def _fusion(self, block: Block) -> Effort:
+    def _fusion(self, block: ListedComputation) -> Effort:
         """Spread shares from the root to the parameters and add up."""
         table = self._tables[block.name]
         wanted = dict.fromkeys(table, 0.0)
@@ -121,7 +121,7 @@ class Work:
         return sum(t.bytes for t in line.makes)
 
     def _inner(
-        self, line: Line, block: Block, operands: tuple[tuple[Tensor, ...], ...]
+        self, line: Line, block: ListedComputation, operands: tuple[tuple[Tensor, ...], ...]
     ) -> tuple[float, str]:
         if line.opcode in ("fusion", "call"):
             effort = self._fusion(self._listing.block(line.names("calls", "to_apply")[0], line))

@@ -67,7 +67,7 @@ class ExpertGroups:
     slices: tuple[Slices, Slices] | None
 
 
-type Exchange = Callable[[jax.Array, Slices, int, str], jax.Array]
+type SendRows = Callable[[jax.Array, Slices, int, str], jax.Array]
 """Sends slices of rows `[N, D]` over a mesh axis into a buffer of so many rows, else zero."""
 
 
@@ -110,7 +110,7 @@ def combine_rows(y: jax.Array, groups: ExpertGroups, weight: jax.Array) -> jax.A
 
 
 def to_experts(
-    exchange: Exchange, rows: jax.Array, groups: ExpertGroups, axis: str | None
+    exchange: SendRows, rows: jax.Array, groups: ExpertGroups, axis: str | None
 ) -> jax.Array:
     """Brings sorted rows `[T * k, D]` to their experts, `[G * T * k, D]` sorted by expert.
 
@@ -123,7 +123,7 @@ def to_experts(
 
 
 def to_tokens(
-    exchange: Exchange, rows: jax.Array, groups: ExpertGroups, axis: str | None
+    exchange: SendRows, rows: jax.Array, groups: ExpertGroups, axis: str | None
 ) -> jax.Array:
     """Brings the experts' rows `[G * T * k, D]` back to where they came from, `[T * k, D]`."""
     if groups.slices is None or axis is None:
@@ -134,7 +134,7 @@ def to_tokens(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 4, 5))
 def exchange_rows(
-    exchange: Exchange, rows: jax.Array, there: Slices, back: Slices, room: int, axis: str
+    exchange: SendRows, rows: jax.Array, there: Slices, back: Slices, room: int, axis: str
 ) -> jax.Array:
     """Sends rows `[N, D]` as `there` says, into `[room, D]`; rows that nobody sends are zero.
 
@@ -186,20 +186,20 @@ def padded_exchange(rows: jax.Array, slices: Slices, room: int, axis: str) -> ja
     )
 
 
-EXCHANGES: Mapping[str, Exchange] = MappingProxyType(
+EXCHANGES: Mapping[str, SendRows] = MappingProxyType(
     {"ragged": ragged_exchange, "padded": padded_exchange}
 )
 """The ways to exchange rows of dropless layers by name, with equal results; read-only."""
 
 
 def _forward(
-    exchange: Exchange, rows: jax.Array, there: Slices, back: Slices, room: int, axis: str
+    exchange: SendRows, rows: jax.Array, there: Slices, back: Slices, room: int, axis: str
 ) -> tuple[jax.Array, tuple[Slices, Slices, int]]:
     return exchange(rows, there, room, axis), (there, back, rows.shape[0])
 
 
 def _backward(
-    exchange: Exchange, room: int, axis: str, kept: tuple[Slices, Slices, int], grad: jax.Array
+    exchange: SendRows, room: int, axis: str, kept: tuple[Slices, Slices, int], grad: jax.Array
 ) -> tuple[jax.Array, None, None]:
     del room
     there, back, count = kept

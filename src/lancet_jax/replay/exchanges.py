@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lancet_jax.replay.link import Link
-from lancet_jax.replay.score import Exchange
+from lancet_jax.replay.score import Launch
 
 type Arrays = Sequence[np.ndarray]
 
@@ -16,7 +16,7 @@ _ALIGNED = 64
 """Bytes at a multiple of which XLA:CPU wants an array to begin."""
 
 
-def exchange(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
+def exchange(what: Launch, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Do an exchange and return its results.
 
     Args:
@@ -30,7 +30,7 @@ def exchange(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     return made
 
 
-def _all_to_all(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
+def _all_to_all(what: Launch, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Block j of the split dim goes to process j, and what comes is put together."""
     (array,) = arrays
     blocks = np.split(array, link.size, axis=what.split)
@@ -43,7 +43,7 @@ def _all_to_all(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
     return [made]
 
 
-def _all_reduce(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
+def _all_reduce(what: Launch, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Every process adds up a share of the elements, in order of rank, and hands it out."""
     shares = [_equal_shares(array, link.size) for array in arrays]
     came = _swap(link, {p: _join([share[p] for share in shares]) for p in _others(link)})
@@ -76,7 +76,7 @@ def _piece(data: bytearray, shares: Arrays, i: int) -> np.ndarray:
     return np.frombuffer(data, shares[i].dtype, shares[i][0].size, offset)
 
 
-def _ragged(what: Exchange, arrays: Arrays, link: Link) -> list[np.ndarray]:
+def _ragged(what: Launch, arrays: Arrays, link: Link) -> list[np.ndarray]:
     """Only filled rows are sent, each to the place where its receiver wants it."""
     source, target, starts, counts, places, _ = arrays
     made = _empty(target.shape, target.dtype)
@@ -127,7 +127,7 @@ def _as(data: bytearray, like: np.ndarray) -> np.ndarray:
     return np.frombuffer(data, like.dtype).reshape(like.shape)
 
 
-_DOERS: Mapping[str, Callable[[Exchange, Arrays, Link], list[np.ndarray]]] = {
+_DOERS: Mapping[str, Callable[[Launch, Arrays, Link], list[np.ndarray]]] = {
     "all_to_all": _all_to_all,
     "all_reduce": _all_reduce,
     "ragged_all_to_all": _ragged,

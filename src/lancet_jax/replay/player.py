@@ -14,7 +14,7 @@ import numpy as np
 
 from lancet_jax.replay.exchanges import exchange
 from lancet_jax.replay.link import Link
-from lancet_jax.replay.score import Exchange, Score, Segment, Wait
+from lancet_jax.replay.score import Launch, Score, Segment, Wait
 from lancet_jax.seams import programs
 
 
@@ -74,7 +74,7 @@ class Player:
     def run(self, inputs: Sequence[Any]) -> tuple[list[Any], Times]:
         """Run the step once on this process's shards of its arguments."""
         programs, values = self.programs, dict(zip(self.score.inputs, inputs, strict=True))
-        started: list[tuple[Exchange, Future[tuple[list[Any], float]]]] = []
+        started: list[tuple[Launch, Future[tuple[list[Any], float]]]] = []
         computing: list[float] = []
         exchanging: dict[int, float] = {}
         waiting: dict[int, float] = {}
@@ -88,7 +88,7 @@ class Player:
                     values.update(zip(step.outputs, made, strict=True))
                     for i in step.spent:
                         del values[step.inputs[i]]
-                elif isinstance(step, Exchange):
+                elif isinstance(step, Launch):
                     arrays = [np.asarray(values[i]) for i in step.inputs]
                     started.append((step, stream.submit(self._exchange, step, arrays)))
                 elif isinstance(step, Wait):
@@ -103,7 +103,7 @@ class Player:
         lasted, waited = _in_order(exchanging), _in_order(waiting)
         return outputs, Times(took, tuple(computing), lasted, waited, spent)
 
-    def _exchange(self, what: Exchange, arrays: list[np.ndarray]) -> tuple[list[Any], float]:
+    def _exchange(self, what: Launch, arrays: list[np.ndarray]) -> tuple[list[Any], float]:
         since = time.perf_counter()
         made = [
             jax.device_put(result, may_alias=True) for result in exchange(what, arrays, self.link)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lancet_jax.replay.score import Exchange, Score, Segment, Wait
+from lancet_jax.replay.score import Launch, Score, Segment, Wait
 
 
 def predict(
@@ -30,7 +30,7 @@ def predict(
             beside = min(segments[place], max(0.0, free - now))
             now += segments[place] + contention * beside
             place += 1
-        elif isinstance(step, Exchange):
+        elif isinstance(step, Launch):
             free = max(now, free) + exchanges[len(ends)]
             ends.append(free)
         elif isinstance(step, Wait):

@@ -13,7 +13,7 @@ from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.ir.stablehlo.read import integer
 from hlo_passes.split.program import program_of
 
-type Kind = Literal["all_to_all", "ragged_all_to_all", "all_reduce"]
+type LaunchKind = Literal["all_to_all", "ragged_all_to_all", "all_reduce"]
 
 _CARRIED_ALONG = ("constant", "iota", "broadcast_in_dim", "reshape")
 """Kinds that every segment does for itself, as XLA folds them into whoever reads their results.
@@ -43,7 +43,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Launch:
     """An exchange, to be started.
 
     Attributes:
@@ -52,7 +52,7 @@ class Exchange:
         split, concat: for an all-to-all, its dims.
     """
 
-    kind: Kind
+    kind: LaunchKind
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     split: int = 0
@@ -70,7 +70,7 @@ class Wait:
     exchange: int
 
 
-type Step = Segment | Exchange | Wait
+type ScoreStep = Segment | Launch | Wait
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Score:
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[ScoreStep, ...]
     programs: tuple[str, ...]
 
     @property
-    def exchanges(self) -> tuple[Exchange, ...]:
+    def exchanges(self) -> tuple[Launch, ...]:
         """The exchanges, in order of issue."""
-        return tuple(step for step in self.steps if isinstance(step, Exchange))
+        return tuple(step for step in self.steps if isinstance(step, Launch))
 
 
 def score_of(module: Module) -> Score:
@@ -122,7 +122,7 @@ def _drop_barriers(block: ir.Block) -> None:
 class _Scorer:
     module: Module
     ids: dict[ir.Value, int] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ScoreStep] = field(default_factory=list)
     programs: dict[str, int] = field(default_factory=dict)
     current: list[int] = field(default_factory=list)
     pending: dict[ir.Value, int] = field(default_factory=dict)
@@ -178,7 +178,7 @@ class _Scorer:
     def _id(self, value: ir.Value) -> int:
         return self.ids.setdefault(value, len(self.ids))
 
-    def _kind(self, place: int) -> Kind | None:
+    def _kind(self, place: int) -> LaunchKind | None:
         """Return how an op exchanges; None if it does not."""
         op, kind = self.body.ops[place], self.body.kind(place)
         if kind == "custom_call" and "ragged_all_to_all" in str(op.attributes["call_target_name"]):
@@ -202,13 +202,13 @@ class _Scorer:
         if not everybody or not adds:
             raise InputError(self.body.where(place), "is among some devices, or no sum", _REMEDY)
 
-    def _start(self, place: int, kind: Kind) -> None:
+    def _start(self, place: int, kind: LaunchKind) -> None:
         op = self.body.ops[place]
         inputs, outputs = (tuple(map(self._id, values)) for values in (op.operands, op.results))
         dims = ()
         if kind == "all_to_all":
             dims = (integer(op, "split_dimension"), integer(op, "concat_dimension"))
-        self.steps.append(Exchange(kind, inputs, outputs, *dims))
+        self.steps.append(Launch(kind, inputs, outputs, *dims))
         self.pending.update(dict.fromkeys(op.results, self.started))
         self.started += 1
 

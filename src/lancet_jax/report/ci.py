@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from lancet_jax.report.gate import Offence, Verdict
+from lancet_jax.report.gate import Limit, Offence
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _RULES = {
@@ -17,7 +17,7 @@ _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 has no way to write."""
 
 
-def junit(module: str, verdicts: Sequence[Verdict]) -> bytes:
+def junit(module: str, verdicts: Sequence[Limit]) -> bytes:
     """Return one test suite with a test case per limit; a broken limit is a failure."""
     failures = sum(not v.ok for v in verdicts)
     counts = {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0"}
@@ -44,7 +44,7 @@ def _clean(text: str) -> str:
     return _NO_XML.sub("?", text)
 
 
-def sarif(file: str, verdicts: Sequence[Verdict], version: str) -> bytes:
+def sarif(file: str, verdicts: Sequence[Limit], version: str) -> bytes:
     """Return a SARIF log: a result per op that adds to a broken limit, at its line of code.
 
     Args:
@@ -73,7 +73,7 @@ def sarif(file: str, verdicts: Sequence[Verdict], version: str) -> bytes:
     return json.dumps(log, indent=1).encode() + b"\n"
 
 
-def _result(index: int, verdict: Verdict, offence: Offence, file: str) -> dict[str, Any]:
+def _result(index: int, verdict: Limit, offence: Offence, file: str) -> dict[str, Any]:
     path, _, line = offence.line.rpartition(":")
     known = bool(path) and line.isdigit() and int(line) > 0
     place: dict[str, Any] = {"artifactLocation": {"uri": _uri(path if known else file)}}

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hlo_passes.facts.diff import Changes, changes_between
 from hlo_passes.ir.graph import Graph, Op
-from lancet_jax.report.inspection import Exchange, Inspection
+from lancet_jax.report.inspection import InspectedExchange, Inspection
 from lancet_jax.report.inspection_text import what_of
 
 _NAMED = 10
@@ -107,13 +107,15 @@ def _layers(first: Inspection, second: Inspection) -> Iterator[LayerChange]:
         )
 
 
-def _pair(groups: list[list[Exchange] | None], of: Any) -> tuple[float | None, float | None]:
+def _pair(
+    groups: list[list[InspectedExchange] | None], of: Any
+) -> tuple[float | None, float | None]:
     a, b = (None if group is None else float(sum(map(of, group))) for group in groups)
     return a, b
 
 
-def _by_name(found: Inspection) -> dict[str, list[Exchange]]:
-    groups: dict[str, list[Exchange]] = defaultdict(list)
+def _by_name(found: Inspection) -> dict[str, list[InspectedExchange]]:
+    groups: dict[str, list[InspectedExchange]] = defaultdict(list)
     for e in found.exchanges:
         groups[f"{what_of(e)} {e.layer}".rstrip()].append(e)
     return groups

@@ -17,7 +17,7 @@ from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.errors import UnsupportedError
 from lancet_jax.report.comparison import Comparison
 from lancet_jax.report.data import data_of
-from lancet_jax.report.step import Bar, Level, Step
+from lancet_jax.report.step import Bar, LaidOutStep, Level
 
 SCHEMA = 1
 
@@ -50,7 +50,7 @@ def encode(report: Comparison) -> dict[str, Any]:
     }
 
 
-def steps_of(report: Comparison) -> list[tuple[str, Timeline, Step]]:
+def steps_of(report: Comparison) -> list[tuple[str, Timeline, LaidOutStep]]:
     """Return what a report compares: `before` and `after`, or one step if nothing changes.
 
     Raises:
@@ -59,10 +59,10 @@ def steps_of(report: Comparison) -> list[tuple[str, Timeline, Step]]:
     if report.stock is None or report.final is None:
         raise UnsupportedError("report", "it has timelines but no graph",
                                "make it with Lowered.report() or Compiled.report()")  # fmt: skip
-    final = "after", report.after, Step.of(report.final, report.after.source)
+    final = "after", report.after, LaidOutStep.of(report.final, report.after.source)
     if report.before.slots == report.after.slots:
         return [("as it is", *final[1:])]
-    return [("before", report.before, Step.of(report.stock, report.before.source)), final]
+    return [("before", report.before, LaidOutStep.of(report.stock, report.before.source)), final]
 
 
 def stem_of(key: str) -> str:
@@ -155,7 +155,7 @@ class OpTable:
         ]
 
 
-def _view(table: OpTable, name: str, timeline: Timeline, step: Step) -> dict[str, Any]:
+def _view(table: OpTable, name: str, timeline: Timeline, step: LaidOutStep) -> dict[str, Any]:
     """Describe one of the steps that the page compares."""
     numbers = {(at, op): i for i, (at, op) in enumerate(_exchanges(step))}
     groups: dict[tuple[int, int], int] = {}
@@ -180,7 +180,7 @@ def _view(table: OpTable, name: str, timeline: Timeline, step: Step) -> dict[str
     }  # fmt: skip
 
 
-def _lane(table: OpTable, step: Step, bars: Sequence[Bar]) -> dict[str, list[int]]:
+def _lane(table: OpTable, step: LaidOutStep, bars: Sequence[Bar]) -> dict[str, list[int]]:
     """Return which op every bar is, and the gap in ns between it and the bar before."""
     rows = [table.row(step.levels[bar.level], step.op(bar), bar) for bar in bars]
     gaps, end = [], 0
@@ -191,13 +191,13 @@ def _lane(table: OpTable, step: Step, bars: Sequence[Bar]) -> dict[str, list[int
     return {"op": differences(rows), "gap": gaps}
 
 
-def _exchanges(step: Step) -> list[tuple[int, int]]:
+def _exchanges(step: LaidOutStep) -> list[tuple[int, int]]:
     """Return (level, op) of every exchange that takes time, by the first time that it is drawn."""
     drawn = dict.fromkeys((bar.level, bar.op) for bar in step.exchange)
     return list(drawn)
 
 
-def _group(step: Step, bar: Bar, groups: dict[tuple[int, int], int]) -> int:
+def _group(step: LaidOutStep, bar: Bar, groups: dict[tuple[int, int], int]) -> int:
     """Number the set of exchanges that the op of a bar may run beside."""
     level = step.levels[bar.level]
     if level.graph.ops[bar.op].inner:
@@ -210,7 +210,7 @@ def _ones(level: Level, bits: int) -> list[int]:
     return [op for i, op in enumerate(level.windows.exchanges) if bits >> i & 1]
 
 
-def _window(step: Step, at: int, exchange: int) -> dict[str, Any]:
+def _window(step: LaidOutStep, at: int, exchange: int) -> dict[str, Any]:
     """Describe one exchange: what it is for and what no order can hide of it."""
     level = step.levels[at]
     window = next(w for w in level.timeline.windows if w.op == exchange)
@@ -225,7 +225,7 @@ def _window(step: Step, at: int, exchange: int) -> dict[str, Any]:
     }
 
 
-def _memory(step: Step) -> dict[str, Any]:
+def _memory(step: LaidOutStep) -> dict[str, Any]:
     """Return the memory curve without changes too small to be seen; extremes stay."""
     peak = max((size for _, size in step.memory), default=0)
     least = peak / _MEMORY_STEPS
@@ -250,7 +250,7 @@ def differences(numbers: Sequence[int]) -> list[int]:
     return [b - a for a, b in zip([0, *numbers], numbers, strict=False)]
 
 
-def _bound(report: Comparison, step: Step) -> float:
+def _bound(report: Comparison, step: LaidOutStep) -> float:
     """Return the us of communication that the step as it is drawn last exposes in any order."""
     plan = report.plan
     if plan is not None and plan.bound_us and not plan.splits:

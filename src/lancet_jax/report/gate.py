@@ -36,7 +36,7 @@ class Offence:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Limit:
     """One limit and how the step stands to it.
 
     Attributes:
@@ -59,7 +59,7 @@ class Verdict:
         return asdict(self)
 
 
-def judge_exposed(found: Inspection, limit: str) -> Verdict:
+def judge_exposed(found: Inspection, limit: str) -> Limit:
     """Hold a step's exposed communication against a limit.
 
     Args:
@@ -75,7 +75,7 @@ def judge_exposed(found: Inspection, limit: str) -> Verdict:
     share = t.exposed_us / t.makespan_us if t.makespan_us else 0.0
     ok = t.exposed_us <= most
     word = "measured" if t.source == "measured" else "predicted"
-    return Verdict(
+    return Limit(
         "exposed", ok,
         f"{t.exposed_us:,.0f} us exposed, {share:.1%} of a step of {t.makespan_us:,.0f} us "
         f"({word} for {found.target}); limit {limit}",
@@ -93,7 +93,7 @@ def _exposed(found: Inspection) -> Iterator[Offence]:
             yield Offence(e.op, e.name, e.line, message)
 
 
-def judge_memory(graph: Graph, problem: Problem, limit: str) -> Verdict:
+def judge_memory(graph: Graph, problem: Problem, limit: str) -> Limit:
     """Hold a step's memory against a limit: arguments, and temporaries at their peak.
 
     An estimate: sizes are unpadded, nothing fragments, and results are taken to reuse the memory
@@ -119,7 +119,7 @@ def judge_memory(graph: Graph, problem: Problem, limit: str) -> Verdict:
         for size, maker in problem.buffers.at_peak(order)[:_BLAMED]
         for op in [graph.ops[maker]]
     ]  # fmt: skip
-    return Verdict("memory", ok, message, float(arguments + peak), float(most), tuple(held))
+    return Limit("memory", ok, message, float(arguments + peak), float(most), tuple(held))
 
 
 def _gib(size: float) -> str:

@@ -51,7 +51,7 @@ class Filler:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class InspectedExchange:
     """One exchange of a step.
 
     Attributes:
@@ -116,7 +116,7 @@ class Inspection:
     bound_exposed_us: float | None
     roles_us: dict[str, float]
     sources_us: dict[str, float]
-    exchanges: tuple[Exchange, ...]
+    exchanges: tuple[InspectedExchange, ...]
     notes: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def _exchanges(
     timeline: Timeline,
     labels: dict[str, Label],
     names: Sequence[str],
-) -> Iterator[Exchange]:
+) -> Iterator[InspectedExchange]:
     """Describe every exchange, and the compute that neither needs it nor feeds it.
 
     Those that are issued as one have a row each.
@@ -261,7 +261,7 @@ def _exchanges(
             _filler(graph, op, problem.us[op], names, start, w, hides) for op in longest[place]
         )  # fmt: skip
         for part in w.members or (w,):
-            yield Exchange(
+            yield InspectedExchange(
                 w.key, w.name, part.kind, str(label.phase), label.direction, label.layer,
                 part.bytes, part.us, str(w.source), part.start_us, part.exposed_us,
                 could, free, w.times, ops[w.key].source,

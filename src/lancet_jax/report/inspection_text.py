@@ -8,7 +8,7 @@ from rich.table import Table
 
 from hlo_passes.facts.exchange_labels import scope_steps
 from hlo_passes.schedule.reasons import Stop
-from lancet_jax.report.inspection import Exchange, Filler, Inspection
+from lancet_jax.report.inspection import Filler, InspectedExchange, Inspection
 from lancet_jax.report.reasons import grouped_notes
 
 _EXPOSED = 8
@@ -71,11 +71,11 @@ def _exchanges(found: Inspection) -> Table:
     return table
 
 
-def _title(exchange: Exchange) -> str:
+def _title(exchange: InspectedExchange) -> str:
     return f"{what_of(exchange)} {exchange.layer}".rstrip()
 
 
-def what_of(exchange: Exchange) -> str:
+def what_of(exchange: InspectedExchange) -> str:
     """Return what an exchange is called, the kind included where the phase does not tell it."""
     if exchange.phase in ("dispatch", "combine"):
         ragged = " (ragged)" if exchange.kind.startswith("ragged") else ""
@@ -90,8 +90,8 @@ def file_of(line: str) -> str:
     return line.rpartition("/")[2]
 
 
-def _grouped(exchanges: tuple[Exchange, ...]) -> list[list[Exchange]]:
-    groups: dict[tuple[str, str], list[Exchange]] = {}
+def _grouped(exchanges: tuple[InspectedExchange, ...]) -> list[list[InspectedExchange]]:
+    groups: dict[tuple[str, str], list[InspectedExchange]] = {}
     for e in exchanges:
         groups.setdefault((what_of(e), e.layer), []).append(e)
     return list(groups.values())
@@ -116,7 +116,7 @@ def _show_exposed(found: Inspection, console: Console) -> None:
         console.print(f"  and {len(bare) - _EXPOSED} more: --json has them all")
 
 
-def _reasons(exchange: Exchange) -> Iterator[str]:
+def _reasons(exchange: InspectedExchange) -> Iterator[str]:
     """Say why a window is not full."""
     reason = why_bare(exchange)
     if reason:
@@ -125,7 +125,7 @@ def _reasons(exchange: Exchange) -> Iterator[str]:
         yield f"{filler.us:>7,.0f} us {filler.role}, {_where(filler)}: {_short(filler)}"
 
 
-def why_bare(exchange: Exchange) -> str:
+def why_bare(exchange: InspectedExchange) -> str:
     """Return what keeps all work from an exchange; "" if there is some that could hide it."""
     if exchange.blocking:
         return exchange.why_blocking or str(Stop.BLOCKED)

@@ -12,7 +12,7 @@ from typing import Any
 from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.report.comparison import Comparison
 from lancet_jax.report.encode import steps_of
-from lancet_jax.report.step import Bar, Step
+from lancet_jax.report.step import Bar, LaidOutStep
 
 _COMPUTE, _EXCHANGE = 1, 2
 
@@ -33,7 +33,9 @@ def trace(report: Comparison) -> str:
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ns", "otherData": about})
 
 
-def _events(process: int, name: str, timeline: Timeline, step: Step) -> Iterator[dict[str, Any]]:
+def _events(
+    process: int, name: str, timeline: Timeline, step: LaidOutStep
+) -> Iterator[dict[str, Any]]:
     """Yield the events of one step."""
     yield _about("process_name", process, name=name)
     yield _about("process_sort_index", process, sort_index=process)
@@ -55,7 +57,7 @@ def _about(what: str, process: int, thread: int = 0, **args: Any) -> dict[str, A
     return {"ph": "M", "name": what, "pid": process, "tid": thread, "ts": 0, "args": args}
 
 
-def _slice(process: int, thread: int, step: Step, bar: Bar, **more: Any) -> dict[str, Any]:
+def _slice(process: int, thread: int, step: LaidOutStep, bar: Bar, **more: Any) -> dict[str, Any]:
     op, level = step.op(bar), step.levels[bar.level]
     args = {"key": op.key, "kind": op.kind, "role": str(level.roles[bar.op]),
             "cost": str(bar.source), "line": op.source,
@@ -66,7 +68,7 @@ def _slice(process: int, thread: int, step: Step, bar: Bar, **more: Any) -> dict
             "args": args}  # fmt: skip
 
 
-def _arrows(process: int, step: Step) -> Iterator[dict[str, Any]]:
+def _arrows(process: int, step: LaidOutStep) -> Iterator[dict[str, Any]]:
     """Yield an arrow from every exchange to the first op that waits for it, in the same trip."""
     begins: dict[tuple[int, int], list[Bar]] = {}
     for bar in step.compute:
@@ -87,7 +89,7 @@ def _arrows(process: int, step: Step) -> Iterator[dict[str, Any]]:
         yield arrow | {"ph": "f", "bp": "e", "tid": _COMPUTE, "ts": _us(first.start_us)}
 
 
-def _users(step: Step, bar: Bar) -> set[int]:
+def _users(step: LaidOutStep, bar: Bar) -> set[int]:
     """Return the ops that read what an exchange brings, looking through ops of no length."""
     graph, us = step.levels[bar.level].graph, step.levels[bar.level].simulator.problem.us
     found, seen, queue = set(), {bar.op}, [bar.op]
@@ -101,7 +103,7 @@ def _users(step: Step, bar: Bar) -> set[int]:
     return found
 
 
-def _changes(step: Step) -> Iterator[tuple[float, int]]:
+def _changes(step: LaidOutStep) -> Iterator[tuple[float, int]]:
     """Yield the memory curve: of several values at one time the largest."""
     at, size = 0.0, 0
     for us, now in step.memory:

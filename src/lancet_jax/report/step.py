@@ -14,9 +14,9 @@ from hlo_passes.ir.collectives import Phase
 from hlo_passes.ir.graph import Graph, Op
 from hlo_passes.schedule.bound import exchange_bounds
 from hlo_passes.schedule.memory import Ledger
+from hlo_passes.schedule.overlaps import Overlaps
 from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.schedule.timeline import Timeline
-from hlo_passes.schedule.windows import Windows
 
 MOST_BARS = 60_000
 """A loop whose trips would need more bars than this is drawn as one block."""
@@ -57,9 +57,9 @@ class Level:
         return phases_of(self.graph)
 
     @cached_property
-    def windows(self) -> Windows:
+    def windows(self) -> Overlaps:
         """Which compute may run beside which exchange."""
-        return Windows.of(self.simulator.problem)
+        return Overlaps.of(self.simulator.problem)
 
     @cached_property
     def bounds(self) -> dict[int, float]:
@@ -72,7 +72,7 @@ class Bar:
     """One execution of one op.
 
     Attributes:
-        level: index into `Step.levels`.
+        level: index into `LaidOutStep.levels`.
         op: id in that level's graph.
         start_us, us: when it begins and how long it lasts.
         source: where the duration comes from.
@@ -91,7 +91,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Step:
+class LaidOutStep:
     """A step laid out on two lanes.
 
     Attributes:
@@ -108,7 +108,7 @@ class Step:
     folded: tuple[Bar, ...] = ()
 
     @staticmethod
-    def of(simulator: Simulator, source: str = "predicted") -> "Step":
+    def of(simulator: Simulator, source: str = "predicted") -> "LaidOutStep":
         """Lay out the step that a simulator runs; see `Timeline` for `source`."""
         return _Layout().step(simulator, source)
 
@@ -175,14 +175,16 @@ class _Layout:
         self.loops: list[Bar] = []
         self.folded: list[Bar] = []
 
-    def step(self, simulator: Simulator, source: str) -> Step:
+    def step(self, simulator: Simulator, source: str) -> LaidOutStep:
         self._add(simulator, source, 0.0, 1)
         compute, exchange = (
             tuple(sorted(lane, key=lambda bar: bar.start_us)) for lane in self.lanes.values()
         )
         if simulator.problem.streams.is_one:
             exchange = tuple(_in_turn(exchange))
-        return Step(tuple(self.levels), compute, exchange, tuple(self.loops), tuple(self.folded))
+        return LaidOutStep(
+            tuple(self.levels), compute, exchange, tuple(self.loops), tuple(self.folded)
+        )
 
     def _add(self, simulator: Simulator, source: str, start_us: float, trips: int) -> None:
         """Lay out one run of a computation, and all trips of the loops in it."""

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from hlo_passes.base import Context
 from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.cost.target import Target
+from hlo_passes.cost.target import Cluster
 from hlo_passes.errors import OptionError
-from hlo_passes.facts.other_meshes import Experts, experts_of, on_devices, with_experts
+from hlo_passes.facts.other_meshes import ExpertShapes, experts_of, on_devices, with_experts
 from hlo_passes.ir.graph import Graph
 from hlo_passes.reorder_scheduled import ReorderScheduled
 from hlo_passes.schedule.bound import exposed_bound
@@ -70,7 +70,7 @@ class WhatIf:
 
 
 def what_if(
-    name: str, graph: Graph, targets: Sequence[Target], experts: Sequence[int] = ()
+    name: str, graph: Graph, targets: Sequence[Cluster], experts: Sequence[int] = ()
 ) -> WhatIf:
     """Price a module for several machines.
 
@@ -92,7 +92,9 @@ def what_if(
     return WhatIf(name, graph.devices, rows, tuple(_assumptions(graph, targets, known)))
 
 
-def _assumptions(graph: Graph, targets: Sequence[Target], known: Experts | None) -> Iterator[str]:
+def _assumptions(
+    graph: Graph, targets: Sequence[Cluster], known: ExpertShapes | None
+) -> Iterator[str]:
     yield "compute by each device's roofline, exchanges by XLA's tables or links: predicted"
     if any(t.topology.devices != graph.devices for t in targets):
         yield (f"where a target has not {graph.devices} devices: work per device stays, exchanges "
@@ -104,7 +106,7 @@ def _assumptions(graph: Graph, targets: Sequence[Target], known: Experts | None)
                "are summed over the groups")  # fmt: skip
 
 
-def _row(graph: Graph, target: Target, count: int | None, known: Experts | None) -> Row:
+def _row(graph: Graph, target: Cluster, count: int | None, known: ExpertShapes | None) -> Row:
     try:
         step = on_devices(graph, target.topology.devices)
         if count is not None and known is not None:

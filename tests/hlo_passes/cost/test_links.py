@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlo_passes.cost.links import Tier, Topology
+from hlo_passes.cost.links import LinkTier, Topology
 from hlo_passes.cost.target import parse_target
 from hlo_passes.ir.collectives import KINDS
 
-NODE = Tier(
+NODE = LinkTier(
     name="node", participants=8, latency_us=2.0, bytes_per_s=1e9, half_bytes=0, source="test",
     rates={"collective_permute": 5e8},
 )  # fmt: skip
-NETWORK = Tier(
+NETWORK = LinkTier(
     name="network", participants=0, latency_us=7.0, bytes_per_s=1e8, half_bytes=100, source="test"
 )
 TWO_NODES = Topology(2, 4, (NODE, NETWORK))
@@ -48,7 +48,7 @@ def test_times_by_hand(kind, groups, us):
 
 
 def test_an_island_is_faster_than_its_node():
-    island = Tier(
+    island = LinkTier(
         name="island", participants=2, latency_us=1.0, bytes_per_s=1e10, half_bytes=0, source="t"
     )
     nested = Topology(2, 4, (island, NODE, NETWORK))
@@ -99,9 +99,9 @@ def test_what_is_no_exchange_or_no_link_is_refused():
     with pytest.raises(ValueError, match="gossip"):
         TWO_NODES.time_us("gossip", 1)
     with pytest.raises(ValueError, match="above 0"):
-        Tier(name="node", participants=8, latency_us=1, bytes_per_s=0, half_bytes=0, source="")
+        LinkTier(name="node", participants=8, latency_us=1, bytes_per_s=0, half_bytes=0, source="")
     with pytest.raises(ValueError, match="negative"):
-        Tier(name="node", participants=8, latency_us=-1, bytes_per_s=1, half_bytes=0, source="")
+        LinkTier(name="node", participants=8, latency_us=-1, bytes_per_s=1, half_bytes=0, source="")
 
 
 @given(targets, kinds, st.integers(1, 2**32), st.integers(1, 2**32))

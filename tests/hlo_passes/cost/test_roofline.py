@@ -5,10 +5,10 @@ import pytest
 
 from hlo_passes.cost.fusion import fused_work
 from hlo_passes.cost.links import Topology
-from hlo_passes.cost.model import CostModel, Source
+from hlo_passes.cost.model import CostModel, CostSource
 from hlo_passes.cost.roofline import TargetCosts, xla_exchange_table
 from hlo_passes.cost.table import CostTable, ExchangeTimes, OpTime
-from hlo_passes.cost.target import Target, parse_target
+from hlo_passes.cost.target import Cluster, parse_target
 from hlo_passes.errors import OptionError
 from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.types import TensorType
@@ -63,7 +63,7 @@ def test_rooflines_by_hand(fields, us):
     _, op = one_op(**fields)
     cost = COSTS.compute(op)
     assert cost.us == pytest.approx(us)
-    assert cost.source is Source.ROOFLINE
+    assert cost.source is CostSource.ROOFLINE
 
 
 def test_tf32_is_a_choice():
@@ -80,20 +80,20 @@ def test_kinds_with_irregular_access_take_longer():
 def test_xlas_estimate_wins_unless_it_is_of_another_device():
     _, op = one_op(xla_us=3.5, bytes=1e9)
     assert COSTS.compute(op).us == 3.5
-    assert COSTS.compute(op).source is Source.XLA
+    assert COSTS.compute(op).source is CostSource.XLA
     other = TargetCosts(target=H100, xla_compute=False).compute(op)
     assert other.us == pytest.approx(1e6 / 2849.472 + 2)
-    assert other.source is Source.ROOFLINE
+    assert other.source is CostSource.ROOFLINE
 
 
 def test_measured_ops_win_where_the_graph_is_known():
     graph, op = one_op(shape=(8, 4), xla_us=3.5)
     table = measured(ops=(OpTime(kind="add", operands=("f32[8,4]",) * 2, dtype="f32", us=9.0),))
     costs = TargetCosts(target=H100, measured=table)
-    assert costs.compute(op).source is Source.XLA
+    assert costs.compute(op).source is CostSource.XLA
     assert (costs.for_graph(graph).compute(op).us, costs.for_graph(graph).compute(op).source) == (
         9.0,
-        Source.MEASURED,
+        CostSource.MEASURED,
     )
     _, larger = one_op(shape=(8, 5), xla_us=3.5)
     assert costs.for_graph(graph).compute(larger).us == 3.5
@@ -104,7 +104,7 @@ def test_types_do_not_tell_what_a_fusion_does(kind):
     graph, op = one_op(kind, shape=(8, 4))
     table = measured(ops=(OpTime(kind=kind, operands=("f32[8,4]",) * 2, dtype="f32", us=9.0),))
     cost = TargetCosts(target=H100, measured=table).for_graph(graph).compute(op)
-    assert cost.source is Source.ROOFLINE
+    assert cost.source is CostSource.ROOFLINE
 
 
 def test_a_known_graph_is_charged_after_fusion():
@@ -147,10 +147,10 @@ def test_for_another_graph_it_is_bound_anew():
 
 def test_exchanges_inside_a_node_are_priced_by_xla():
     cost = COSTS.exchange(a2a(16 * MIB))
-    assert (round(cost.us), cost.source) == (106, Source.XLA)
+    assert (round(cost.us), cost.source) == (106, CostSource.XLA)
     assert COSTS.exchange(a2a(16 * MIB), 0.5) == COSTS.exchange(a2a(8 * MIB))
     by_links = TargetCosts(target=H100, xla_exchanges=False).exchange(a2a(16 * MIB))
-    assert by_links.source is Source.LINK
+    assert by_links.source is CostSource.LINK
     assert by_links.us == H100.topology.time_us("all_to_all", 16 * MIB)
 
 
@@ -159,15 +159,15 @@ def test_nodes_of_a_cluster_are_nodes_and_what_crosses_them_is_not():
     inside = tuple(tuple(range(i, i + 8)) for i in (0, 8))
     across = tuple((i, i + 8) for i in range(8))
     assert cluster.exchange(a2a(16 * MIB, inside)) == COSTS.exchange(a2a(16 * MIB))
-    assert cluster.exchange(a2a(16 * MIB, across)).source is Source.LINK
-    assert cluster.exchange(a2a(16 * MIB)).source is Source.LINK
-    assert TargetCosts(target=parse_target("a100")).exchange(a2a(MIB)).source is Source.LINK
+    assert cluster.exchange(a2a(16 * MIB, across)).source is CostSource.LINK
+    assert cluster.exchange(a2a(16 * MIB)).source is CostSource.LINK
+    assert TargetCosts(target=parse_target("a100")).exchange(a2a(MIB)).source is CostSource.LINK
 
 
 def test_what_xla_has_no_time_for_is_priced_by_links():
     pairs = Collective("collective_permute", ((0, 1), (1, 0)), MIB)
     odd = a2a(MIB, ((0, 1, 2),))
-    assert [COSTS.exchange(c).source for c in (pairs, odd)] == [Source.LINK, Source.LINK]
+    assert [COSTS.exchange(c).source for c in (pairs, odd)] == [CostSource.LINK, CostSource.LINK]
     ragged = COSTS.exchange(a2a(16 * MIB, kind="ragged_all_to_all"))
     assert ragged == COSTS.exchange(a2a(16 * MIB))
 
@@ -191,11 +191,11 @@ def test_measured_exchanges_win():
     times = ExchangeTimes(kind="all_to_all", group_size=8, points=((MIB, 10.0), (3 * MIB, 30.0)))
     costs = TargetCosts(target=H100, measured=measured(exchanges=(times,)))
     cost = costs.exchange(a2a(2 * MIB))
-    assert (cost.us, cost.source) == (pytest.approx(20), Source.MEASURED)
-    assert costs.exchange(a2a(MIB, kind="all_reduce")).source is Source.XLA
+    assert (cost.us, cost.source) == (pytest.approx(20), CostSource.MEASURED)
+    assert costs.exchange(a2a(MIB, kind="all_reduce")).source is CostSource.XLA
     same = msgspec.structs.replace(costs.measured, source="xla")
     estimate = TargetCosts(target=H100, measured=same).exchange(a2a(2 * MIB))
-    assert estimate.source is Source.XLA
+    assert estimate.source is CostSource.XLA
 
 
 def test_nothing_to_exchange_costs_nothing():
@@ -210,8 +210,8 @@ def test_the_fingerprint_is_of_every_figure_and_of_nothing_else():
     slower = msgspec.structs.replace(H100.profile, launch_us=3.0)
     others = [
         TargetCosts(target=parse_target("h100:2x4")),
-        TargetCosts(target=Target(slower, H100.topology)),
-        TargetCosts(target=Target(H100.profile, Topology(1, 8, H100.profile.tiers[:1]))),
+        TargetCosts(target=Cluster(slower, H100.topology)),
+        TargetCosts(target=Cluster(H100.profile, Topology(1, 8, H100.profile.tiers[:1]))),
         TargetCosts(target=H100, tf32=False),
         TargetCosts(target=H100, contention=0.1),
         TargetCosts(target=H100, xla_compute=False),
@@ -225,7 +225,7 @@ def test_the_fingerprint_is_of_every_figure_and_of_nothing_else():
 @pytest.mark.parametrize("device", ["h100", "h200", "b200"])
 def test_the_shipped_tables_are_whole_and_not_called_measured(device):
     table = xla_exchange_table(device)
-    assert table.cost_source is Source.XLA
+    assert table.cost_source is CostSource.XLA
     assert table.target == f"{device}:1x8"
     assert set(table.versions) == {"jax", "jaxlib", "jax-cuda12-pjrt"}
     kinds = ("all_to_all", "all_reduce", "all_gather", "reduce_scatter")

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from hlo_passes.cost.model import Source
+from hlo_passes.cost.model import CostSource
 from hlo_passes.cost.table import CostTable, ExchangeTimes, OpTime
 from hlo_passes.errors import InputError
 
@@ -40,8 +40,8 @@ def test_ops_are_found_by_their_operands():
 
 
 def test_only_measured_tables_say_measured():
-    assert table().cost_source is Source.MEASURED
-    assert table(source="xla").cost_source is Source.XLA
+    assert table().cost_source is CostSource.MEASURED
+    assert table(source="xla").cost_source is CostSource.XLA
 
 
 def test_files_round_trip_and_leave_no_scratch(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hlo_passes.base import Context
-from hlo_passes.cost.model import Source
+from hlo_passes.cost.model import CostSource
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import OptionError, PlanError
@@ -121,11 +121,11 @@ def test_not_named_is_compute():
 def test_prices_name_their_source():
     """A time is the user's own; else the bytes are priced as of the kind."""
     given = simulate(read(PLAIN, SEND).snapshot(), COSTS).windows[0]
-    assert (given.us, given.source) == (200.0, Source.GIVEN)
+    assert (given.us, given.source) == (200.0, CostSource.GIVEN)
     priced = simulate(read(PLAIN, replace(SEND, us=None)).snapshot(), COSTS).windows[0]
     assert priced.bytes == 4 * 4096**2
     assert priced.us > 50
-    assert priced.source in (Source.XLA, Source.LINK)
+    assert priced.source in (CostSource.XLA, CostSource.LINK)
     pairs = replace(SEND, us=None, group_size=2)
     collective = read(PLAIN, pairs).snapshot().ops[2].collective
     assert collective.groups == ((0, 1), (2, 3), (4, 5), (6, 7))

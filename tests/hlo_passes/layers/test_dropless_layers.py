@@ -237,17 +237,17 @@ def test_an_expert_that_may_not_exist_is_refused():
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
 def test_what_tables_should_say_is_what_brings_rows_to_their_experts(peers, local, seed):
     from hlo_passes.layers.dropless.exchanges import Layout
-    from hlo_passes.layers.dropless.routing import Routing
+    from hlo_passes.layers.dropless.routing import CountedChoices
     from hlo_passes.layers.dropless.tables import Tables
-    from hlo_passes.proofs.counting import Count
+    from hlo_passes.proofs.counting import TokenCount
     from hlo_passes.proofs.elements import View
 
     experts = peers * local
     counts = np.random.default_rng(seed).integers(0, 4, (peers, experts))
     tables = Tables(None, {}, {0: [range(peers)]}, peers, {1: experts})
     tables._drawn[1] = counts
-    chosen = Count("hot", View(0, np.arange(4)), experts)
-    layout = Layout(Routing(1, chosen, None), 0, tables)
+    chosen = TokenCount("hot", View(0, np.arange(4)), experts)
+    layout = Layout(CountedChoices(1, chosen, None), 0, tables)
     sent = {g: np.concatenate([np.full(n, 100 * g + e) for e, n in enumerate(counts[g])])
             for g in range(peers)}  # fmt: skip
 

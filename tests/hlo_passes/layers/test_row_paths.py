@@ -80,7 +80,7 @@ def test_layouts_say_where_rows_stand():
 @pytest.mark.parametrize(("tokens", "rows"), [(64, 32), (16, 24), (8, 16)])
 def test_windows_have_room_for_chance_and_no_more_than_there_is(tokens, rows):
     module, _, found = paths_of()
-    assert found.paths[0].window_rows(tokens) == rows
+    assert found.paths[0].batch_rows(tokens) == rows
     assert module
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlo_passes.schedule.list.budget import Facts
+from hlo_passes.schedule.list.budget import Foresight
 from hlo_passes.schedule.list.improve import improve
 from hlo_passes.schedule.list.policies import POLICIES, list_order
-from hlo_passes.schedule.list.run import Policy, dispatch
+from hlo_passes.schedule.list.run import Policy, list_schedule
 from hlo_passes.schedule.memory import Ledger, Rest
 from hlo_passes.schedule.problem import Lane
 from hlo_passes.schedule.simulate import execute
@@ -75,7 +75,7 @@ def test_free_ops_with_memory_wait_for_their_reader():
     start = b.exchange(10, b.compute(5))
     filler = b.compute(10)
     last = b.compute(5, b.done(start), ramp)
-    order = dispatch(Facts.of(b.problem()), Policy())
+    order = list_schedule(Foresight.of(b.problem()), Policy())
     assert order.index(ramp) == order.index(last) - 1 > order.index(filler)
 
 
@@ -92,7 +92,7 @@ def test_legal_and_never_longer_than_program_order(problem, contention):
 def test_every_single_pass_is_legal(problem, policy, slack):
     stock = tuple(range(problem.size))
     limit = problem.buffers.peak(stock) * slack // 30
-    order = dispatch(Facts.of(problem), policy, memory_limit=limit)
+    order = list_schedule(Foresight.of(problem), policy, memory_limit=limit)
     assert problem.is_order(order)
 
 
@@ -100,14 +100,14 @@ def test_every_single_pass_is_legal(problem, policy, slack):
 @settings(deadline=None, max_examples=300)
 def test_every_single_pass_fits_where_program_order_fits(problem, policy, share):
     limit = int(problem.buffers.peak(range(problem.size)) * share)
-    order = dispatch(Facts.of(problem), policy, memory_limit=limit)
+    order = list_schedule(Foresight.of(problem), policy, memory_limit=limit)
     assert problem.buffers.peak(order) <= limit
 
 
 @given(problems, st.sampled_from(POLICIES))
 @settings(deadline=None, max_examples=100)
 def test_what_the_rest_needs_is_kept_up_to_date(problem, policy):
-    order = dispatch(Facts.of(problem), policy)
+    order = list_schedule(Foresight.of(problem), policy)
     rest, ledger = Rest(problem.buffers), Ledger(problem.buffers)
     left = set(range(problem.size))
     for op in order:
@@ -160,7 +160,7 @@ def test_the_local_search_only_improves(problem):
 @given(problems)
 @settings(deadline=None, max_examples=50)
 def test_the_ledger_agrees_with_liveness(problem):
-    order = dispatch(Facts.of(problem), Policy())
+    order = list_schedule(Foresight.of(problem), Policy())
     ledger = Ledger(problem.buffers)
     peaks = []
     for op in order:
@@ -193,7 +193,7 @@ def test_a_pass_costs_about_as_much_per_op_on_large_steps(make):
         assert problem.tail_us
     assert large.size > 4500
     for policy in POLICIES:
-        work = [calls(dispatch, Facts.of(p), policy) / p.size for p in (small, large)]
+        work = [calls(list_schedule, Foresight.of(p), policy) / p.size for p in (small, large)]
         assert work[1] < 1.6 * work[0], policy
 
 

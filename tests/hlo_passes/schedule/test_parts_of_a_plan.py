@@ -1,16 +1,16 @@
 """Windows, streams, orders in the making, timelines and reasons, on steps of a few ops."""
 
-from hlo_passes.cost.model import Cost, Source
+from hlo_passes.cost.model import Cost, CostSource
 from hlo_passes.facts.paths import path_between
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.schedule.decision import Decision, refusals_of
 from hlo_passes.schedule.issue import Issuer
+from hlo_passes.schedule.overlaps import Overlaps, is_wait
 from hlo_passes.schedule.problem import Lane
 from hlo_passes.schedule.reasons import Beside, Stop
 from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.schedule.streams import Streams, uncrossed
 from hlo_passes.schedule.timeline import Timeline, Window, prediction_of
-from hlo_passes.schedule.windows import Windows, is_wait
 from tests.problems import Builder
 
 
@@ -29,7 +29,7 @@ def step():
 
 def test_what_has_no_path_may_run_beside():
     problem, (dx, dw, start, done, after, total, update) = step()
-    windows = Windows.of(problem)
+    windows = Overlaps.of(problem)
     assert windows.exchanges == (start, total)
     assert [windows.beside(op) for op in (dx, dw, after, update)] == [0b10, 0b01, 0b10, 0b01]
     assert windows.sums == 0b10
@@ -115,10 +115,10 @@ class Given:
         return self
 
     def compute(self, op):
-        return Cost(op.flops, Source.GIVEN)
+        return Cost(op.flops, CostSource.GIVEN)
 
     def exchange(self, collective, fraction=1.0):
-        return Cost(collective.us, Source.GIVEN)
+        return Cost(collective.us, CostSource.GIVEN)
 
 
 def test_a_step_without_exchanges_has_nothing_to_hide():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlo_passes.cost.model import Cost, Source
+from hlo_passes.cost.model import Cost, CostSource
 from hlo_passes.cut.spread import States
 from hlo_passes.cut.states import Cut, OpSplit
 from hlo_passes.ir.collectives import Collective
@@ -12,7 +12,7 @@ from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.types import TensorType
 from hlo_passes.layers.capacity.row_paths import RowPath
 from hlo_passes.layers.capacity.sites import Rows, Site
-from hlo_passes.schedule.paper.pipeline import Prices, Unrolled, _greedy, _Node
+from hlo_passes.schedule.paper.pipeline import PartPrices, Unrolled, _greedy, _Node
 
 ROWS = Rows((8,), (0,), (1,), 2, 1)
 ALONG = OpSplit((Cut(0),), (Cut(0),))
@@ -27,10 +27,10 @@ class Costs:
         return self
 
     def compute(self, op):
-        return Cost(100.0 if op.kind == "dot_general" else 0.0, Source.NONE)
+        return Cost(100.0 if op.kind == "dot_general" else 0.0, CostSource.NONE)
 
     def exchange(self, collective, fraction=1.0):
-        return Cost(60.0 * fraction if fraction > 0.01 else 0.0, Source.NONE)
+        return Cost(60.0 * fraction if fraction > 0.01 else 0.0, CostSource.NONE)
 
 
 def chain(*kinds):
@@ -49,7 +49,7 @@ def chain(*kinds):
 
 
 def length(graph, splits, puts=(), fetches=(), k=2, ops=None, launch_us=0.0, paths=()):
-    prices = Prices(launch_us, 1e30)
+    prices = PartPrices(launch_us, 1e30)
     places = ops or range(len(graph.ops))
     return Unrolled(
         graph, places, splits, {s.exchange: s for s in puts}, {s.access: s for s in fetches}, paths,
@@ -77,7 +77,7 @@ def test_experts_in_windows_wait_for_their_own_rows_only():
     by_place = States(4096, {3: ALONG}, {}, {})
     path = RowPath(put, fetch, (3,), frozenset({3}), (), (), States(8, {}, {}, {}), by_place,
                    None, frozenset({3}), experts=1, capacity=4096, tokens=32768)  # fmt: skip
-    window = 100 * path.window_rows(16384) / path.rows
+    window = 100 * path.batch_rows(16384) / path.rows
     assert 50 < window < 55
     splits = {0: ALONG, 6: ALONG}
     assert length(graph, splits, [put], [fetch]) == 360  # 50, 50, 30 | 100, 30 | 50, 50
@@ -98,7 +98,7 @@ def test_every_part_is_launched():
 
 def test_what_is_read_outside_is_joined():
     graph = chain("dot_general", "dot_general")
-    inside = Unrolled(graph, range(1), {0: ALONG}, {}, {}, (), 2, Costs(), Prices(7.0, 1e30))
+    inside = Unrolled(graph, range(1), {0: ALONG}, {}, {}, (), 2, Costs(), PartPrices(7.0, 1e30))
     assert inside.us() == pytest.approx(93 + 14 + 7)
 
 

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hlo_passes.errors import OptionError
-from hlo_passes.schedule.paper.ranges import Range, Refused, choose_ranges, groups_of
+from hlo_passes.schedule.paper.ranges import Refused, SplitRange, choose_ranges, groups_of
 
 
 def layers(count, gap=10, span=3):
@@ -133,23 +133,23 @@ def test_golden_the_interior_optimum_of_a_u_wins():
         return 4.0 * (last - first + 1) - 3 + abs(beside - 2) + abs(k - 3) * 0.5
 
     got = choose(serial, at, price, parts=(2, 3, 4, 6))
-    assert got.chosen == (Range(1, 3, 3, 9.0), Range(5, 7, 3, 9.0))
+    assert got.chosen == (SplitRange(1, 3, 3, 9.0), SplitRange(5, 7, 3, 9.0))
     assert (got.total_us, got.serial_us) == (30.0, 36.0)
 
 
 def test_golden_k_need_not_get_better_one_by_one():
     table = Table({(1, 1, 2): 9.0, (1, 1, 3): 9.5, (1, 1, 4): 8.0})
-    assert choose([1, 10, 1], [1], table, parts=(2, 3, 4)).chosen == (Range(1, 1, 4, 8.0),)
+    assert choose([1, 10, 1], [1], table, parts=(2, 3, 4)).chosen == (SplitRange(1, 1, 4, 8.0),)
 
 
 def test_golden_two_ranges_that_want_the_same_groups():
     """The wide range on its own saves most, but stands in the way of two that save more."""
     table = Table({(1, 4, 2): 15.0, (1, 2, 2): 9.0, (3, 4, 2): 9.0, (4, 4, 2): 8.0})
     got = choose([5, 5, 5, 5, 5, 5], [2, 4], table, iota_us=10)
-    assert got.chosen == (Range(1, 4, 2, 15.0),)
+    assert got.chosen == (SplitRange(1, 4, 2, 15.0),)
     table.prices[1, 4, 2] = 18.5
     got = choose([5, 5, 5, 5, 5, 5], [2, 4], table, iota_us=10)
-    assert got.chosen == (Range(1, 2, 2, 9.0), Range(3, 4, 2, 9.0))
+    assert got.chosen == (SplitRange(1, 2, 2, 9.0), SplitRange(3, 4, 2, 9.0))
     assert (got.total_us, got.serial_us) == (28.0, 30.0)
 
 
@@ -178,26 +178,26 @@ def test_ties_are_ties_though_sums_round():
     assert 0.7 + 0.1 < 0.8
     table = Table({(0, 0, 2): 0.7, (1, 1, 2): 0.1, (0, 1, 2): 0.8})
     got = choose([1.0, 1.0], [0, 1], table, iota_us=0)
-    assert got.chosen == (Range(0, 1, 2, 0.8),)
+    assert got.chosen == (SplitRange(0, 1, 2, 0.8),)
 
 
 def test_ties_go_to_fewer_ranges():
     table = Table({(1, 3, 8): 6.0, (1, 1, 2): 2.0, (3, 3, 2): 2.0})
     got = choose([4, 4, 2, 4, 4], [1, 3], table, parts=(2, 8), iota_us=4)
-    assert got.chosen == (Range(1, 3, 8, 6.0),)
+    assert got.chosen == (SplitRange(1, 3, 8, 6.0),)
 
 
 def test_ties_go_to_smaller_k_then_to_shorter_ranges():
     table = Table({(0, 2, 2): 9.0, (1, 1, 3): 3.0, (1, 1, 4): 3.0})
     got = choose([3, 6, 3], [1], table, parts=(2, 3, 4), iota_us=6)
-    assert got.chosen == (Range(0, 2, 2, 9.0),)
+    assert got.chosen == (SplitRange(0, 2, 2, 9.0),)
     table = Table({(0, 1, 2): 6.0, (1, 1, 2): 3.0, (1, 2, 2): 6.0})
-    assert choose([3, 6, 3], [1], table).chosen == (Range(1, 1, 2, 3.0),)
+    assert choose([3, 6, 3], [1], table).chosen == (SplitRange(1, 1, 2, 3.0),)
 
 
 def test_ties_go_to_program_order_at_last():
     table = Table({(0, 1, 2): 5.0, (1, 2, 2): 5.0})
-    assert choose([3, 6, 3], [1], table).chosen == (Range(0, 1, 2, 5.0),)
+    assert choose([3, 6, 3], [1], table).chosen == (SplitRange(0, 1, 2, 5.0),)
 
 
 # What is priced.
@@ -279,10 +279,10 @@ def test_an_empty_program():
 def test_golden_memory_takes_the_next_best():
     table = Table({(1, 1, 2): 9.0, (0, 1, 2): 8.0, (0, 1, 4): 8.5})
     got = choose([1, 10, 1], [1], table, (2, 4), memory=lambda f, n, k: 700 // k, limit_bytes=200)
-    assert got.chosen == (Range(0, 1, 4, 8.5),)
+    assert got.chosen == (SplitRange(0, 1, 4, 8.5),)
     assert got.refused == (
-        Refused(Range(1, 1, 2, 9.0), 350, 200),
-        Refused(Range(0, 1, 2, 8.0), 350, 200),
+        Refused(SplitRange(1, 1, 2, 9.0), 350, 200),
+        Refused(SplitRange(0, 1, 2, 8.0), 350, 200),
     )
 
 
@@ -295,7 +295,7 @@ def test_memory_up_to_the_limit_fits_and_nothing_slow_is_weighed():
 
     table = Table({(1, 1, 2): 9.0, (0, 1, 2): 11.0, (1, 2, 2): 99.0})
     got = choose([1, 10, 1], [1], table, memory=memory, limit_bytes=100)
-    assert (got.chosen, got.refused) == ((Range(1, 1, 2, 9.0),), ())
+    assert (got.chosen, got.refused) == ((SplitRange(1, 1, 2, 9.0),), ())
     assert weighed == [(1, 1, 2)]
 
 
@@ -377,13 +377,13 @@ def test_the_best_of_every_segmentation(program, limit):
     assert got.priced <= size * longest * len(parts)
 
     fits = {key for key in prices if limit is None or needs[key] <= limit}
-    usable = [Range(*key, prices[key]) for key in priced if key in fits]
+    usable = [SplitRange(*key, prices[key]) for key in priced if key in fits]
     best = min(segmentations(0, size, usable), key=lambda chosen: rank(serial, chosen))
     assert got.chosen == best
     assert got.total_us == rank(serial, best)[0] <= got.serial_us == sum(serial)
 
     faster = [key for key in priced if prices.get(key, 99) < sum(serial[key[0] : key[1] + 1])]
-    refused = {Refused(Range(*k, prices[k]), needs[k], limit) for k in faster if k not in fits}
+    refused = {Refused(SplitRange(*k, prices[k]), needs[k], limit) for k in faster if k not in fits}
     assert len(got.refused) == len(refused)
     assert set(got.refused) == refused
 

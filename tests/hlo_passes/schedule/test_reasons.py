@@ -8,7 +8,7 @@ from functools import cached_property
 import pytest
 
 from hlo_passes.base import Context
-from hlo_passes.cost.model import Cost, Source
+from hlo_passes.cost.model import Cost, CostSource
 from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.types import TensorType
@@ -38,10 +38,10 @@ class Given:
         return self
 
     def compute(self, op):
-        return Cost(op.flops, Source.GIVEN)
+        return Cost(op.flops, CostSource.GIVEN)
 
     def exchange(self, collective, fraction=1.0):
-        return Cost(collective.us, Source.GIVEN)
+        return Cost(collective.us, CostSource.GIVEN)
 
 
 def graph_of(problem, rng, effects=0.0):

@@ -18,7 +18,7 @@ from hlo_passes.plans import Split
 from hlo_passes.split.dense_ragged import dense_exchange
 from hlo_passes.split.dropless_parts import DroplessParts
 from hlo_passes.split.module import cut_module
-from hlo_passes.split.windows import Windows
+from hlo_passes.split.row_batches import RowBatches
 
 FILES = Path(__file__).parent.parent / "split_region"
 
@@ -64,7 +64,7 @@ def without_ragged(module):
 def cut(module, k, monkeypatch, cls):
     """Cut a module's entry, and see that a class built some of it."""
     built = []
-    name = {Windows: "run", DroplessParts: "build"}[cls]
+    name = {RowBatches: "run", DroplessParts: "build"}[cls]
     original = getattr(cls, name)
     monkeypatch.setattr(cls, name, lambda self, *a: (built.append(self), original(self, *a))[1])
     last = len(Body(module.body).ops) - 1
@@ -105,7 +105,7 @@ def test_windows_of_parts_are_the_whole_experts(k, monkeypatch):
     at = np.stack([order // 4, order % 4], -1).astype(np.int32)
     at[:, ::9] = 99
     want = run(module, [x, w, at])
-    got = run(cut(module, k, monkeypatch, Windows), [x, w, at])
+    got = run(cut(module, k, monkeypatch, RowBatches), [x, w, at])
     for a, b in zip(want, got, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(a).max())
 

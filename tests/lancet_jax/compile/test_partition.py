@@ -10,7 +10,7 @@ import pytest
 import lancet_jax
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
-from lancet_jax.compile.partition import Source, source_of
+from lancet_jax.compile.partition import StepToCut, source_of
 from lancet_jax.seams import compiling
 from lancet_jax.seams.step_module import mark
 from tests.auto_steps import IDIOMS, NUTS
@@ -31,7 +31,7 @@ REFUSED = {
 class Converted:
     """Compiles what a step is after it was partitioned and converted, and changes nothing."""
 
-    sources: list[Source] = field(default_factory=list, compare=False)
+    sources: list[StepToCut] = field(default_factory=list, compare=False)
 
     def compile(self, request, xla):
         devices = request.devices

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hlo_passes.proofs.counting import Count, Counting
+from hlo_passes.proofs.counting import Counting, TokenCount
 from hlo_passes.proofs.distinct import DistinctRows
 from hlo_passes.proofs.value_numbers import number_values
 from tests.hlo_passes.proofs.values.claims import Claim, Roots, all_values
@@ -25,7 +25,7 @@ def counts(program: Executed) -> Iterator[Claim]:
                 yield value, f"{found} of experts {expert.ravel().tolist()}"
 
 
-def is_count(found: Count, expert: np.ndarray, came: np.ndarray) -> bool:
+def is_count(found: TokenCount, expert: np.ndarray, came: np.ndarray) -> bool:
     """Whether a value counts tokens of these experts, one token after the other."""
     chosen = expert.tolist()
     rows = np.broadcast_to(came.reshape(-1, 1), (came.size, found.experts))
