@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 
+from hlo_passes.base import Job
 from hlo_passes.cost.links import Topology
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
@@ -17,7 +18,6 @@ from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from hlo_passes.plans import Plan
 from lancet_jax import nn
-from lancet_jax.compile.before_xla import run_on_stablehlo
 from lancet_jax.nn.gates import Switch
 
 
@@ -138,7 +138,9 @@ def planned_with(
         pipeline: preset or passes.
         costs: prices for the target.
     """
-    return run_on_stablehlo(module.copy(), parse_pipeline(pipeline).passes, costs, ragged=True)
+    made, plans = parse_pipeline(pipeline).run(module, Job(costs=costs, ragged=True))
+    assert isinstance(made, Module)
+    return made, plans
 
 
 def local_shards(compiled: Any, arguments: Any, rank: int) -> list[Any]:

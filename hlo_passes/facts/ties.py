@@ -66,8 +66,8 @@ def find_combined_exchanges(module: ScheduledModule) -> tuple[str, ...]:
 
 
 def _in_graph(graph: Graph, parsed: HloText) -> Iterator[tuple[Op, list[int], str]]:
-    """Yield every op that is made of pieces, with the exchanges that each piece waits for by itself,
-    as bits, and what it is: a kernel with several results (`tuple`), what is put together
+    """Yield every op that is made of pieces, with the exchanges that each piece waits for by
+    itself, as bits, and what it is: a kernel with several results (`tuple`), what is put together
     (`concatenate`), or an `exchange` of several values.
     """
     instructions = parsed.computations[graph.name].instructions

@@ -169,7 +169,7 @@ class Compiled:
     def scheduled(self) -> ScheduledModule:
         """The program that will run, as XLA left it."""
         devices = len(programs.devices_of(self._lowered._lowered))
-        text, opaque = programs.final_hlo(self._compiled), self._lowered._rewriter.options.opaque
+        text, opaque = programs.final_hlo(self._compiled), self._lowered._rewriter.options.exchanges
         return ScheduledModule(text, devices=devices, opaque=opaque)
 
     def as_text(self) -> str:

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from hlo_passes.base import Job
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.target import parse_target
 from hlo_passes.errors import InputError
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
 from lancet_jax import nn
-from lancet_jax.compile.before_xla import run_on_stablehlo
 from lancet_jax.replay import Echo, PeerError, Player, Score, SocketLink, predict, score_of
 from lancet_jax.replay.score import Launch, Segment, Wait
 from tests.lancet_jax.test_split import BOUND, distance
@@ -44,8 +44,7 @@ def step_of(gate="switch", capacity_factor=1.0):
 def module_of(step, arguments, pipeline):
     module = Module.copy_of(step.lower(*arguments).compiler_ir())
     costs = TargetCosts(parse_target(f"cpu:1x{RANKS}"))
-    passes = parse_pipeline(pipeline).passes
-    return run_on_stablehlo(module, passes, costs, ragged=True)[0]
+    return parse_pipeline(pipeline).run(module, Job(costs=costs, ragged=True))[0]
 
 
 def shards_of(lowered, arguments, rank):

@@ -8,7 +8,7 @@ import pytest
 import lancet_jax
 from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.hlo.stack_frames import frames_of_ops
-from lancet_jax.compile.inside_xla import ScheduleEdit
+from lancet_jax.compile.inside_xla import Scheduler
 from lancet_jax.profile.capture import find_capture, read_capture
 from lancet_jax.report.encode import encode
 from tests.steps import CASES, Size
@@ -24,9 +24,11 @@ STEPS = [
 
 @pytest.mark.parametrize(("name", "pipeline"), STEPS)
 def test_every_op_keeps_its_frame(name, pipeline, monkeypatch, capfd, tmp_path):
-    stock, inside = [], ScheduleEdit._reorder
+    stock, plan = [], Scheduler.plan
     monkeypatch.setattr(
-        ScheduleEdit, "_reorder", lambda edit, proto: (stock.append(proto), inside(edit, proto))[1]
+        Scheduler,
+        "plan",
+        lambda own, proto, known: (stock.append(proto), plan(own, proto, known))[1],
     )
     case = CASES[name](jax.devices(), Size(layers=1))
     step = lancet_jax.jit(case.step, pipeline=pipeline, target="v100:1x8", **case.jit_kwargs)

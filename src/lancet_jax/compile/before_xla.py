@@ -62,7 +62,7 @@ def prepare(
         PlanError: if what was decided is for another module.
         VerifyError: if a pass leaves something illegal.
     """
-    module = Module.copy_of(job.module, opaque=job.options.opaque)
+    module = Module.copy_of(job.module, opaque=job.options.exchanges)
     passes = job.before_xla
     if not passes.passes:
         _check_control(module)
@@ -84,7 +84,7 @@ def prepare(
 
 def untouched(job: StepJob) -> Prepared:
     """Return a step that no pass may look at."""
-    module = Module.copy_of(job.module, opaque=job.options.opaque)
+    module = Module.copy_of(job.module, opaque=job.options.exchanges)
     return Prepared(StepToCut(module), (Candidate(module),))
 
 

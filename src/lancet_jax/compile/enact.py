@@ -83,7 +83,7 @@ class Enactment:
         """What is done to schedules."""
         job = self.job
         passes, known = job.behind_scheduler, job.for_passes()
-        return Scheduler(passes, known, len(job.devices), job.options.opaque)
+        return Scheduler(passes, known, len(job.devices), job.options.exchanges)
 
     def program(self, one: Candidate) -> XlaProgram:
         """Return a candidate as XLA gets it."""
@@ -147,7 +147,7 @@ class Enactment:
             return
         self.job.peers.agree(f"order/{salt}", {
             "plan": "left as it was" if error else ",".join(plan.hash for plan in plans),
-            "exchanges": exchange_order(hlo_of(executable), self.job.options.opaque),
+            "exchanges": exchange_order(hlo_of(executable), self.job.options.exchanges),
             "why": str(error or ""),
         })  # fmt: skip
 

@@ -82,10 +82,10 @@ class Options:
             raise OptionError("entrants", f"{self.entrants} programs cannot compete", "use 4, say")
         if isinstance(self.pipeline, str):
             object.__setattr__(self, "pipeline", parse_pipeline(self.pipeline))
-        if isinstance(self.target, Target):
-            object.__setattr__(self, "target", self.target.name)
-        if self.target is not None:
-            parse_target(self.target)
+        name = self.target.name if isinstance(self.target, Target) else self.target
+        object.__setattr__(self, "target", name)
+        if name is not None:
+            parse_target(name)
         if self.costs is not None:
             CostTable.load(self.costs)
         object.__setattr__(self, "opaque", tuple(self.opaque))
@@ -96,6 +96,11 @@ class Options:
         """The passes to run."""
         assert isinstance(self.pipeline, Pipeline)
         return self.pipeline
+
+    @property
+    def exchanges(self) -> tuple[OpaqueExchange, ...]:
+        """Custom calls that are exchanges."""
+        return tuple(self.opaque)
 
     @property
     def limit(self) -> int | None:
@@ -152,4 +157,4 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...], what: str) ->
 def _text(value: Any) -> str:
     if isinstance(value, Pipeline):
         return value.spec or "off"
-    return "none" if value is None else str(value) if isinstance(value, str) else repr(value)
+    return "none" if value is None else value if isinstance(value, str) else repr(value)

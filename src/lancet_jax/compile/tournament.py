@@ -149,10 +149,8 @@ class Tournament:
             self.begin(one)
         found = [each for one in entrants for each in self._begun[one.name].result()]
         known = {one.name: one for one in entrants}
-        return self.ranked([
-            *judged, *(replace_fields(each, candidate=known.get(each.candidate.name, each.candidate))
-            for each in found)
-        ])  # fmt: skip
+        named = [(known.get(each.candidate.name, each.candidate), each) for each in found]
+        return self.ranked([*judged, *(replace_fields(each, candidate=c) for c, each in named)])
 
     def _all_of(self, one: Candidate, program: XlaProgram) -> Sequence[Judged]:
         """Judge a candidate, and the same with XLA kept from tying what need not wait together."""

@@ -79,7 +79,7 @@ def planting(rewrite, is_meant, instead):
     """Return `candidates_of`, but for the last op that is meant: another one is in its place."""
 
     def wrongly(*args, **kwargs):
-        candidates = rewrite(*args, **kwargs)
+        candidates = list(rewrite(*args, **kwargs))
         module, found = candidates[-1].module, []
 
         def visit(op):

@@ -1,6 +1,5 @@
 """What an audit is made of: comparing, projecting, nudging, reading a step, counting room."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
