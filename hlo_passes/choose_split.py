@@ -105,7 +105,7 @@ class ChooseSplit(SplitPass):
             target=context.costs.name,
             passes=(self.spec,),
             strategy=winner if chosen is None else f"{winner} {chosen.strategy}",
-            splits=chosen.splits if chosen else (),
+            edits=chosen.edits if chosen else (),
             race=race,
             because=because,
             refusals=tuple(refusals),

@@ -77,7 +77,7 @@ class PinOrder(Pass):
             target=context.costs.name,
             passes=(self.spec,),
             strategy="barriers",
-            pins=tuple(pins),
+            edits=tuple(pins),
             refusals=tuple(refusals),
         )
 
@@ -115,7 +115,12 @@ class PinOrder(Pass):
         sinks = {product: _sink(graph, product, last) for product in products}
         tied = [p for p in products if all(r >= last for r in graph.succs[sinks[p]])]
         starts = [p for p in tied if self.before and all(b < exchange for b in graph.preds[p])]
-        return Pin(exchange=exchange, sinks=tuple(sinks[p] for p in tied), starts=tuple(starts))
+        return Pin(
+            by=self.pass_name(),
+            exchange=exchange,
+            sinks=tuple(sinks[p] for p in tied),
+            starts=tuple(starts),
+        )
 
 
 def _sink(graph: Graph, product: int, before: int) -> int:

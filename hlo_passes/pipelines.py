@@ -4,6 +4,7 @@ from hlo_passes.base import Pass, parse_pass, split_passes
 from hlo_passes.choose_split import ChooseSplit
 from hlo_passes.errors import OptionError
 from hlo_passes.pin_order import PinOrder
+from hlo_passes.plans import Plan
 from hlo_passes.run import Pipeline
 from hlo_passes.schedule_dw import ScheduleDw
 from hlo_passes.separate_tiers import SeparateTiers
@@ -30,6 +31,18 @@ runs microbatches side by side; `best` lets them all compete.
 """
 
 DEFAULT = "dw"
+
+
+def pass_of(plan: Plan) -> Pass:
+    """Return the pass that follows a plan: the one that its edits name, with the plan's options.
+
+    Raises:
+        OptionError: if there is no such pass.
+    """
+    names = [edit.by for edit in plan.edits]
+    given = plan.passes[0] if plan.passes else PRESETS[DEFAULT]
+    is_own = not names or given.partition("{")[0] == names[0]
+    return parse_pass(given if is_own else names[0], PASSES)
 
 
 def parse_pipeline(text: str) -> Pipeline:

@@ -5,6 +5,7 @@ same module, target and options give the same bytes.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ import msgspec
 from hlo_passes.errors import InputError, PlanError
 from hlo_passes.files import read_file, write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,24 +33,55 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Pin(msgspec.Struct, frozen=True, kw_only=True):
+class Reorder(msgspec.Struct, frozen=True, kw_only=True, tag="reorder"):
+    """A computation that gets another order.
+
+    Attributes:
+        by: name of the pass.
+        block: name of the computation, as graphs are named.
+        order: the op at every place of the new order, as its place in the old one.
+    """
+
+    by: str
+    block: str
+    order: tuple[int, ...]
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
+    """Exchanges inside a node that get a stream of their own.
+
+    Attributes:
+        by: name of the pass.
+        block: name of the block that they are in.
+        exchanges: their places.
+    """
+
+    by: str
+    block: str
+    exchanges: tuple[int, ...]
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True, tag="pin"):
     """An exchange and the ops that are to run beside it, to be tied together by barriers.
 
     Attributes:
+        by: name of the pass.
         exchange: place of the exchange in program order.
         sinks: places of the ops whose results whoever waits for the exchange has to wait for too.
         starts: places of the ops that must not begin before the exchange can.
     """
 
+    by: str
     exchange: int
     sinks: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
 
 
-class Split(msgspec.Struct, frozen=True, kw_only=True):
+class Split(msgspec.Struct, frozen=True, kw_only=True, tag="split"):
     """A stretch of a block that is cut into parts.
 
     Attributes:
+        by: name of the pass.
         block: name of the block, as graphs are named (`main`, `main/while.3/1`).
         first, last: places of its first and last op in that block, both included; as the block is
             once what is `indexed` is done.
@@ -64,6 +96,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
             first replaced by rows that are written and read by index.
     """
 
+    by: str
     block: str
     first: int
     last: int
@@ -73,6 +106,10 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     only: tuple[int, ...] = ()
     ragged: bool = False
     indexed: tuple[int, ...] = ()
+
+
+type Edit = Reorder | Split | Pin | Stream
+"""One change of a program."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +137,16 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
 
 
+def reorders(by: str, orders: Mapping[str, Sequence[int]]) -> tuple[Reorder, ...]:
+    """Return new orders as edits, sorted by computation.
+
+    Args:
+        by: name of the pass.
+        orders: by computation.
+    """
+    return tuple(Reorder(by=by, block=b, order=tuple(orders[b])) for b in sorted(orders))
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a pass decided.
 
@@ -109,11 +156,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         target: what it was priced for (`h100:1x8`).
         passes: the passes that made it, with their options, in order.
         strategy: which of the competing schedules won (`stock` if none was better).
-        orders: per computation, the op at every place of the new order, as its place in the old
-            one. A computation that keeps its order is absent.
-        pins: what barriers tie, where the order is not enforced after XLA's scheduler.
-        splits: what is cut into parts.
-        domains: per block, the exchanges inside a node that get a stream of their own.
+        edits: what is to be changed, each by which pass.
         race: what other pipelines were predicted to give, by name.
         because: why what was chosen was, where that is not that it was predicted to be shortest.
         moves: the ops that moved beside an exchange, with reasons.
@@ -127,10 +170,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     passes: tuple[str, ...] = ()
     strategy: str = "stock"
-    orders: dict[str, tuple[int, ...]] = {}
-    pins: tuple[Pin, ...] = ()
-    splits: tuple[Split, ...] = ()
-    domains: dict[str, tuple[int, ...]] = {}
+    edits: tuple[Edit, ...] = ()
     race: dict[str, Prediction] = {}
     because: str = ""
     moves: tuple[Move, ...] = ()
@@ -142,7 +182,27 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def changes(self) -> bool:
         """Whether anything is to be changed."""
-        return bool(self.orders or self.pins or self.splits or self.domains)
+        return bool(self.edits)
+
+    @property
+    def orders(self) -> dict[str, tuple[int, ...]]:
+        """New orders by computation; one that keeps its order is absent."""
+        return {edit.block: edit.order for edit in self.edits if isinstance(edit, Reorder)}
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """What is cut into parts."""
+        return tuple(edit for edit in self.edits if isinstance(edit, Split))
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """What barriers tie, where the order is not enforced after XLA's scheduler."""
+        return tuple(edit for edit in self.edits if isinstance(edit, Pin))
+
+    @property
+    def streams(self) -> dict[str, tuple[int, ...]]:
+        """By block, the exchanges inside a node that get a stream of their own."""
+        return {edit.block: edit.exchanges for edit in self.edits if isinstance(edit, Stream)}
 
     def to_json(self) -> bytes:
         """Return the plan as JSON with sorted keys: equal plans have equal bytes."""

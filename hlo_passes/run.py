@@ -120,10 +120,13 @@ def run_pass(step: Pass, module: AnyModule, job: Job, plan: Plan | None = None) 
     started = time.perf_counter()
     graph = module.snapshot()
     step = fitted(step, module)
-    if plan is None:
-        check(step, module, graph)
-        plan = step.plan(graph, job.context(module, graph))
-    return apply_plan(step, module, graph, job, plan, started)
+    if plan is not None:
+        return apply_plan(step, module, graph, plan, started)
+    check(step, module, graph)
+    context = job.context(module, graph)
+    plan = step.plan(graph, context)
+    bound = step.memory_bound(graph, context, plan) if plan.orders else None
+    return apply_plan(step, module, graph, plan, started, bound)
 
 
 def rivals_of(step: Pass, module: AnyModule, job: Job) -> Iterator[Applied]:
@@ -141,7 +144,7 @@ def rivals_of(step: Pass, module: AnyModule, job: Job) -> Iterator[Applied]:
     graph = module.snapshot()
     check(step, module, graph)
     for plan in step.rivals(graph, job.context(module, graph)):
-        yield apply_plan(step, module, graph, job, plan, time.perf_counter())
+        yield apply_plan(step, module, graph, plan, time.perf_counter())
 
 
 def fitted(step: Pass, module: AnyModule) -> Pass:
@@ -169,7 +172,12 @@ def check(
 
 
 def apply_plan(
-    step: Pass, module: AnyModule, graph: Graph, job: Job, plan: Plan, started: float
+    step: Pass,
+    module: AnyModule,
+    graph: Graph,
+    plan: Plan,
+    started: float,
+    memory_bound: int | None = None,
 ) -> Applied:
     """Edit a module as planned, and check the plan before and the module after.
 
@@ -177,14 +185,18 @@ def apply_plan(
         step: the pass.
         module: what it works on.
         graph: read from it.
-        job: what it may know besides.
         plan: what it decided.
         started: when it began, by `time.perf_counter`.
+        memory_bound: bytes of temporaries that a new order may need; None for any.
+
+    Raises:
+        PlanError: if the plan was made for another module.
+        DeadlockError: if an exchange could be waited for for ever.
+        VerifyError: if the order, or what is left, is illegal.
     """
     plan.check(module.fingerprint)
     if plan.orders:
-        bound = step.memory_bound(graph, job.context(module, graph), plan)
-        verify_reordering(graph, plan.orders, bound)
+        verify_reordering(graph, plan.orders, memory_bound)
         check(step, module, graph, plan.orders)
     result = step.apply(module, plan)
     if result.changed and not plan.orders:

@@ -31,7 +31,7 @@ from typing import ClassVar, Literal, NamedTuple
 from hlo_passes.base import AnyModule, Context, Pass, PassResult, Stage, Tier
 from hlo_passes.facts.roles import before_loss
 from hlo_passes.ir.graph import Graph
-from hlo_passes.plans import Move, Plan
+from hlo_passes.plans import Move, Plan, reorders
 from hlo_passes.schedule.bound import exposed_bound
 from hlo_passes.schedule.decision import AT_WILL, Decision, refusals_of
 from hlo_passes.schedule.list.policies import list_order
@@ -203,7 +203,7 @@ def plan_of(
         target=before.target,
         passes=(schedule.spec,),
         strategy=next((s for s in (entry, *made.strategies.values()) if s != "stock"), "stock"),
-        orders=dict(made.orders),
+        edits=reorders(schedule.pass_name(), made.orders),
         moves=_moves(before, after),
         refusals=refusals_of(made, again, slack=slack, room=context.room(graph)),
         before=prediction_of(before),

@@ -42,7 +42,7 @@ from hlo_passes.ir.stablehlo.blocks import walk_blocks
 from hlo_passes.ir.stablehlo.build import all_to_all, reshape, transpose
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.ir.stablehlo.read import integer, shape_of
-from hlo_passes.plans import Plan, Refusal
+from hlo_passes.plans import Plan, Refusal, Stream
 from hlo_passes.schedule.timeline import prediction_of
 from hlo_passes.split_pass import ordered_timeline
 
@@ -86,7 +86,11 @@ class SeparateTiers(Pass):
         if after.makespan_us > before.makespan_us * (1 - _WORTH):
             why = "exchanges inside a node stay on one stream with the others: two are not shorter"
             return replace(plan, refusals=(Refusal(op=graph.name, reason=why),))
-        return replace(plan, strategy="two streams", domains=domains, after=race["two streams"])
+        edits = tuple(
+            Stream(by=self.pass_name(), block=block, exchanges=tuple(domains[block]))
+            for block in sorted(domains)
+        )
+        return replace(plan, strategy="two streams", edits=edits, after=race["two streams"])
 
     def apply(self, module: AnyModule, plan: Plan) -> PassResult:
         """Mark the exchanges.
@@ -95,10 +99,10 @@ class SeparateTiers(Pass):
             PlanError: if the plan is another module's.
         """
         plan.check(module.fingerprint)
-        if not plan.domains:
+        if not plan.streams:
             return PassResult(module, False)
         assert isinstance(module, Module)
-        return PassResult(_marked(module, plan.domains), True)
+        return PassResult(_marked(module, plan.streams), True)
 
 
 def _inside(graph: Graph, context: Context) -> Iterator[int]:

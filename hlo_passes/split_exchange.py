@@ -67,8 +67,12 @@ def _candidate(blocks: Sequence[tuple[Graph, Body, Sequence[Pair]]], k: int) -> 
         seeds = [(pair.first, cut.dim, cut.outer) for pair, cut in cuts.items() if cut]
         if seeds:
             ops = sorted(op for pair, cut in cuts.items() if cut for op in pair.ops)
-            splits.append(Split(block=graph.name, first=ops[0], last=ops[-1], k=k,
-                                along="capacity", seeds=tuple(seeds), only=tuple(ops)))  # fmt: skip
+            splits.append(
+                Split(
+                    by="split-exchange", block=graph.name, first=ops[0], last=ops[-1], k=k,
+                    along="capacity", seeds=tuple(seeds), only=tuple(ops),
+                )
+            )  # fmt: skip
         for pair, cut in cuts.items():
             if cut is None:
                 op = graph.ops[pair.first]

@@ -232,7 +232,7 @@ class PartsPass(SplitPass):
             module=context.fingerprint,
             target=context.costs.name,
             strategy=best.name if best else "stock",
-            splits=best.splits if best else (),
+            edits=best.splits if best else (),
             race=race,
             because=self._because(fits, before, after) if best else "",
             refusals=tuple(refusals),

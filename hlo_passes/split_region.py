@@ -197,7 +197,14 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> CutVariant
         refusals += [_refusal(graph, place, f"stays whole: {reason}") for place, reason in whole]
         if found.sites.any:
             splits.append(
-                Split(block=graph.name, first=ops.start, last=ops.stop - 1, k=k, ragged=ragged)
+                Split(
+                    by="split-region",
+                    block=graph.name,
+                    first=ops.start,
+                    last=ops.stop - 1,
+                    k=k,
+                    ragged=ragged,
+                )
             )
         else:
             has_sites = sites.puts or sites.fetches or layers.layers

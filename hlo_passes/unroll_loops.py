@@ -60,7 +60,16 @@ class UnrollLoops(PartsPass):
             splits, refusals = [], []
             for name, size, trips in loops:
                 if trips and trips % k == 0:
-                    splits.append(Split(block=name, first=0, last=size - 1, k=k, along="trips"))
+                    splits.append(
+                        Split(
+                            by="unroll-loops",
+                            block=name,
+                            first=0,
+                            last=size - 1,
+                            k=k,
+                            along="trips",
+                        )
+                    )
                 else:
                     many = f"its {trips} trips are no multiple of {k}" if trips else (
                         "it does not count from 0 to a constant"

@@ -90,6 +90,7 @@ def choose_forward_splits(
     )
     return tuple(
         Split(
+            by="split-region",
             block=graph.name,
             first=groups[chosen.first].start,
             last=groups[chosen.last].stop - 1,
@@ -136,8 +137,10 @@ def splits_of_reach(
         first = max(layer - reach // 2, begin)
         begin = min(layer + reach - reach // 2, len(groups) - 1) + 1
         where = groups[first].start, groups[begin - 1].stop - 1
-        found.append(Split(block=stretch.graph.name, first=where[0], last=where[1], k=k,
-                           ragged=ragged))  # fmt: skip
+        block = stretch.graph.name
+        found.append(
+            Split(by="split-region", block=block, first=where[0], last=where[1], k=k, ragged=ragged)
+        )
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from hlo_passes.errors import InputError, PlanError
-from hlo_passes.plans import Move, Pin, Plan, Refusal
+from hlo_passes.plans import Move, Pin, Plan, Refusal, Split, Stream, reorders
 from hlo_passes.schedule.drift import drift_of
 
 PLAN = Plan(
@@ -9,8 +9,12 @@ PLAN = Plan(
     target="h100:1x8",
     passes=("schedule-dw",),
     strategy="list",
-    orders={"main": (1, 0), "body": (0,)},
-    pins=(Pin(exchange=3, sinks=(1,)),),
+    edits=(
+        *reorders("schedule-dw", {"main": (1, 0), "body": (0,)}),
+        Pin(by="pin-order", exchange=3, sinks=(1,)),
+        Split(by="split-region", block="main", first=0, last=1, k=2),
+        Stream(by="separate-tiers", block="main", exchanges=(3,)),
+    ),
     moves=(Move(op="a#0", beside="b#0", us=1.5, reason="r"),),
     refusals=(Refusal(op="c#0", reason="why", source="f.py:1"),),
 )
@@ -24,8 +28,12 @@ def test_save_load_is_the_identity(tmp_path):
 
 def test_equal_plans_have_equal_bytes_and_hashes():
     again = Plan.from_json(PLAN.to_json())
-    other = Plan(module="abc", target="h100:1x8", orders={"body": (0,), "main": (1, 0)})
-    same = Plan(module="abc", target="h100:1x8", orders={"main": (1, 0), "body": (0,)})
+    other = Plan(
+        module="abc", target="h100:1x8", edits=reorders("x", {"body": (0,), "main": (1, 0)})
+    )
+    same = Plan(
+        module="abc", target="h100:1x8", edits=reorders("x", {"main": (1, 0), "body": (0,)})
+    )
     assert again.to_json() == PLAN.to_json()
     assert other.hash == same.hash != PLAN.hash
 

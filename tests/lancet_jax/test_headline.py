@@ -20,8 +20,10 @@ def run_of(step_us):
 
 
 def cut_by(*ks, strategy="full k=2", along="tokens", **more):
-    splits = tuple(Split(block="main", first=0, last=1, k=k, along=along) for k in ks)
-    return Plan(module="", target="", passes=("choose-split",), strategy=strategy, splits=splits,
+    splits = tuple(
+        Split(by="split-region", block="main", first=0, last=1, k=k, along=along) for k in ks
+    )
+    return Plan(module="", target="", passes=("choose-split",), strategy=strategy, edits=splits,
                 **more)  # fmt: skip
 
 

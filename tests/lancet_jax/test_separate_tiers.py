@@ -40,7 +40,7 @@ def test_a_step_with_marks_gives_the_same_bits():
     step = lancet_jax.jit(ours.step, pipeline=TIERS, target="h100:2x4", on_unsupported="raise",
                           **ours.jit_kwargs)  # fmt: skip
     got = step(*ours.args)
-    (marks,) = step.outcomes[-1].made[0].domains.values()
+    (marks,) = step.outcomes[-1].made[0].streams.values()
     assert len(marks) > 8
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
@@ -56,7 +56,7 @@ def test_a_step_with_marks_gives_the_same_bits():
 )
 def test_what_is_left_on_one_stream_says_why(name, target, reason):
     plan = lowered(name, target).plan
-    assert not plan.domains
+    assert not plan.streams
     assert any(reason in refusal.reason for refusal in plan.refusals)
 
 

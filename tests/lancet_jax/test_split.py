@@ -215,8 +215,14 @@ def test_ranges_with_parts_of_their_own_are_the_same(monkeypatch):
         (stretch,) = stretches
         first, second = stretch.sites.fetches[0], stretch.sites.puts[1]
         return (
-            Split(block="main", first=0, last=first.access + 9, k=2),
-            Split(block="main", first=second.access - 9, last=len(stretch.graph.ops) - 1, k=4),
+            Split(by="split-region", block="main", first=0, last=first.access + 9, k=2),
+            Split(
+                by="split-region",
+                block="main",
+                first=second.access - 9,
+                last=len(stretch.graph.ops) - 1,
+                k=4,
+            ),
         )
 
     monkeypatch.setattr(SplitRegion, "_ranges", two_ranges)

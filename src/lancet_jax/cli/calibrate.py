@@ -22,8 +22,9 @@ from hlo_passes.errors import InputError
 from hlo_passes.ir.files import load
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import parse_pipeline
+from hlo_passes.run import run_pass
 from lancet_jax.calibrate import Measuring, kernels_of, probes_of, table_of_capture
-from lancet_jax.cli.files import context_of, prices_of, print_json, working
+from lancet_jax.cli.files import job_of, prices_of, print_json, working
 from lancet_jax.cli.options import Json
 from lancet_jax.errors import OptionError
 from lancet_jax.profile.capture import find_capture, read_capture
@@ -117,12 +118,11 @@ def _use_devices(count: int) -> None:
 def _cuts(module: Module, passes: Sequence[Pass], target: str) -> Iterator[Module]:
     """Yield what each pass leaves."""
     for step in passes:
-        graph, costs = prices_of(module, target, None)
-        context = context_of(module, costs.for_graph(graph))
-        cut = step.apply(module, step.plan(graph, context))
-        if cut.changed:
-            assert isinstance(cut.module, Module)
-            module = cut.module
+        _, costs = prices_of(module, target, None)
+        cut = run_pass(step, module, job_of(costs)).module
+        if cut is not module:
+            assert isinstance(cut, Module)
+            module = cut
             yield module
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from hlo_passes.base import AnyModule, Context
+from hlo_passes.base import AnyModule, Job
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.cost.table import CostTable
 from hlo_passes.cost.target import parse_target
@@ -21,7 +21,6 @@ from hlo_passes.ir.files import load
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.hlo.dump_folder import choose_module
 from hlo_passes.ir.opaque import opaque_notes, parse_opaque
-from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.schedule.timeline import Timeline
 from lancet_jax.profile.capture import find_capture, read_capture
@@ -168,23 +167,17 @@ def read(
     return source.module, source.graph, source.costs
 
 
-def context_of(module: AnyModule, costs: TargetCosts, memory_limit: int | None = None) -> Context:
-    """Return what a pass may know of a module file; a limit counts for what one device runs.
+def job_of(costs: TargetCosts, memory_limit: int | None = None) -> Job:
+    """Return what passes may know of a compile for a target.
 
     Rows are sent by ragged exchanges unless the target is a CPU, whose backend lacks them.
 
     Args:
-        module: what was read.
         costs: prices for the target.
-        memory_limit: bytes of a device for all that the step holds; None for no limit.
+        memory_limit: bytes of a device; None for no limit.
     """
-    return Context(
-        costs=costs,
-        fingerprint=module.fingerprint,
-        module=module if isinstance(module, Module) else None,
-        ragged=costs.target.profile.name != "cpu",
-        memory_limit=memory_limit if not isinstance(module, Module) or module.is_local else None,
-    )
+    is_ragged = costs.target.profile.name != "cpu"
+    return Job(costs=costs, ragged=is_ragged, memory_limit=memory_limit)
 
 
 def stdout() -> Console:

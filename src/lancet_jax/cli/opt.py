@@ -4,23 +4,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hlo_passes.base import AnyModule, Pass
+from hlo_passes.base import AnyModule, Job
 from hlo_passes.cost.roofline import TargetCosts
-from hlo_passes.facts.deadlocks import verify_no_deadlock
+from hlo_passes.cost.target import parse_target
 from hlo_passes.facts.footprint import parse_limit
 from hlo_passes.files import write_atomically
-from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.opaque import opaque_notes
 from hlo_passes.ir.stablehlo.module import Module
-from hlo_passes.pin_order import PinOrder
-from hlo_passes.pipelines import DEFAULT, parse_pipeline
+from hlo_passes.pipelines import DEFAULT, parse_pipeline, pass_of
 from hlo_passes.plans import Plan
-from hlo_passes.reorder_scheduled import ReorderScheduled, at_post_scheduler
-from hlo_passes.schedule_dw import ScheduleDw
-from hlo_passes.separate_tiers import SeparateTiers
+from hlo_passes.run import After, Applied, Pipeline, run_pass
 from hlo_passes.split_region import SplitRegion
-from hlo_passes.verify import verify_reordering
-from lancet_jax.cli.files import context_of, print_json, read, working
+from lancet_jax.cli.files import job_of, print_json, read, working
 from lancet_jax.cli.local import local_source
 from lancet_jax.cli.options import (
     Costs,
@@ -44,6 +39,7 @@ def opt(
     memory_limit: MemoryLimit = None,
     pipeline: PipelineOption = DEFAULT,
     plan: Path | None = None,
+    print_after_all: Json = False,
     json: Json = False,
 ) -> None:
     """Rewrite a module file; without --output the module is printed.
@@ -59,10 +55,12 @@ def opt(
         schedule-dw,split-region{k=4}; see `lancet-jax passes`.
     plan
         A plan made by `lancet-jax plan` for this very file, to be followed instead.
+    print_after_all
+        Print the module to stderr after every pass, with the seconds that it took.
     json
         Print what was done as JSON; needs --output.
     """
-    passes = parse_pipeline(pipeline).passes
+    passes = parse_pipeline(pipeline)
     limit = parse_limit(memory_limit)
     saved = Plan.load(plan) if plan is not None else None
     module, graph, prices = read(file, target, costs, opaque)
@@ -71,7 +69,9 @@ def opt(
         if saved is not None:
             module, done = follow(as_planned(module, saved, prices), saved), [saved]
         else:
-            module, done, said = rewrite(module, passes, prices, limit)
+            module, done, said = rewrite(
+                module, passes, prices, limit, _printed if print_after_all else None
+            )
             notes += said
     if output is not None:
         write_atomically(output, module_text(module).encode())
@@ -104,8 +104,12 @@ def _tell(
 
 
 def rewrite(
-    module: AnyModule, passes: Sequence[Pass], costs: TargetCosts, memory_limit: int | None
-) -> tuple[AnyModule, list[Plan], tuple[str, ...]]:
+    module: AnyModule,
+    passes: Pipeline,
+    costs: TargetCosts,
+    memory_limit: int | None,
+    after: After | None = None,
+) -> tuple[AnyModule, Sequence[Plan], tuple[str, ...]]:
     """Run passes on a module file, partitioned first if need be; return plans and notes too.
 
     What no pass changes is returned as it was, not even partitioned.
@@ -115,44 +119,13 @@ def rewrite(
         passes: what to run, in order.
         costs: prices for the target.
         memory_limit: bytes of a device; None for no limit.
+        after: called after every pass.
     """
-    source, done = local_source(module, passes, costs), []
-    made = first = source.module if source is not None else module
-    for step in passes:
-        made, decided = run_pass(made, step, costs, memory_limit)
-        done.append(decided)
-    return (module if made is first else made), done, source.notes if source is not None else ()
-
-
-def run_pass(
-    module: AnyModule, step: Pass, costs: TargetCosts, memory_limit: int | None = None
-) -> tuple[AnyModule, Plan]:
-    """Plan and apply one pass, and check what it did.
-
-    Args:
-        module: what the pass before left.
-        step: the pass.
-        costs: prices for the target.
-        memory_limit: bytes of a device; None for no limit.
-    """
-    graph = module.snapshot()
-    chosen = at_post_scheduler(step) if isinstance(module, ScheduledModule) else step
-    context = context_of(module, costs.for_graph(graph), memory_limit)
-    decided = chosen.plan(graph, context)
-    verify_reordering(graph, decided.orders)
-    made = chosen.apply(module, decided).module
-    check_waits(made)
-    return made, decided
-
-
-def check_waits(module: AnyModule) -> None:
-    """Check that no exchange of a module can be waited for for ever.
-
-    Raises:
-        DeadlockError: if one can.
-    """
-    is_local = not isinstance(module, Module) or module.is_local
-    verify_no_deadlock(module.snapshot(), is_local=is_local)
+    source = local_source(module, passes.passes, costs)
+    first = source.module if source is not None else module
+    made, done = passes.run(first, job_of(costs, memory_limit), after=after)
+    notes = source.notes if source is not None else ()
+    return (module if made is first else made), done, notes
 
 
 def as_planned(module: AnyModule, plan: Plan, costs: TargetCosts) -> AnyModule:
@@ -163,7 +136,7 @@ def as_planned(module: AnyModule, plan: Plan, costs: TargetCosts) -> AnyModule:
         plan: a saved plan.
         costs: prices for the target.
     """
-    if not (plan.splits or plan.domains) or plan.module == module.fingerprint:
+    if not (plan.splits or plan.streams) or plan.module == module.fingerprint:
         return module
     source = local_source(module, (SplitRegion(),), costs)
     return source.module if source is not None else module
@@ -175,22 +148,14 @@ def follow(module: AnyModule, plan: Plan) -> AnyModule:
     Raises:
         PlanError: if it was made for another module.
     """
-    plan.check(module.fingerprint)
-    verify_reordering(module.snapshot(), plan.orders)
-    step: Pass
-    if plan.pins:
-        step = PinOrder()
-    elif plan.domains:
-        step = SeparateTiers()
-    elif plan.splits:
-        step = SplitRegion()
-    elif isinstance(module, ScheduledModule):
-        step = ReorderScheduled(ScheduleDw())
-    else:
-        step = ScheduleDw()
-    made = step.apply(module, plan).module
-    check_waits(made)
-    return made
+    job = Job(costs=TargetCosts(parse_target(plan.target)))
+    return run_pass(pass_of(plan), module, job, plan).module
+
+
+def _printed(applied: Applied) -> None:
+    """Print what a pass left, on stderr."""
+    print(f"// after {applied.step.spec} ({applied.seconds:.2f} s)", file=sys.stderr)
+    print(module_text(applied.module), file=sys.stderr)
 
 
 def module_text(module: AnyModule) -> str:

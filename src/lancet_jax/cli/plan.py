@@ -9,16 +9,15 @@ from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import OptionError
 from hlo_passes.facts.footprint import describe_room, footprint_of, parse_limit
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.opaque import opaque_notes
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plans import Plan
-from hlo_passes.reorder_scheduled import at_post_scheduler
+from hlo_passes.run import run_pass
 from hlo_passes.schedule.timeline import Timeline
 from hlo_passes.split.module import cut_module
 from hlo_passes.split_pass import ordered_timeline
-from lancet_jax.cli.files import context_of, print_json, read, stdout, working
+from lancet_jax.cli.files import job_of, print_json, read, stdout, working
 from lancet_jax.cli.local import local_source
 from lancet_jax.cli.options import (
     Costs,
@@ -153,7 +152,7 @@ def rewritten(
     if not plan.splits or not isinstance(module, Module):
         return None
     cut = cut_module(module, plan.splits).snapshot()
-    return cut, ordered_timeline(cut, context_of(module, costs, memory_limit))
+    return cut, ordered_timeline(cut, job_of(costs, memory_limit).context(module, cut))
 
 
 def decide(
@@ -180,8 +179,6 @@ def decide(
     if len(passes) > 1:
         raise OptionError(f"pipeline {pipeline!r}", "a plan is of one pass",
                           "plan one pass, or run them all with `lancet-jax opt`")  # fmt: skip
-    context = context_of(module, costs, memory_limit)
     if not passes:
         return Plan(module=module.fingerprint, target=costs.name)
-    step = at_post_scheduler(passes[0]) if isinstance(module, ScheduledModule) else passes[0]
-    return step.plan(graph, context)
+    return run_pass(passes[0], module, job_of(costs, memory_limit)).plan

@@ -11,10 +11,11 @@ from hlo_passes.files import write_atomically
 from hlo_passes.ir.graph import Graph
 from hlo_passes.pipelines import DEFAULT, parse_pipeline
 from hlo_passes.plans import Plan
+from hlo_passes.run import run_pass
 from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.split_pass import ordered
-from lancet_jax.cli.files import context_of, print_json, read, working
-from lancet_jax.cli.opt import follow, run_pass
+from lancet_jax.cli.files import job_of, print_json, read, working
+from lancet_jax.cli.opt import follow
 from lancet_jax.cli.options import Costs, Json, Opaque, PipelineOption, TargetOption
 from lancet_jax.report.export import check_names, export
 from lancet_jax.report.report import Report, pieces_of
@@ -80,7 +81,8 @@ def of_pipeline(module: AnyModule, graph: Graph, costs: TargetCosts, pipeline: s
     plans, pieces = [], frozenset[str]()
     for step in parse_pipeline(pipeline).passes:
         seen = module.snapshot() if plans else graph
-        module, decided = run_pass(module, step, costs)
+        applied = run_pass(step, module, job_of(costs))
+        module, decided = applied.module, applied.plan
         final = left_by(decided, seen, module, costs)
         pieces |= pieces_of(seen, decided.splits)
         plans.append(decided)
@@ -119,5 +121,5 @@ def left_by(plan: Plan, seen: Graph, module: AnyModule, costs: TargetCosts) -> S
         return Simulator(seen, costs.for_graph(seen), plan.orders)
     graph = module.snapshot()
     if plan.splits:
-        return ordered(graph, context_of(module, costs))[0]
+        return ordered(graph, job_of(costs).context(module, graph))[0]
     return Simulator(graph, costs.for_graph(graph))

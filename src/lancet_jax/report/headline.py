@@ -27,7 +27,7 @@ def _program(report: Comparison) -> str:
         return f"{' and '.join(_cuts(splits))} ({_name(cut)})"
     if any(plan.orders or plan.pins for plan in plans):
         return f"re-ordered ({plans[-1].strategy})"
-    if any(plan.domains for plan in plans):
+    if any(plan.streams for plan in plans):
         return "exchanges inside nodes beside those between them"
     return "as it was"
 

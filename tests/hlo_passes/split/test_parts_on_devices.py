@@ -68,7 +68,9 @@ def cut(module, k, monkeypatch, cls):
     original = getattr(cls, name)
     monkeypatch.setattr(cls, name, lambda self, *a: (built.append(self), original(self, *a))[1])
     last = len(Body(module.body).ops) - 1
-    made = cut_module(module, [Split(block="main", first=0, last=last, k=k, ragged=False)])
+    made = cut_module(
+        module, [Split(by="split-region", block="main", first=0, last=last, k=k, ragged=False)]
+    )
     assert built
     return made
 
