@@ -19,6 +19,7 @@ from hlo_passes.plans import Plan, Refusal, Split
 from hlo_passes.schedule.list.policies import list_order
 from hlo_passes.schedule.simulate import Simulator
 from hlo_passes.schedule.timeline import Timeline, prediction_of
+from hlo_passes.split.known import keep_cut, take_cut
 from hlo_passes.split.module import cut_module
 
 _WORTH = 1e-3
@@ -140,7 +141,7 @@ class SplitPass(Pass):
         if not plan.splits:
             return PassResult(module, False)
         assert isinstance(module, Module)
-        return PassResult(module.take(plan.splits) or cut_module(module, plan.splits), True)
+        return PassResult(take_cut(module, plan.splits) or cut_module(module, plan.splits), True)
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ class PartsPass(SplitPass):
             ):
                 break
         if best is not None and made is not None:
-            context.module.keep(best.splits, made)
+            keep_cut(context.module, best.splits, made)
         if candidates and best is None and not refusals:
             gains = min(run.step_us for run in race.values()) < before.makespan_us
             reason = f"{NO_GAIN} by {_WORTH:.1%}" if gains else NO_GAIN

@@ -58,15 +58,11 @@ from hlo_passes.base import Context
 from hlo_passes.errors import OptionError
 from hlo_passes.facts.roles import Role, roles_of
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.stablehlo.blocks import exchanges_of, ragged_exchanges_of, walk_blocks
-from hlo_passes.ir.stablehlo.body import Body
+from hlo_passes.ir.stablehlo.blocks import exchanges_of, ragged_exchanges_of
 from hlo_passes.ir.stablehlo.module import Module
-from hlo_passes.layers.capacity.row_paths import find_row_paths
-from hlo_passes.layers.capacity.sites import find_sites
-from hlo_passes.layers.dropless.layers import find_layers
 from hlo_passes.plans import Refusal, Split
 from hlo_passes.split.forward_ranges import Knobs, Stretch, choose_forward_splits, splits_of_reach
-from hlo_passes.split.module import cut_tokens, groups_of
+from hlo_passes.split.known import layers_of
 from hlo_passes.split.unmask import Indexed, index_module
 from hlo_passes.split_pass import CutVariant, PartsPass
 
@@ -140,15 +136,8 @@ class SplitRegion(PartsPass):
 
     def _stretches(self, module: Module, graph: Graph) -> Iterator[Stretch]:
         """Yield what may be cut of every block that exchanges."""
-        graphs = {inside.name: inside for inside, _ in graph.walk()}
-        for name, block in walk_blocks(module.body):
-            body, inside = Body(block), graphs[name]
-            if exchanges_of(body) or ragged_exchanges_of(body):
-                sites = find_sites(body)
-                rows = find_row_paths(body, sites)
-                groups = groups_of(inside, graph.devices)
-                dropless = find_layers(body, sites.numbers, groups, graph.devices)
-                yield Stretch(body, inside, self._region(inside), sites, rows, dropless)
+        for layers in layers_of(module, graph).values():
+            yield Stretch(layers, self._region(layers.graph))
 
     def _ranges(
         self, stretches: Sequence[Stretch], context: Context, rho: int
@@ -186,10 +175,10 @@ def _candidate(stretches: Sequence[Stretch], k: int, ragged: bool) -> CutVariant
     splits: list[Split] = []
     refusals: list[Refusal] = []
     for stretch in stretches:
-        body, graph, ops, sites = stretch.body, stretch.graph, stretch.ops, stretch.sites
-        layers = stretch.dropless
-        found = cut_tokens(body, sites, stretch.rows, k, ops, layers.layers)
-        waits = stretch.rows.refusals.items()
+        known, graph, ops = stretch.layers, stretch.graph, stretch.ops
+        body, sites, layers = known.body, known.sites, known.dropless
+        found = stretch.cut(k, is_dropless=True)
+        waits = known.rows.refusals.items()
         whole = [
             *sites.refusals, *layers.refusals, *found.refusals,
             *sorted(found.states.refusals.items()), *waits,

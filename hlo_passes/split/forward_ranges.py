@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from hlo_passes.cost.model import CostModel
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.graph import Graph
-from hlo_passes.ir.stablehlo.body import Body
-from hlo_passes.layers.capacity.row_paths import RowPaths
-from hlo_passes.layers.capacity.sites import Sites
-from hlo_passes.layers.dropless.layers import DroplessLayers
 from hlo_passes.plans import Split
 from hlo_passes.schedule.paper.pipeline import PartPrices, Unrolled
 from hlo_passes.schedule.paper.ranges import choose_ranges, groups_of
+from hlo_passes.split.known import BlockLayers
 from hlo_passes.split.module import TokenCut, cut_tokens
 
 
@@ -39,19 +36,28 @@ class Stretch:
     """What may be cut of one block.
 
     Attributes:
-        body, graph: the block, and its graph.
+        layers: the block, and the MoE layers in it.
         ops: places of the ops that may be cut.
-        sites: its exchanges that send rows.
-        rows: what happens to rows between them.
-        dropless: its dropless layers.
     """
 
-    body: Body
-    graph: Graph
+    layers: BlockLayers
     ops: range
-    sites: Sites
-    rows: RowPaths
-    dropless: DroplessLayers
+
+    @property
+    def graph(self) -> Graph:
+        """The block's graph."""
+        return self.layers.graph
+
+    def cut(self, k: int, *, is_dropless: bool = False) -> TokenCut:
+        """Work out how it is cut along its tokens.
+
+        Args:
+            k: number of parts.
+            is_dropless: whether dropless layers are cut, too.
+        """
+        known = self.layers
+        dropless = known.dropless.layers if is_dropless else ()
+        return cut_tokens(known.body, known.sites, known.rows, k, self.ops, dropless)
 
 
 def choose_forward_splits(
@@ -62,10 +68,8 @@ def choose_forward_splits(
     Raises:
         OptionError: if a knob makes no sense.
     """
-    body, graph, ops = stretch.body, stretch.graph, stretch.ops
-    cuts = {
-        k: cut_tokens(body, stretch.sites, stretch.rows, k, ops) for k in range(2, knobs.rho + 1)
-    }
+    graph, ops = stretch.graph, stretch.ops
+    cuts = {k: stretch.cut(k) for k in range(2, knobs.rho + 1)}
     usable = {k: cut for k, cut in cuts.items() if cut.sites.puts or cut.sites.fetches}
     spans = _spans(next(iter(usable.values()), None))
     if not spans:
@@ -123,7 +127,7 @@ def splits_of_reach(
     Raises:
         OptionError: if `gamma_us` makes no sense.
     """
-    cut = cut_tokens(stretch.body, stretch.sites, stretch.rows, k, stretch.ops)
+    cut = stretch.cut(k)
     spans = _spans(cut)
     if not spans:
         return ()

@@ -213,7 +213,7 @@ def test_ranges_with_parts_of_their_own_are_the_same(monkeypatch):
 
     def two_ranges(self, stretches, context, rho):
         (stretch,) = stretches
-        first, second = stretch.sites.fetches[0], stretch.sites.puts[1]
+        first, second = stretch.layers.sites.fetches[0], stretch.layers.sites.puts[1]
         return (
             Split(by="split-region", block="main", first=0, last=first.access + 9, k=2),
             Split(

@@ -8,7 +8,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -57,7 +57,6 @@ class Module:
     ir: ir.Module
     path: str = "<module>"
     opaque: tuple[OpaqueExchange, ...] = ()
-    _kept: dict[object, "Module"] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def copy_of(
@@ -173,14 +172,6 @@ class Module:
             reorder_block(clone.body, order)
         clone.verify()
         return clone
-
-    def keep(self, plan: object, made: "Module") -> None:
-        """Keep what a plan makes of this module, for whoever follows that plan."""
-        self._kept[plan] = made
-
-    def take(self, plan: object) -> "Module | None":
-        """Return what was kept for an equal plan; it is the caller's from now on."""
-        return self._kept.pop(plan, None)
 
     @property
     def is_local(self) -> bool:
