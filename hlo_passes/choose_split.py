@@ -45,8 +45,9 @@ class ChooseSplit(SplitPass):
     Attributes:
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
-        memory_slack: share by which that may grow over the uncut step's, as compiled if both are;
-            none for any.
+        memory_slack: share by which that may grow over the uncut step's; none for any. The default
+            counts where predictions decide and no number of parts is given: where XLA's own
+            modules decide, the device's memory does.
     """
 
     answers: ClassVar[frozenset[str]] = frozenset({"cut", "number of trips at once"})

@@ -45,8 +45,9 @@ class SplitExchange(PartsPass):
         k: number of parts; none to try every number up to `rho`.
         rho: most parts.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
-        memory_slack: share by which that may grow over the uncut step's, as compiled if both are;
-            none for any. The default does not bind where `k` is given.
+        memory_slack: share by which that may grow over the uncut step's; none for any. The default
+            counts where predictions decide and no number of parts is given: where XLA's own
+            modules decide, the device's memory does.
     """
 
     def candidates(self, module: Module, graph: Graph, context: Context) -> Iterator[CutVariant]:

@@ -76,8 +76,9 @@ class SplitPass(Pass):
     Attributes:
         rho: most parts (the paper's name and default).
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
-        memory_slack: share by which that may grow over the uncut step's, as compiled if both are;
-            none for any. The default does not bind where a number of parts is asked for.
+        memory_slack: share by which that may grow over the uncut step's; none for any. The default
+            counts where predictions decide and no number of parts is given: where XLA's own
+            modules decide, the device's memory does.
     """
 
     tier: ClassVar[Tier] = Tier.REASSOCIATES

@@ -80,8 +80,9 @@ class SplitRegion(PartsPass):
         reach: forward only: groups to cut beside every MoE layer's exchanges, half of them before
             and half behind, instead of what the dynamic program chooses: the paper's figure 6.
         memory_limit: bytes of temporary memory that a cut step may need; none for no limit.
-        memory_slack: share by which that may grow over the uncut step's, as compiled if both are;
-            none for any. The default does not bind where `k` is given.
+        memory_slack: share by which that may grow over the uncut step's; none for any. The default
+            counts where predictions decide and no number of parts is given: where XLA's own
+            modules decide, the device's memory does.
     """
 
     direction: Literal["both", "forward"] = "both"

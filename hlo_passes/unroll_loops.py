@@ -42,8 +42,9 @@ class UnrollLoops(PartsPass):
         k: trips to run at once; none to try every number up to `rho`.
         rho: most trips at once.
         memory_limit: bytes of temporary memory that an unrolled step may need; none for no limit.
-        memory_slack: share by which that may grow over the uncut step's, as compiled if both are;
-            none for any. The default does not bind where `k` is given.
+        memory_slack: share by which that may grow over the uncut step's; none for any. The default
+            counts where predictions decide and no number of parts is given: where XLA's own
+            modules decide, the device's memory does.
     """
 
     tier: ClassVar[Tier] = Tier.EXACT

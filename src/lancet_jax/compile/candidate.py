@@ -8,6 +8,7 @@ from hlo_passes.base import Job, Pass
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.plans import Plan
 from hlo_passes.run import Applied, Pipeline, rivals_of, run_pass
+from hlo_passes.split_pass import MARGIN, SplitPass
 from lancet_jax.seams.compiling import XlaOptions
 
 WHOLE = "as it is"
@@ -53,6 +54,22 @@ class Candidate:
         if made:
             return made[-1].step_us
         return next((plan.before.step_us for plan in self.plans if plan.before is not None), 0.0)
+
+    def margin(self, passes: Sequence[Pass]) -> float | None:
+        """Return the share by which it may need more temporaries than the step as it is.
+
+        None for any: then what the device has decides. Of several passes that cut, the one that
+        allows most counts.
+
+        Args:
+            passes: what made it, one plan each.
+        """
+        given = [
+            step.memory_slack for step, plan in zip(passes, self.plans, strict=False)
+            if isinstance(step, SplitPass) and plan.splits and step.memory_slack != MARGIN
+        ]  # fmt: skip
+        known = [share for share in given if share is not None]
+        return max(known) if known and len(known) == len(given) else None
 
     def after(self, applied: Applied) -> "Candidate":
         """Return what one more pass made of it."""

@@ -41,7 +41,7 @@ class Choice:
             enactment: for whom, at what prices.
             is_open: see `Choice`.
         """
-        race = told(ranked, enactment.job.memory_limit) if len(ranked) > 1 else ()
+        race = told(ranked) if len(ranked) > 1 else ()
         return Choice(ranked, _decided(ranked[0], enactment.prices, race), is_open)
 
 

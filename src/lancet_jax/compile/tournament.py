@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from hlo_passes.errors import LancetError
-from lancet_jax.compile.candidate import Candidate
+from lancet_jax.compile.candidate import WHOLE, Candidate
 from lancet_jax.compile.enact import Enactment
 from lancet_jax.compile.inside_xla import Scheduled
 from lancet_jax.compile.xla_program import XlaProgram
@@ -44,17 +44,40 @@ class Judged:
         scheduled: what it became; None if XLA cannot compile it.
         fits: whether that fits into memory.
         error: why it became nothing.
+        excess: by how much it needs more than is allowed, in words; "" if it does not.
     """
 
     candidate: Candidate
     scheduled: Scheduled | None = field(default=None, repr=False)
     fits: bool = False
     error: str = ""
+    excess: str = ""
 
     @staticmethod
     def of(one: Candidate, found: Scheduled, enactment: Enactment) -> "Judged":
         """Return a candidate with what has become of it."""
-        return Judged(one, found, found.fits(enactment.job.memory_limit))
+        limit = enactment.job.memory_limit
+        if limit is None or found.fits(limit):
+            return Judged(one, found, fits=True)
+        needs = f"{found.after.peak_bytes / 1e6:,.0f} MB of temporaries"
+        return Judged(one, found, excess=f"it needs {needs}, more than a device has room for"
+                                         f" (memory_limit={limit / 1e9:,.1f}GB)")  # fmt: skip
+
+    def within(self, margin: float | None, whole: "Judged | None") -> "Judged":
+        """Return it as it is if it may need a share more of temporaries than the whole step.
+
+        Args:
+            margin: the share; None for any.
+            whole: the step as it is, where that was judged.
+        """
+        if margin is None or whole is None or not self.fits or not whole.fits:
+            return self
+        growth = self.peak_bytes / whole.peak_bytes - 1 if whole.peak_bytes else 0.0
+        if growth <= margin:
+            return self
+        return replace_fields(self, fits=False, excess=(
+            f"it needs {growth:+.0%} of temporaries, and {margin:+.0%} is allowed (memory-slack)"
+        ))  # fmt: skip
 
     @property
     def step_us(self) -> float:
@@ -74,7 +97,7 @@ class Judged:
         after = self.scheduled.after
         return replace(
             one, step_us=after.step_us, exposed_us=after.exposed_us, fits=self.fits,
-            stock_us=self.scheduled.before.step_us, peak_bytes=after.peak_bytes,
+            stock_us=self.scheduled.before.step_us, peak_bytes=after.peak_bytes, why=self.excess,
         )  # fmt: skip
 
 
@@ -201,7 +224,9 @@ class Tournament:
                 else Judged(one.candidate, error=one.error or "another process has not judged it")
                 for one in found
             ]  # fmt: skip
-        return ranked(found)
+        passes = self.enactment.job.before_xla.passes
+        whole = next((one for one in found if one.candidate.name == WHOLE), None)
+        return ranked([one.within(one.candidate.margin(passes), whole) for one in found])
 
 
 def ways_apart_of(one: Judged, enactment: Enactment) -> Sequence[tuple[XlaOptions, str]]:
@@ -228,19 +253,14 @@ def ranked(found: Sequence[Judged]) -> tuple[Judged, ...]:
     return (first, *(one for one in order if one is not first))
 
 
-def told(found: Sequence[Judged], memory_limit: int | None) -> tuple[Entry, ...]:
-    """Return the race as data: who ran, and why who does not."""
+def told(found: Sequence[Judged]) -> tuple[Entry, ...]:
+    """Return the race as data: who ran, the winner first, and why who does not."""
     entries = [one.entry() for one in found]
-    best = entries[0]
-    return (best, *(replace(one, why=_why_not(one, best, memory_limit)) for one in entries[1:]))
+    best = replace(entries[0], why="")
+    return (best, *(replace(one, why=_why_not(one, best)) for one in entries[1:]))
 
 
-def _why_not(one: Entry, best: Entry, memory_limit: int | None) -> str:
+def _why_not(one: Entry, best: Entry) -> str:
     if one.why:
         return one.why
-    if not one.fits and memory_limit is not None:
-        return (
-            f"it needs {one.peak_bytes / 1e6:,.0f} MB of temporaries, more than a device has room"
-            f" for (memory_limit={memory_limit / 1e9:,.1f}GB)"
-        )
     return "it is longer" if one.step_us > best.step_us * (1 + _TIE) else "it needs more memory"
