@@ -17,6 +17,7 @@ from hlo_passes.plans import Plan
 from hlo_passes.schedule.drift import Drift, drift_of
 from hlo_passes.schedule.simulate import Simulator, simulate
 from hlo_passes.schedule.timeline import Timeline
+from hlo_passes.split_pass import ordered
 from lancet_jax.compile.before_xla import Prepared, untouched
 from lancet_jax.compile.clock import Clock
 from lancet_jax.compile.job import StepJob
@@ -95,9 +96,10 @@ class Lowered:
             report = Report.of_plan(self.module.name, self._graph, self.costs, self.plan)
             report = with_recomputation(report, self.module)
             return replace(report, notes=(*report.notes, *notes))
-        cut = self._planned[0].snapshot()
+        made = self._planned[0]
+        cut = made.snapshot()
         stock = Simulator(self._graph, self.costs)
-        final = Simulator(cut, self.costs.for_graph(cut))
+        final, _ = ordered(cut, self._job.for_passes().context(made, cut))
         pieces = pieces_of(self._graph, self.plan.splits)
         report = Report.of_steps(self.module.name, stock, final, (self.plan,), pieces)
         return replace(report, notes=(*report.notes, *notes))

@@ -65,12 +65,14 @@ def choose(
         first = prepared.candidates[0]
         one = first.apart(known.options, known.left_out) if known.options else first
         return prepared, Choice((Judged(one),), known)
-    if not job.is_open:
+    decides_for_all = enactment.shared.is_used and job.peers is not None
+    if not job.is_open and not (job.is_judged and decides_for_all):
         prepared = prepare(None)
         (first,) = prepared.candidates
         return prepared, Choice.of((Judged(first),), enactment, is_open=job.is_judged)
     with Tournament.held_for(enactment) as tournament:
-        tournament.begin(Candidate(Module.copy_of(job.module)))
+        if job.is_open:
+            tournament.begin(Candidate(Module.copy_of(job.module)))
         prepared = prepare(tournament.begin_if_likely)
         return prepared, Choice.of(tournament.run(prepared.candidates), enactment)
 

@@ -11,7 +11,7 @@ from lancet_jax.compile.clock import Clock
 from lancet_jax.compile.inside_xla import Scheduled, ScheduleEdit, Scheduler, room_note
 from lancet_jax.compile.job import StepJob
 from lancet_jax.compile.xla_program import XlaProgram, options_of
-from lancet_jax.peers.agree import SharedPlans, exchange_order
+from lancet_jax.peers.agree import Peers, SharedPlans, exchange_order
 from lancet_jax.peers.decided import Decided
 from lancet_jax.seams.compiling import Xla, XlaOptions
 from lancet_jax.seams.programs import hlo_of
@@ -84,6 +84,11 @@ class Enactment:
         job = self.job
         passes, known = job.behind_scheduler, job.for_passes()
         return Scheduler(passes, known, len(job.devices), job.options.exchanges)
+
+    @property
+    def fellows(self) -> Peers | None:
+        """The processes that decide, too; None if one decides for all, or there is but one."""
+        return None if self.shared.is_used else self.job.peers
 
     def program(self, one: Candidate) -> XlaProgram:
         """Return a candidate as XLA gets it."""

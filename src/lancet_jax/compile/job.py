@@ -42,6 +42,7 @@ class StepJob:
         costs: prices for the target.
         memory_limit: bytes of a device for arguments, results and temporaries; None if unknown.
         peers: the processes that compile it, too; None if this one is alone.
+        xla_options: what the user asked XLA for.
     """
 
     options: Options
@@ -50,10 +51,15 @@ class StepJob:
     costs: TargetCosts
     memory_limit: int | None = None
     peers: Peers | None = None
+    xla_options: tuple[str, ...] = ()
 
     @staticmethod
     def of(
-        options: Options, module: ir.Module, devices: Sequence[Any], peers: Peers | None = None
+        options: Options,
+        module: ir.Module,
+        devices: Sequence[Any],
+        peers: Peers | None = None,
+        xla_options: tuple[str, ...] = (),
     ) -> "StepJob":
         """Look up prices and limits.
 
@@ -62,6 +68,7 @@ class StepJob:
             module: what jit lowered.
             devices: who runs it.
             peers: who compiles it, too.
+            xla_options: what the user asked XLA for.
 
         Raises:
             OptionError: if the devices are of a kind that no profile describes, or not of the kind
@@ -76,7 +83,7 @@ class StepJob:
             if peers is not None and limit is not None:
                 said = peers.gather("memory", msgspec.json.encode(limit))
                 limit = min(msgspec.json.decode(mine, type=int) for mine in said)
-        return StepJob(options, module, tuple(devices), costs, limit, peers)
+        return StepJob(options, module, tuple(devices), costs, limit, peers, xla_options)
 
     @property
     def platform(self) -> str:
@@ -140,8 +147,8 @@ class StepJob:
         """What the answer depends on, prices aside; see `question_of`."""
         return question_of(self.options, self.module)
 
-    def key(self, prices: str) -> str:
-        """Return 16 hex digits over all that the answer depends on.
+    def salt(self, prices: str) -> str:
+        """Return 16 hex digits over all that the program depends on; all processes have the same.
 
         Args:
             prices: name and fingerprint of the costs that it is decided with.
@@ -150,6 +157,14 @@ class StepJob:
         versions = [version("lancet-jax"), version("jaxlib")]
         about = [fingerprint(self.module), repr(self.memory_limit), repr(len(self.devices))]
         return digest(*versions, *parts, prices, *about)
+
+    def key(self, prices: str) -> str:
+        """Return 16 hex digits over all that the choice of a program depends on, on this process.
+
+        Args:
+            prices: as for `salt`.
+        """
+        return digest(self.salt(prices), *self.xla_options)
 
     @property
     def prices(self) -> str:

@@ -103,11 +103,11 @@ class StepRewriter:
             PeerError: if another process decides otherwise, or does not come.
             UnsupportedError: if the first process decides for all, and could not.
         """
-        job = StepJob.of(self.options, request.module, request.devices, shared.peers)
+        job = StepJob.of(self.options, request.module, request.devices, shared.peers, xla.given)
         topic = _topic(self.options, request.module)
         theirs = shared.made(topic)
         prices = theirs.prices if theirs is not None else job.prices
-        known = theirs or self._known(job, prices)
+        known = theirs or self._known(job, prices, shared)
         enactment = Enactment(job, xla, shared, prices, clock)
 
         def prepared_for(on_candidate: OnCandidate | None) -> Prepared:
@@ -152,10 +152,21 @@ class StepRewriter:
             self._prepared[name] = made
         return self._prepared[name]
 
-    def _known(self, job: StepJob, prices: str) -> Decided | None:
-        """Return what was decided when this very step was compiled before; None if it was not."""
+    def _known(self, job: StepJob, prices: str, shared: SharedPlans) -> Decided | None:
+        """Return what was decided when this very step was compiled before; None if it was not.
+
+        All processes that decide know the same, or nothing: those that do not would wait for the
+        others to search.
+        """
+        if not job.is_judged:
+            return None
         key = job.key(prices)
-        return (self._decided.get(key) or recall(key)) if job.is_judged else None
+        known = self._decided.get(key) or recall(key)
+        if shared.peers is not None and not shared.is_used:
+            mine = known.to_bytes() if known is not None else b""
+            if any(theirs != mine for theirs in shared.peers.gather("known", mine)):
+                return None
+        return known
 
     def _with_orders(self, choice: Choice, enactment: Enactment) -> Choice:
         """Return a choice with the orders that were made when this very program was compiled."""

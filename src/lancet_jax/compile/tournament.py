@@ -214,7 +214,7 @@ class Tournament:
         Raises:
             PeerError: if another process does not come.
         """
-        peers = self.enactment.job.peers
+        peers = self.enactment.fellows
         if peers is not None:
             mine = [one.candidate.name for one in found if one.scheduled is not None]
             said = peers.gather("judged", msgspec.json.encode(mine))

@@ -40,7 +40,7 @@ class XlaProgram:
         module = copied_apart(candidate.module.ir if candidate.changes else job.module)
         text = module.operation.get_asm(enable_debug_info=False)
         said = [f"{name}={value}" for name, value in sorted(candidate.options.items())]
-        salt = digest(job.key(prices), text, *said)
+        salt = digest(job.salt(prices), text, *said)
         mark(module, salt)
         return XlaProgram(module, salt, options_of(candidate, job))
 

@@ -10,6 +10,7 @@ copied before it is touched.
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,12 @@ class Xla:
     _options: Any = field(repr=False)
     _callbacks: Sequence[Any] = field(repr=False)
     _devices: Any = field(repr=False)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The XLA options that the user set, by `compiler_options` or environment."""
+        overrides = (f"{name}={value}" for name, value in self._options.env_option_overrides)
+        return (*sorted(overrides), os.environ.get("XLA_FLAGS", ""))
 
     def compile(
         self,
