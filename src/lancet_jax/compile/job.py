@@ -99,10 +99,22 @@ class StepJob:
             and backends.has_post_scheduler(self.platform)
         )
 
+    @property
+    def why_not_judged(self) -> str:
+        """Why predictions decide between programs, where that was not asked for."""
+        if backends.has_post_scheduler(self.platform):
+            return f"what XLA fuses for {self.platform} says nothing of a GPU"
+        return f"XLA does not hand out its module on {self.platform}"
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether a pass leaves it open whether it does anything."""
+        return any(not step.is_settled for step in self.before_xla.passes)
+
     @cached_property
     def is_open(self) -> bool:
         """Whether XLA's own modules decide what passes do."""
-        return self.is_judged and any(not p.is_settled for p in self.before_xla.passes)
+        return self.is_judged and self.has_choice
 
     @property
     def entrants(self) -> int:

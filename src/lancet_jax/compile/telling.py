@@ -12,8 +12,6 @@ from lancet_jax.compile.outcome import Outcome
 from lancet_jax.compile.tournament import Judged
 from lancet_jax.peers.decided import Entry
 
-_NO_STAGE = "predictions before XLA decided which program runs: XLA does not hand out its module on"
-
 
 def outcome_of(
     job: StepJob, prepared: Prepared, choice: Choice, made: Enacted, clock: Clock
@@ -64,8 +62,8 @@ def _notes(
     yield from prepared.source.notes
     for plan in made.candidate.plans:
         yield from notes_of(plan)
-    if made.candidate.is_cut and not job.is_judged and job.options.check_cuts:
-        yield f"{_NO_STAGE} {job.platform}" if job.platform != "gpu" else f"{_NO_STAGE} this GPU"
+    if job.options.check_cuts and not job.is_judged and job.has_choice:
+        yield f"predictions before XLA decided which program runs: {job.why_not_judged}"
     yield from choice.notes
     yield from made.notes
     if choice.decided.race:

@@ -149,7 +149,9 @@ class Tournament:
             self._begun[one.name] = self.pool.submit(self._all_of, one, program)
 
     def begin_if_likely(self, one: Candidate) -> None:
-        """Begin to judge a candidate that will compete, whatever others come."""
+        """Begin to judge a candidate that is likely to compete, whatever others come."""
+        if self.enactment.job.options.search == "quick":
+            return
         begun = [known for known in self._candidates if known.predicted_us]
         self._candidates.append(one)
         likely = entrants_of([*begun, one], self.enactment.job.entrants)
