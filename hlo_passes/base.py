@@ -173,6 +173,10 @@ class Pass(ABC):
         """
         yield self.plan(graph, context)
 
+    def smaller(self, plan: Plan) -> "Pass | None":
+        """Return the pass that wants less memory than one of its plans does; None if none does."""
+        return None
+
     def memory_bound(self, graph: Graph, context: Context, plan: Plan) -> int | None:
         """Return the bytes of temporaries that a planned order may need; None if it made none."""
         return None

@@ -21,7 +21,8 @@ Limits
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import replace as replace_fields
+from typing import ClassVar, Literal
 
 from msgspec.structs import replace
 
@@ -48,7 +49,10 @@ class ChooseSplit(SplitPass):
         memory_slack: share by which that may grow over the uncut step's; none for any. The default
             counts where predictions decide and no number of parts is given: where XLA's own
             modules decide, the device's memory does.
+        way: the one way to cut that runs, or `all`.
     """
+
+    way: Literal["all", "loops", "exchange", "lancet", "full"] = "all"
 
     answers: ClassVar[frozenset[str]] = frozenset({"cut", "number of trips at once"})
 
@@ -56,12 +60,19 @@ class ChooseSplit(SplitPass):
     def ways(self) -> dict[str, SplitPass]:
         """The ways to cut, by name."""
         rho, limit = self.rho, self.memory_limit
-        return {
+        ways: dict[str, SplitPass] = {
             "loops": UnrollLoops(rho=rho, memory_limit=limit),
             "exchange": SplitExchange(rho=rho, memory_limit=limit),
             "lancet": SplitRegion(direction="forward", rho=rho, memory_limit=limit),
             "full": SplitRegion(rho=rho, memory_limit=limit),
         }
+        return ways if self.way == "all" else {self.way: ways[self.way]}
+
+    def smaller(self, plan: Plan) -> "ChooseSplit | None":
+        """Return the race of fewer parts, of the way that a plan cuts; None if there is none."""
+        fewer = super().smaller(plan)
+        way = plan.strategy.partition(" ")[0]
+        return None if fewer is None else replace_fields(self, rho=fewer.rho, way=way)
 
     def rivals(self, graph: Graph, context: Context) -> Iterator[Plan]:
         """Yield the best cut of every way to cut, as predicted.
@@ -72,10 +83,9 @@ class ChooseSplit(SplitPass):
         """
         before = ordered_timeline(graph, context)
         # What XLA takes longest to compile comes before what takes longest to plan.
-        for name in ("loops", "exchange", "full", "lancet"):
-            way = self.ways[name]
-            plan = way.decide(graph, context, before)
-            yield replace(plan, passes=(self.spec,), strategy=f"{name} {plan.strategy}")
+        for name in sorted(self.ways, key=("loops", "exchange", "full", "lancet").index):
+            for plan in self.ways[name].rivals_of(graph, context, before):
+                yield replace(plan, passes=(self.spec,), strategy=f"{name} {plan.strategy}")
 
     def decide(self, graph: Graph, context: Context, before: Timeline) -> Plan:
         """Run the race; those that cannot cut are left out."""

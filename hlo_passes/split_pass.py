@@ -121,11 +121,27 @@ class SplitPass(Pass):
             graph: what is planned on.
             context: what it may know besides.
         """
-        yield self.decide(graph, context, ordered_timeline(graph, context))
+        yield from self.rivals_of(graph, context, ordered_timeline(graph, context))
+
+    def rivals_of(self, graph: Graph, context: Context, before: Timeline) -> Iterator[Plan]:
+        """Yield the plans that are worth compiling, given the step as it is in its best order.
+
+        Args:
+            graph: what is planned on.
+            context: what it may know besides.
+            before: the step as it is.
+        """
+        yield self.decide(graph, context, before)
+
+    def smaller(self, plan: Plan) -> "SplitPass | None":
+        """Return the pass that cuts into fewer parts than a plan of it does; None if none does."""
+        parts = max((split.k for split in plan.splits), default=0)
+        return replace_fields(self, rho=parts - 1) if parts > 2 and not self.is_settled else None
 
     def limit(self, graph: Graph, context: Context) -> int | None:
         """Return the bytes of temporary memory that a step may need; None for no limit."""
-        limits = [n for n in (self.memory_limit, context.room(graph)) if n is not None]
+        room = None if context.checked else context.room(graph)
+        limits = [n for n in (self.memory_limit, room) if n is not None]
         return min(limits, default=None)
 
     @abstractmethod
@@ -292,7 +308,7 @@ def ordered(graph: Graph, context: Context) -> tuple[Simulator, Timeline]:
     costs = context.costs.for_graph(graph)
     orders: dict[str, tuple[int, ...]] = {}
     inside_out = reversed({inside.name: inside for inside, _ in graph.walk()}.values())
-    room = context.room(graph)
+    room = None if context.checked else context.room(graph)
     found = [
         _ordered(
             Simulator(inside, costs, orders),

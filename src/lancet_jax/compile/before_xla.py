@@ -7,6 +7,7 @@ from hlo_passes.choose_split import describe_race
 from hlo_passes.facts.deadlocks import verify_no_deadlock
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.plans import Plan
+from hlo_passes.run import Pipeline
 from lancet_jax.compile.candidate import Candidate, candidates_of, replayed
 from lancet_jax.compile.clock import Clock
 from lancet_jax.compile.collector import no_collection
@@ -30,6 +31,24 @@ class Prepared:
 
     source: StepToCut
     candidates: tuple[Candidate, ...] = field(repr=False)
+
+    def smaller(self, one: Candidate, job: StepJob) -> tuple[Candidate, ...]:
+        """Return candidates like one that does not fit into memory, which want less of it.
+
+        Args:
+            one: the candidate.
+            job: for whom.
+        """
+        pairs = [
+            (step.smaller(plan) if plan.changes else None, step)
+            for step, plan in zip(job.before_xla.passes, one.plans, strict=True)
+        ]
+        if not any(smaller for smaller, _ in pairs):
+            return ()
+        passes = Pipeline(tuple(smaller or step for smaller, step in pairs))
+        with no_collection():
+            found = candidates_of(self.source.module, passes, job.for_passes(checked=True))
+            return tuple(other for other in found if other.changes)
 
     @property
     def likeliest(self) -> Candidate:

@@ -74,7 +74,32 @@ def choose(
         if job.is_open:
             tournament.begin(Candidate(Module.copy_of(job.module)))
         prepared = prepare(tournament.begin_if_likely)
-        return prepared, Choice.of(tournament.run(prepared.candidates), enactment)
+        found = tournament.run(prepared.candidates)
+        return prepared, Choice.of(_with_smaller(found, prepared, tournament), enactment)
+
+
+def _with_smaller(
+    found: tuple[Judged, ...], prepared: Prepared, tournament: Tournament
+) -> tuple[Judged, ...]:
+    """Return the ranking once programs have run, too, that want less memory than what is shortest.
+
+    Args:
+        found: the ranking so far.
+        prepared: the step as passes left it.
+        tournament: judges.
+    """
+    one = min(found, key=lambda each: each.step_us)
+    while not one.fits and one.step_us < found[0].step_us:
+        known = {each.candidate.name for each in found}
+        smaller = prepared.smaller(one.candidate, tournament.enactment.job)
+        new = [candidate for candidate in smaller if candidate.name not in known]
+        if not new:
+            break
+        found = tournament.run(new, found)
+        names = {candidate.name for candidate in new}
+        one = min((each for each in found if each.candidate.name in names),
+                  key=lambda each: each.step_us)  # fmt: skip
+    return found
 
 
 def compiled(choice: Choice, enactment: Enactment) -> tuple[Enacted, Choice]:

@@ -65,10 +65,14 @@ class Scheduled:
         found = self.order.after if self.order is not None else None
         return self.before if found is None else found
 
+    @property
+    def device_bytes(self) -> int:
+        """Arguments, results and temporaries of a device, in bytes; temporaries are estimated."""
+        return footprint_of(self.graph).resident + self.after.peak_bytes
+
     def fits(self, memory_limit: int | None) -> bool:
-        """Whether arguments, results and temporaries fit into so many bytes of a device."""
-        room = None if memory_limit is None else footprint_of(self.graph).room(memory_limit)
-        return room is None or self.after.peak_bytes <= room
+        """Whether it needs no more of a device than so many bytes; None for any number."""
+        return memory_limit is None or self.device_bytes <= memory_limit
 
     @cached_property
     def tied(self) -> dict[str, tuple[str, ...]]:

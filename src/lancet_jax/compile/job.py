@@ -150,7 +150,7 @@ class StepJob:
         return Job(
             costs=self.costs,
             ragged=self.platform == "gpu",
-            memory_limit=None if checked else self.memory_limit,
+            memory_limit=self.memory_limit,
             checked=checked,
         )
 

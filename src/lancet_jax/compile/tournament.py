@@ -59,9 +59,11 @@ class Judged:
         limit = enactment.job.memory_limit
         if limit is None or found.fits(limit):
             return Judged(one, found, fits=True)
-        needs = f"{found.after.peak_bytes / 1e6:,.0f} MB of temporaries"
-        return Judged(one, found, excess=f"it needs {needs}, more than a device has room for"
-                                         f" (memory_limit={limit / 1e9:,.1f}GB)")  # fmt: skip
+        needs, there = found.device_bytes / 1e9, limit / 1e9
+        return Judged(one, found, excess=(
+            f"it needs {needs:,.2f} GB of a device, and {there:,.2f} are allowed"
+            f" (memory_limit={needs:,.2f}GB allows it)"
+        ))  # fmt: skip
 
     def within(self, margin: float | None, whole: "Judged | None") -> "Judged":
         """Return it as it is if it may need a share more of temporaries than the whole step.
