@@ -55,7 +55,7 @@ def test_jit_takes_every_option_by_name_and_says_what_it_is():
         parameter = signature.parameters[name]
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.default == field.default
-        assert re.search(rf"^ +{name}: \w", text, re.MULTILINE), name
+        assert re.search(rf"^ +{name}: \S", text, re.MULTILINE), name
     assert "{options}" not in text
 
 
