@@ -1,6 +1,7 @@
 """The rules of the house, kept by machines."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -172,3 +173,34 @@ UNDESCRIBED = {
     "src/lancet_jax/seams/partitioning.py",
 }
 """Files with functions whose arguments are yet to be described."""
+
+
+def drawn():
+    """The arrows of the flow in `docs/thinking.md`, as pairs of modules of `lancet_jax`.
+
+    An arrow without a name before it begins where the one above it does that stands in its column.
+    """
+    page = (ROOT / "docs" / "thinking.md").read_text()
+    drawing = page.partition("```text\ntrain step\n")[2].partition("```")[0]
+    above = {}
+    for line in drawing.splitlines():
+        for arrow in re.finditer(r"-> ([\w.]+)", line):
+            before = re.search(r"([\w.]+) $", line[: arrow.start()])
+            above[arrow.start()] = before[1] if before else above[arrow.start()]
+            yield above[arrow.start()], arrow[1]
+
+
+def test_the_flow_is_as_drawn():
+    """Every arrow is an import that there is, and no module of a compile is left out."""
+    known = modules()
+    inside = {name for name in known if name.startswith("lancet_jax.compile.")}
+
+    def named(name):
+        room = f"lancet_jax.compile.{name}"
+        return room if room in known else f"lancet_jax.{name}"
+
+    arrows = [(named(one), named(other)) for one, other in drawn()]
+    for one, other in arrows:
+        found = set(imported(known[one], known))
+        assert any(name == other or name.startswith(f"{other}.") for name in found), (one, other)
+    assert inside <= {name for arrow in arrows for name in arrow}
