@@ -59,7 +59,7 @@ class Judged:
         limit = enactment.job.memory_limit
         if limit is None or found.fits(limit):
             return Judged(one, found, fits=True)
-        needs, there = found.device_bytes / 1e9, limit / 1e9
+        needs, there = math.ceil(found.device_bytes / 1e7) / 100, limit / 1e9
         return Judged(one, found, excess=(
             f"it needs {needs:,.2f} GB of a device, and {there:,.2f} are allowed"
             f" (memory_limit={needs:,.2f}GB allows it)"
