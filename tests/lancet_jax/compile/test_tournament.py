@@ -1,10 +1,12 @@
 """Who competes, what is made of each, and who wins."""
 
 import logging
+import re
 
 import pytest
 
 from hlo_passes.errors import VerifyError
+from hlo_passes.facts.footprint import parse_limit
 from hlo_passes.split_pass import MARGIN
 from hlo_passes.split_region import SplitRegion
 from lancet_jax.compile.candidate import WHOLE
@@ -148,6 +150,14 @@ def test_a_limit_of_memory_says_what_would_allow_a_program():
     assert not large.fits
     assert "memory_limit=" in large.entry().why
     assert Judged.of(FULL, Made(peak_bytes=10**15), Enactment()).fits
+
+
+@pytest.mark.parametrize("need", [1, 124_980_000, 10**9, 79_994_999_999, 10**11 + 1])
+def test_the_limit_that_is_said_to_allow_a_program_does(need):
+    said = Judged.of(FULL, Made(peak_bytes=need), Enactment(memory_limit=need - 1)).entry().why
+    allows = parse_limit(re.search(r"memory_limit=(\S+) allows it", said)[1])
+    assert need <= allows <= need + 10**7
+    assert Judged.of(FULL, Made(peak_bytes=need), Enactment(memory_limit=allows)).fits
 
 
 @pytest.mark.parametrize(
