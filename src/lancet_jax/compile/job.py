@@ -167,7 +167,8 @@ class StepJob:
         """
         parts = [f"{name}={said}" for name, said in self.options.salted().items()]
         versions = [version("lancet-jax"), version("jaxlib")]
-        about = [fingerprint(self.module), repr(self.memory_limit), repr(len(self.devices))]
+        devices = f"{len(self.devices)} {self.devices[0].device_kind}"
+        about = [fingerprint(self.module), repr(self.memory_limit), devices]
         return digest(*versions, *parts, prices, *about)
 
     def key(self, prices: str) -> str:

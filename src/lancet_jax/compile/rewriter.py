@@ -144,7 +144,7 @@ class StepRewriter:
         """
         if known is not None:
             return prepare(job, partition, clock, known)
-        name = fingerprint(job.module)
+        name = job.salt(job.prices)
         if name not in self._prepared:
             made = prepare(job, partition, clock, on_candidate=on_candidate)
             while len(self._prepared) >= _KEPT:
