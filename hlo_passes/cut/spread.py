@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules.catalogue import rule_of
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot, Sum
+from hlo_passes.cut.states import Cut, OpSplit, Spot, Sum
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
+from hlo_passes.proofs.engine import NotProved
 
 BARRIER = "optimization_barrier"
 
@@ -108,10 +109,10 @@ class _Spread:
         rule = rule_of(op)
         try:
             if rule is None:
-                raise NoSplit(f"no rule says how a {kind} is cut")
+                raise NotProved(f"no rule says how a {kind} is cut")
             split = rule.cut(op, spot, cut, self.k)
             self._check(op, split)
-        except NoSplit as reason:
+        except NotProved as reason:
             self.refusals.setdefault(place, str(reason))
             return
         self.splits[place] = split
@@ -137,7 +138,7 @@ class _Spread:
                 shape = shape_of(value)
                 if isinstance(state, Cut) and not state.fits(shape, self.k):
                     size = shape[state.dim] if state.dim < len(shape) else 1
-                    raise NoSplit(f"dim {state.dim} of size {size} has no {self.k} equal parts")
+                    raise NotProved(f"dim {state.dim} of size {size} has no {self.k} equal parts")
 
     def settled(self) -> dict[int, OpSplit]:
         """Return the splits that do not need a cut value whole."""

@@ -15,10 +15,6 @@ type Count = int | Fraction
 a quarter longer than the whole."""
 
 
-class NoSplit(Exception):
-    """An op cannot be cut this way; the message says why, and what would lift it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Part i holds slice i of a dim.

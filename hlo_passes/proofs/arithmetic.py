@@ -100,23 +100,30 @@ def fold(op: ir.Operation, sides: Sequence[np.ndarray]) -> np.ndarray | None:
         return None
     with np.errstate(all="ignore"):
         if kind == "compare":
-            if is_total(op):
-                return None
-            return COMPARE[direction_of(op)](*sides)
+            return None if is_total(op) else COMPARE[direction_of(op)](*sides)
         if kind == "convert":
             return converted(sides[0], made)
         if kind == "select":
             return np.where(*sides).astype(made)
         if made.kind == "b":
-            change = None if kind in _UNSURE else _FLAGS.get(kind, _PLAIN.get(kind))
-            return None if change is None else change(*sides)
+            return _of_flags(kind, sides)
         if is_float(made):
-            return None if kind not in _PLAIN else _rounded(_PLAIN[kind], sides, made)
-        if kind in _WHOLE_ONLY:
-            if any(np.any(sides[1] == bad) for bad in ((0, -1) if made.kind == "i" else (0,))):
-                return None
-            return _WHOLE_ONLY[kind](*sides).astype(made)
+            return _rounded(_PLAIN[kind], sides, made) if kind in _PLAIN else None
+        return _of_integers(kind, sides, made)
+
+
+def _of_flags(kind: str, sides: Sequence[np.ndarray]) -> np.ndarray | None:
+    change = None if kind in _UNSURE else _FLAGS.get(kind, _PLAIN.get(kind))
+    return None if change is None else change(*sides)
+
+
+def _of_integers(kind: str, sides: Sequence[np.ndarray], made: np.dtype) -> np.ndarray | None:
+    if kind not in _WHOLE_ONLY:
         return _PLAIN[kind](*sides).astype(made)
+    undefined = (0, -1) if made.kind == "i" else (0,)
+    if np.isin(sides[1], undefined).any():
+        return None
+    return _WHOLE_ONLY[kind](*sides).astype(made)
 
 
 def converted(numbers: np.ndarray, made: np.dtype) -> np.ndarray | None:

@@ -69,9 +69,10 @@ class Constants(Domain[Known]):
             return None
         longer = [d for d, size in enumerate(found.shape) if size != 1]
         ones = [d for d, size in enumerate(shape) if size == 1]
-        dim = longer[0] if longer else ones[-1] if ones else -1
-        if len(longer) > 1 or dim < 0:
+        candidates = longer or ones[-1:]
+        if len(candidates) != 1:
             return None
+        (dim,) = candidates
         counted = found.ravel().astype(np.float64)
         return dim if np.array_equal(counted, np.arange(shape[dim])) else None
 
@@ -122,7 +123,13 @@ def _moved(change: Callable[[ir.Operation, np.ndarray], Known]):
 
 
 def lined_up(at: np.ndarray, placed: Sequence[int], rank: int) -> np.ndarray:
-    """Put dim i where `placed[i]` says, as `broadcast_in_dim` does, and 1 for all others."""
+    """Put dim i where `placed[i]` says, as `broadcast_in_dim` does, and 1 for all others.
+
+    Args:
+        at: numbers, or what stands for them.
+        placed: per dim of it, its dim in what is made.
+        rank: dims of what is made.
+    """
     shape = [1] * rank
     for dim, size in zip(placed, at.shape, strict=True):
         shape[dim] = size

@@ -36,7 +36,7 @@ type CountForm = Literal["hot", "upto", "own", "rank"]
 """`hot` is one-hot; `upto` counts tokens before in; `own` is that where a token is hot and 0
 elsewhere: these are per token and expert. `rank` is one number a token."""
 
-_FAR = 2**30
+_TOO_LARGE = 2**30
 """Constants from here on might make a count overflow."""
 
 
@@ -177,22 +177,32 @@ def _shifted(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount 
     sign = -1 if kind_of(op) == "subtract" else 1
     if sign > 0 and domain.of(left) is None:
         left, right = right, left
-    found, other = domain.of(left), domain.of(right)
+    found = domain.of(left)
     if found is None or found.form not in ("upto", "rank") or not _counts_exactly(value):
         return None
-    least = 0 if _has_no_sign(value) else 1 - _FAR
-    number = domain.constants.number(right)
-    if number is not None:
-        is_near = number == int(number) if abs(number) < _FAR else False
-        first = found.first + sign * int(number) if is_near else _FAR
-        return replace(found, first=first) if least <= first < _FAR else None
-    is_itself = (
-        found.form == "upto" and other is not None and other.form == "hot"
-        and other.expert.is_like(found.expert) and other.experts == found.experts
+    shift = _shift_by(domain, found, right, sign)
+    least = 0 if _has_no_sign(value) else 1 - _TOO_LARGE
+    if shift is None or not least <= found.first + shift < _TOO_LARGE:
+        return None
+    return replace(found, first=found.first + shift)
+
+
+def _shift_by(domain: Counting, count: TokenCount, other: ir.Value, sign: int) -> int | None:
+    """Return by how much another value, added or subtracted, shifts counts; None if unknown."""
+    number = domain.constants.number(other)
+    if number is None:
+        # Elsewhere than at its expert a token's count stays: nobody who asks for ranks reads it.
+        return -1 if sign < 0 and _counts_hot(count, domain.hot(other)) else None
+    is_small = abs(number) < _TOO_LARGE and number == int(number)
+    return sign * int(number) if is_small else None
+
+
+def _counts_hot(count: TokenCount, hot: TokenCount | None) -> bool:
+    """Whether counts of tokens before in are those of the tokens that a one-hot value marks."""
+    return (
+        count.form == "upto" and hot is not None
+        and hot.expert.is_like(count.expert) and hot.experts == count.experts
     )  # fmt: skip
-    # Elsewhere than at its expert a token's count stays, which nobody who asks for ranks reads.
-    is_less = sign < 0 and is_itself and found.first > least
-    return replace(found, first=found.first - 1) if is_less else None
 
 
 def _masked(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount | None:
@@ -202,12 +212,10 @@ def _masked(domain: Counting, op: ir.Operation, value: ir.Value) -> TokenCount |
         shape_of(sides[0]) != shape_of(value) or not domain.constants.is_zero(sides.pop())
     ):
         return None
-    found = [domain.of(v) for v in sides]
-    for hot, count in (found, found[::-1]):
-        if hot is None or count is None or hot.form != "hot" or count.form != "upto":
-            continue
-        if hot.expert.is_like(count.expert) and hot.experts == count.experts:
-            return replace(count, form="own") if _counts_exactly(value) else None
+    for hot, count in (sides, sides[::-1]):
+        found = domain.of(count)
+        if found is not None and _counts_hot(found, domain.hot(hot)):
+            return replace(found, form="own") if _counts_exactly(value) else None
     return None
 
 

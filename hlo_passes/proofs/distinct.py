@@ -187,28 +187,33 @@ class DistinctRows:
 
     def _inside(self, index: ir.Value, size: int) -> ir.Value:
         """Strip what changes an index only where it is beyond `size`."""
-        constants = self.counting.constants
         while True:
             op, index = made_in_order(index)
             kind = None if op is None else kind_of(op)
+            stripped = None
             if op is not None and kind == "select" and shape_of(op.operands[0]) == shape_of(index):
-                mask, yes, no = op.operands
-                number = constants.number(no)
-                if number is not None and not 0 <= number < size:
-                    index = yes
-                elif self.counting.ranges.of(mask) == NEVER:  # as of "is it negative?"
-                    index = no
-                else:
-                    return index
+                stripped = self._chosen_inside(op, size)
             elif op is not None and kind == "minimum":
-                limits = [constants.number(v) for v in op.operands]
-                kept = [v for v, limit in zip(op.operands, limits, strict=True) if limit is None]
-                known = [limit for limit in limits if limit is not None]
-                if len(kept) != 1 or known[0] < size:
-                    return index
-                index = kept[0]
-            else:
+                stripped = self._bounded_beyond(op, size)
+            if stripped is None:
                 return index
+            index = stripped
+
+    def _chosen_inside(self, select: ir.Operation, size: int) -> ir.Value | None:
+        """Return the side of a choice that it is wherever it is below `size`; None if unknown."""
+        mask, yes, no = select.operands
+        number = self.counting.constants.number(no)
+        if number is not None and not 0 <= number < size:
+            return yes
+        # As of "is it negative?"
+        return no if self.counting.ranges.of(mask) == NEVER else None
+
+    def _bounded_beyond(self, minimum: ir.Operation, size: int) -> ir.Value | None:
+        """Return what a minimum bounds by a constant that is not below `size`; None if none."""
+        limits = [self.counting.constants.number(v) for v in minimum.operands]
+        free = [v for v, limit in zip(minimum.operands, limits, strict=True) if limit is None]
+        known = [limit for limit in limits if limit is not None]
+        return free[0] if len(free) == 1 and known[0] >= size else None
 
 
 def _tells_apart(number: np.ndarray, group: np.ndarray) -> bool:

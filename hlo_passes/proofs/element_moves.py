@@ -1,11 +1,12 @@
 """Follows values through ops that only move elements: where the dims of one are in another."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from jaxlib.mlir import ir
 
-from hlo_passes.ir.stablehlo.read import ints, maker_of, reducer, shape_of
+from hlo_passes.ir.stablehlo.read import ints, kind_of, maker_of, reducer, same_operand, shape_of
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.prefix import starts_from_nothing
 
@@ -17,26 +18,40 @@ def move_of(
     op: ir.Operation, value: ir.Value
 ) -> tuple[ir.Value, tuple[DimName | None, ...]] | None:
     """Return what an op moves, and per dim of that the dim of the result that it runs along."""
-    kind = op.name.rpartition(".")[2]
-    if kind == "optimization_barrier":
-        source = op.operands[list(op.results).index(value)]
-        return source, tuple(range(len(shape_of(source))))
-    if kind == "transpose":
-        permutation = ints(op, "permutation")
-        return op.operands[0], tuple(permutation.index(d) for d in range(len(permutation)))
-    if kind == "broadcast_in_dim":
-        source, made = shape_of(op.operands[0]), shape_of(value)
-        placed = zip(ints(op, "broadcast_dimensions"), source, strict=True)
-        return op.operands[0], tuple(p if made[p] == size else None for p, size in placed)
-    if kind == "reduce" and _is_of_one(op):
-        gone = ints(op, "dimensions")
-        rest = iter(range(len(shape_of(value))))
-        rank = len(shape_of(op.operands[0]))
-        return op.operands[0], tuple(None if d in gone else next(rest) for d in range(rank))
-    if kind == "reshape":
-        places = unit_places(shape_of(op.operands[0]), shape_of(value))
-        return None if places is None else (op.operands[0], places)
-    return None
+    rule = _PLACES.get(kind_of(op))
+    if rule is None:
+        return None
+    source = same_operand(op, value)
+    places = rule(op, shape_of(source), shape_of(value))
+    return None if places is None else (source, places)
+
+
+type _Places = tuple[DimName | None, ...] | None
+
+
+def _stays(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+    return tuple(range(len(source)))
+
+
+def _transposed(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+    permutation = ints(op, "permutation")
+    return tuple(permutation.index(d) for d in range(len(permutation)))
+
+
+def _repeated(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+    placed = zip(ints(op, "broadcast_dimensions"), source, strict=True)
+    return tuple(p if made[p] == size else None for p, size in placed)
+
+
+def _reduced(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+    if not _is_of_one(op):
+        return None
+    dropped, rest = ints(op, "dimensions"), iter(range(len(made)))
+    return tuple(None if d in dropped else next(rest) for d in range(len(source)))
+
+
+def _reshaped(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+    return unit_places(source, made)
 
 
 def unit_places(
@@ -61,6 +76,16 @@ def _is_of_one(op: ir.Operation) -> bool:
     if merge in ("add", "multiply"):
         return starts_from_nothing(op, merge)
     return merge == "maximum" and Constants().is_lowest(op.operands[1])
+
+
+_PLACES: Mapping[str, Callable[..., _Places]] = MappingProxyType({
+    "optimization_barrier": _stays,
+    "transpose": _transposed,
+    "broadcast_in_dim": _repeated,
+    "reduce": _reduced,
+    "reshape": _reshaped,
+})  # fmt: skip
+"""By the kind of op: (op, shape of what it moves, shape of what it makes) to the dims' places."""
 
 
 def root_of(value: ir.Value) -> tuple[ir.Value, tuple[DimName | None, ...]]:

@@ -15,6 +15,11 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.stablehlo.body import name_op
 from hlo_passes.ir.stablehlo.read import kind_of, maker_of
 
+
+class NotProved(Exception):
+    """Something is not as a rewrite needs it, or nobody knows; the message says what and why."""
+
+
 type FactRule[D, F] = Callable[[D, ir.Operation, ir.Value], F]
 """(domain, op, one of its results) to the fact; what is known of its operands is at hand."""
 

@@ -14,12 +14,8 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import ints, reducer, same_operand, shape_of
 from hlo_passes.proofs.element_moves import DimName, move_of
-from hlo_passes.proofs.engine import Domain, FactRules
+from hlo_passes.proofs.engine import Domain, FactRules, NotProved
 from hlo_passes.proofs.one_hot import Hot, OneHot, Terms
-
-
-class NotOnly(Exception):
-    """Somebody reads elements of a value that no hot holds for; the message says who."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,39 +155,56 @@ def terms_of_readers(
         rows: dims of it for each of which a hot has to hold.
 
     Raises:
-        NotOnly: if an element is needed for which none holds.
+        NotProved: if an element is needed for which none holds.
     """
-    shares, found = _Shares(one_hot), set()
+    shares = _Shares(one_hot)
     shares.say(value, _Seen(tuple(range(len(shape_of(value)))), frozenset({frozenset()})))
-    followed = {value}
+    followed = _Followed(shares, rows, {value}, set())
     for place in range(body.maker[value] + 1, len(body.ops)):
-        op = body.ops[place]
-        if followed.isdisjoint(body.reads[place]):
+        if followed.values.isdisjoint(body.reads[place]):
             continue
-        if len(body.reads[place]) > len(op.operands):
-            raise NotOnly(f"{body.where(place)} reads all of it")
+        op = body.ops[place]
+        reads_inside = len(body.reads[place]) > len(op.operands)
+        if reads_inside or not len(op.results) or not followed.through(op):
+            raise NotProved(f"{body.where(place)} reads all of it")
+    return frozenset(followed.terms)
+
+
+@dataclass
+class _Followed:
+    """How far a value has been followed.
+
+    Attributes:
+        shares: what has a share of it.
+        rows: dims of it for each of which a hot has to hold.
+        values: those that have a share, and of which more may be needed than hots hold for.
+        terms: of which one holds for what is needed of all others.
+    """
+
+    shares: _Shares
+    rows: Collection[DimName]
+    values: set[ir.Value]
+    terms: set[frozenset[Hot]]
+
+    def through(self, op: ir.Operation) -> bool:
+        """Follow an op that reads a value; say whether it reads no more than can be followed."""
         for other in op.operands:
-            if other not in followed:
-                shares.say(other, None)
-        for result in op.results:
-            seen = shares.of(result)
-            if seen is None and not _is_beside(op, result, followed):
-                raise NotOnly(f"{body.where(place)} reads all of it")
-            if seen is not None and _says(seen, rows):
-                found |= seen.terms
-                shares.say(result, None)
-            elif seen is not None:
-                followed.add(result)
-        if not len(op.results):
-            raise NotOnly(f"{body.where(place)} reads all of it")
-    return frozenset(found)
+            if other not in self.values:
+                self.shares.say(other, None)
+        return all(self._into(op, result) for result in op.results)
 
+    def _into(self, op: ir.Operation, result: ir.Value) -> bool:
+        seen = self.shares.of(result)
+        if seen is None:
+            return self._is_beside(op, result)
+        if all({hot.counted for hot in term}.issuperset(self.rows) for term in seen.terms):
+            self.terms |= seen.terms
+            self.shares.say(result, None)
+        else:
+            self.values.add(result)
+        return True
 
-def _says(seen: _Seen, rows: Collection[DimName]) -> bool:
-    """Whether hots hold for all that is left of the followed value."""
-    return all({hot.counted for hot in term}.issuperset(rows) for term in seen.terms)
-
-
-def _is_beside(op: ir.Operation, result: ir.Value, followed: Collection[ir.Value]) -> bool:
-    """Whether a result of a barrier has nothing to do with what is followed."""
-    return op.name.endswith("optimization_barrier") and same_operand(op, result) not in followed
+    def _is_beside(self, op: ir.Operation, result: ir.Value) -> bool:
+        """Whether a result of a barrier has nothing to do with what is followed."""
+        is_barrier = op.name.endswith("optimization_barrier")
+        return is_barrier and same_operand(op, result) not in self.values

@@ -210,18 +210,36 @@ def _compare(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
     a, b = (domain.of(v) for v in op.operands)
     if a.is_any or b.is_any or is_total(op):
         return _FLAG
-    direction = direction_of(op)
-    if direction in ("GT", "GE"):
-        a, b, direction = b, a, {"GT": "LT", "GE": "LE"}[direction]
-    if direction == "LT":
-        return _ALWAYS if a.high < b.low else NEVER if a.low >= b.high else _FLAG
-    if direction == "LE":
-        return _ALWAYS if a.high <= b.low else NEVER if a.low > b.high else _FLAG
-    apart = a.high < b.low or b.high < a.low
-    equal = a == b and a.low == a.high
-    if not apart and not equal:
-        return _FLAG
-    return _ALWAYS if equal == (direction == "EQ") else NEVER
+    holds, fails = _COMPARED[direction_of(op)](a, b)
+    return _ALWAYS if holds else NEVER if fails else _FLAG
+
+
+def _are_less(a: Range, b: Range) -> bool:
+    return a.high < b.low
+
+
+def _are_at_most(a: Range, b: Range) -> bool:
+    return a.high <= b.low
+
+
+def _are_apart(a: Range, b: Range) -> bool:
+    return _are_less(a, b) or _are_less(b, a)
+
+
+def _are_one(a: Range, b: Range) -> bool:
+    """Whether both ranges are the same single number."""
+    return a == b and a.low == a.high
+
+
+_COMPARED = {
+    "LT": lambda a, b: (_are_less(a, b), _are_at_most(b, a)),
+    "LE": lambda a, b: (_are_at_most(a, b), _are_less(b, a)),
+    "GT": lambda a, b: (_are_less(b, a), _are_at_most(a, b)),
+    "GE": lambda a, b: (_are_at_most(b, a), _are_less(a, b)),
+    "EQ": lambda a, b: (_are_one(a, b), _are_apart(a, b)),
+    "NE": lambda a, b: (_are_apart(a, b), _are_one(a, b)),
+}
+"""Per comparison of two ranges: (whether it always holds, whether it never does)."""
 
 
 def _select(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:

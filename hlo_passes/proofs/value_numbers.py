@@ -4,6 +4,8 @@ JAX emits the same index computation for the dispatch and for the combine of a l
 under rematerialisation; value numbers see through that.
 """
 
+from collections.abc import Sequence
+
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.collectives import KINDS
@@ -69,19 +71,20 @@ def _regions(op: ir.Operation) -> tuple[str, ...] | None:
     """Spell small regions that read nothing from outside; None for others."""
     if not len(op.regions):
         return ()
-    ops = [
-        view.operation
-        for region in op.regions
-        for block in region.blocks
-        for view in block.operations
-    ]
-    if len(ops) > _SMALL or any(len(region.blocks) != 1 for region in op.regions):
+    if any(len(region.blocks) != 1 for region in op.regions):
         return None
-    inside = {v for region in op.regions for block in region.blocks for v in block.arguments}
-    inside.update(v for inner in ops for v in inner.results)
-    if any(v not in inside for inner in ops for v in inner.operands):
+    blocks = [region.blocks[0] for region in op.regions]
+    if sum(len(block.operations) for block in blocks) > _SMALL or _reads_outside(blocks):
         return None
-    return tuple(_spelled(region.blocks[0]) for region in op.regions)
+    return tuple(map(_spelled, blocks))
+
+
+def _reads_outside(blocks: Sequence[ir.Block]) -> bool:
+    """Whether an op of some blocks reads a value that none of them makes or is given."""
+    ops = [view.operation for block in blocks for view in block.operations]
+    inside = {v for block in blocks for v in block.arguments}
+    inside.update(v for op in ops for v in op.results)
+    return any(v not in inside for op in ops for v in op.operands)
 
 
 def _spelled(block: ir.Block) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.spread import States, outside, spread_cuts
-from hlo_passes.cut.states import Cut, NoSplit
+from hlo_passes.cut.states import Cut
 from hlo_passes.errors import PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.stablehlo.blocks import walk_blocks
@@ -23,6 +23,7 @@ from hlo_passes.layers.dropless.layers import (
     tokens_of,
 )
 from hlo_passes.plans import Split
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.split.block import cut_block
 from hlo_passes.split.loops import unroll
 from hlo_passes.split.rows import TOKENS, Groups, RowExchange
@@ -62,7 +63,7 @@ def cut_tokens(
     for layer in dropless:
         try:
             cuts.append(cut_layer(body, layer, k, ops))
-        except NoSplit as reason:
+        except NotProved as reason:
             refusals += [(one.place, str(reason)) for one in layer.exchanges]
     fixed |= {i for cut in cuts for i in cut.replaced}
     seeds = [*_seeds(body, puts, fetches), *(s for cut in cuts for s in _dropless_seeds(body, cut))]

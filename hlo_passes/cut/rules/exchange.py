@@ -3,8 +3,9 @@
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules.rule import Rule, Rules, clone_part
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot
+from hlo_passes.cut.states import Cut, OpSplit, Spot
 from hlo_passes.ir.stablehlo.read import integer, shape_of
+from hlo_passes.proofs.engine import NotProved
 
 
 def _cut_all_to_all(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
@@ -13,14 +14,14 @@ def _cut_all_to_all(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     The split dim is `[devices, rest]` before and the concat dim `[devices, rest]` behind it.
     """
     if len(op.operands) != 1:
-        raise NoSplit("an all-to-all of several tensors")
+        raise NotProved("an all-to-all of several tensors")
     peers = integer(op, "split_count")
     split, concat = integer(op, "split_dimension"), integer(op, "concat_dimension")
     before, after = (split, concat) if spot.side == "operand" else (concat, split)
     outer = cut.outer
     if cut.dim == before:
         if outer % peers:
-            raise NoSplit("the cut dim is the one that is dealt out to the devices")
+            raise NotProved("the cut dim is the one that is dealt out to the devices")
         outer //= peers
     if cut.dim == after:
         outer *= peers
@@ -31,7 +32,7 @@ def _cut_all_to_all(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
 def _cut_sum(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     """A sum over devices goes element by element."""
     if len({shape_of(v) for v in (*op.operands, *op.results)}) != 1:
-        raise NoSplit("an exchange of several tensors")
+        raise NotProved("an exchange of several tensors")
     count = len(op.operands)
     return OpSplit((cut,) * count, (cut,) * count)
 
@@ -39,7 +40,7 @@ def _cut_sum(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
 def _cut_along(name: str):
     def rule(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
         if len(op.operands) != 1 or cut.dim == integer(op, name):
-            raise NoSplit("the cut dim is the one that the devices share")
+            raise NotProved("the cut dim is the one that the devices share")
         return OpSplit((cut,), (cut,))
 
     return rule

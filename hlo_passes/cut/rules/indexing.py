@@ -13,8 +13,9 @@ from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules.rule import OpLoop, Part, Rule, Rules, by_factors, clone_part, clone_with
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot, Sum
+from hlo_passes.cut.states import Cut, OpSplit, Spot, Sum
 from hlo_passes.ir.stablehlo.read import ints, is_unique, shape_of, update_of
+from hlo_passes.proofs.engine import NotProved
 
 _CHAINED = ("add", "minimum", "maximum")
 
@@ -83,7 +84,9 @@ def _dims(
 
 def _refuse_inside(dims: _Dims, spot: Spot, cut: Cut) -> None:
     if spot == Spot("operand", 1) and cut.dim == dims.vector:
-        raise NoSplit("the cut dim holds the coordinates of one index: every part needs all of it")
+        raise NotProved(
+            "the cut dim holds the coordinates of one index: every part needs all of it"
+        )
 
 
 def _cut_gather(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
@@ -95,8 +98,8 @@ def _cut_gather(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     factors += [OpLoop((t, None), (s,)) for t, s in dims.window if sizes[t] == table[t]]
     try:
         return by_factors(factors, spot, cut)
-    except NoSplit:
-        raise NoSplit(
+    except NotProved:
+        raise NotProved(
             f"a gather takes pieces of dim {cut.dim} of {spot.side} {spot.index}, and any part may "
             "need any of them; cut the indices, or a dim that is taken whole"
         ) from None
@@ -112,7 +115,7 @@ def _shrink_gather(op: ir.Operation, part: Part) -> Mapping[str, ir.Attribute]:
 
 def _cut_scatter(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     if len(op.operands) != 3:
-        raise NoSplit("a scatter into several tensors; scatter into one after the other")
+        raise NotProved("a scatter into several tensors; scatter into one after the other")
     dims = _scatter_dims(op)
     _refuse_inside(dims, spot, cut)
     table, updates = shape_of(op.operands[0]), shape_of(op.operands[2])
@@ -125,8 +128,8 @@ def _cut_scatter(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     ]
     try:
         split = by_factors(factors, spot, cut)
-    except NoSplit:
-        raise NoSplit(
+    except NotProved:
+        raise NotProved(
             f"a scatter moves along dim {cut.dim} of {spot.side} {spot.index}, and any part may "
             "reach any of it; cut the updates, or a dim that they span"
         ) from None
@@ -140,12 +143,13 @@ def _chained_by(op: ir.Operation, dims: _Dims, split: OpSplit) -> str:
     kind = update_of(op)
     if kind == "set":
         if not is_unique(op) and _comes_before(op, dims, split) > 1:
-            raise NoSplit("a scatter that overwrites, cut so that its updates change their order; "
-                          "cut its first dim, or promise unique indices")  # fmt: skip
+            raise NotProved("a scatter that overwrites, cut so that its updates change their "
+                            "order; cut its first dim, or promise unique indices")  # fmt: skip
         return kind
     if kind not in _CHAINED:
-        raise NoSplit("a scatter that neither adds nor overwrites nor takes the extreme: its parts "
-                      "cannot be put together; cut a dim that the updates span")  # fmt: skip
+        raise NotProved("a scatter that neither adds nor overwrites nor takes the extreme: its "
+                        "parts cannot be put together; cut a dim that the updates "
+                        "span")  # fmt: skip
     return kind
 
 

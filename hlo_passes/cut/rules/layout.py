@@ -5,8 +5,9 @@ import math
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules.rule import OpLoop, Rule, Rules, by_factors, clone_part
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot
+from hlo_passes.cut.states import Cut, OpSplit, Spot
 from hlo_passes.ir.stablehlo.read import ints, shape_of
+from hlo_passes.proofs.engine import NotProved
 
 
 def _cut_transpose(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
@@ -39,17 +40,17 @@ def cut_after_reshape(old: tuple[int, ...], new: tuple[int, ...], cut: Cut, k: i
     new shape holds that middle if what stands before it divides `before`.
 
     Raises:
-        NoSplit: if the parts are not slices of one dim of the new shape.
+        NotProved: if the parts are not slices of one dim of the new shape.
     """
     if 0 in old:
-        raise NoSplit("reshapes a tensor without elements")
+        raise NotProved("reshapes a tensor without elements")
     before = math.prod(old[: cut.dim]) * cut.outer
     stands = 1
     for dim, size in enumerate(new):
         if size > 1 and before % stands == 0 and size % (before // stands * k) == 0:
             return Cut(dim, before // stands)
         stands *= size
-    raise NoSplit(f"reshape {list(old)} to {list(new)} scatters the {k} parts of dim {cut.dim}")
+    raise NotProved(f"reshape {list(old)} to {list(new)} scatters the {k} parts of dim {cut.dim}")
 
 
 RULES: Rules = {

@@ -3,13 +3,14 @@
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules.rule import Rule, Rules, clone_part
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot
+from hlo_passes.cut.states import Cut, OpSplit, Spot
 from hlo_passes.ir.stablehlo.read import integer, shape_of
+from hlo_passes.proofs.engine import NotProved
 
 
 def _beside(op: ir.Operation, cut: Cut, ordered: int, does: str) -> OpSplit:
     if cut.dim == ordered:
-        raise NoSplit(
+        raise NotProved(
             f"{does} along the cut dim {cut.dim}: every part needs all of it; cut another dim, or "
             "join the parts first"
         )

@@ -13,10 +13,11 @@ from hlo_passes.cut.rules.rule import (
     part_type,
     pointwise_factors,
 )
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot
+from hlo_passes.cut.states import Cut, OpSplit, Spot
 from hlo_passes.ir.stablehlo.parts import take_part
 from hlo_passes.ir.stablehlo.read import integer, shape_of
 from hlo_passes.ir.traits import POINTWISE
+from hlo_passes.proofs.engine import NotProved
 
 
 def _cut(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
@@ -26,7 +27,7 @@ def _cut(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
 
 def _cut_bitcast(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     if shape_of(op.operands[0]) != shape_of(op.results[0]):
-        raise NoSplit("a bitcast that changes the shape")
+        raise NotProved("a bitcast that changes the shape")
     return _cut(op, spot, cut, k)
 
 
@@ -47,7 +48,7 @@ def _part_iota(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> li
 
 def _cut_constant(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
     if splat_of(op) is None:
-        raise NoSplit("a constant table, sliced instead")
+        raise NotProved("a constant table, sliced instead")
     return OpSplit((), (cut,))
 
 

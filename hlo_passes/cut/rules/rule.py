@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.states import Count, Cut, NoSplit, OpSplit, Spot, Sum
+from hlo_passes.cut.states import Count, Cut, OpSplit, Spot, Sum
 from hlo_passes.ir.stablehlo.read import shape_of
+from hlo_passes.proofs.engine import NotProved
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ type CutRule = Callable[[ir.Operation, Spot, Cut, int], OpSplit]
 """(op, where it is cut, the cut there, k) to all states.
 
 Raises:
-    NoSplit: if the op cannot be cut there.
+    NotProved: if the op cannot be cut there.
 """
 
 type PartRule = Callable[[ir.Operation, Sequence[ir.Value], Part], list[ir.Value]]
@@ -116,7 +117,7 @@ def by_factors(factors: Sequence[OpLoop], spot: Spot, cut: Cut, merge: str = "ad
         merge: what puts the parts of a result together that lacks the loop.
 
     Raises:
-        NoSplit: if no such loop indexes that dim.
+        NotProved: if no such loop indexes that dim.
     """
     for factor in factors:
         dims = factor.operands if spot.side == "operand" else factor.results
@@ -125,7 +126,7 @@ def by_factors(factors: Sequence[OpLoop], spot: Spot, cut: Cut, merge: str = "ad
                 tuple(None if d is None else Cut(d, cut.outer) for d in factor.operands),
                 tuple(Sum(merge) if d is None else Cut(d, cut.outer) for d in factor.results),
             )
-    raise NoSplit(f"dim {cut.dim} of {spot.side} {spot.index} is not one it can be cut along")
+    raise NotProved(f"dim {cut.dim} of {spot.side} {spot.index} is not one it can be cut along")
 
 
 def pointwise_factors(op: ir.Operation, dims: Sequence[int]) -> list[OpLoop]:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules.rule import Part, Rule, Rules, clone_part, clone_with
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot
+from hlo_passes.cut.states import Cut, OpSplit, Spot
 from hlo_passes.ir.stablehlo.read import integer, ints, shape_of
+from hlo_passes.proofs.engine import NotProved
 
 
 def _along(
@@ -23,9 +24,9 @@ def _along(
     def rule(op: ir.Operation, spot: Spot, cut: Cut, k: int) -> OpSplit:
         count = tensors(op)
         if spot.side == "operand" and spot.index >= count:
-            raise NoSplit(f"operand {spot.index} is a scalar that every part reads whole")
+            raise NotProved(f"operand {spot.index} is a scalar that every part reads whole")
         if (why := taken(op, cut.dim)) is not None:
-            raise NoSplit(f"{why}; cut along a dim that it leaves alone, or join the parts first")
+            raise NotProved(f"{why}; cut along a dim that it leaves alone, or join the parts first")
         operands = tuple(cut if i < count else None for i in range(len(op.operands)))
         return OpSplit(operands, (cut,))
 

@@ -15,11 +15,11 @@ from functools import cached_property
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules import layout, pointwise
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.ir.types import TensorType
 from hlo_passes.proofs.constants import Constants
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.fills import Fills
 
 CHEAP = frozenset({*pointwise.RULES, *layout.RULES} - {"iota"})
@@ -54,7 +54,7 @@ def find_exports(body: Body, came: ir.Value, inside: Collection[int], last: int)
         last: place of the exchange that takes its results away.
 
     Raises:
-        NoSplit: if a value that has to be put together is not zero in rows that nothing came for.
+        NotProved: if a value that has to be put together is not zero in rows that nothing came for.
     """
     path = _Path(body, came, frozenset(inside))
     read = [
@@ -72,8 +72,8 @@ def find_exports(body: Body, came: ir.Value, inside: Collection[int], last: int)
                 direct, best = direct | {value}, other
     for value in best.values:
         if not path.fills.is_zero(value):
-            raise NoSplit(f"{body.where(body.maker[value])} is read by others, and is not zero in "
-                          "rows that nothing came for")  # fmt: skip
+            raise NotProved(f"{body.where(body.maker[value])} is read by others, and is not zero "
+                            "in rows that nothing came for")  # fmt: skip
     return best
 
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hlo_passes.cut.states import Cut, NoSplit
+from hlo_passes.cut.states import Cut
+from hlo_passes.proofs.engine import NotProved
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def factors_of(
         capacity: number of those, from one source.
 
     Raises:
-        NoSplit: if sources and places are not blocks of each other.
+        NotProved: if sources and places are not blocks of each other.
     """
     found = []
     for d, size in enumerate(shape):
@@ -66,7 +67,7 @@ def factors_of(
         done = 1
         for begin, end, tag in sorted(inside):
             if begin % done:
-                raise NoSplit("sources and places are dealt out to each other")
+                raise NotProved("sources and places are dealt out to each other")
             found.append(DimFactor(begin // done, "expert", Cut(d, done)))
             found.append(DimFactor(end // begin, tag, Cut(d, begin)))
             done = end
@@ -82,7 +83,7 @@ def layout_of(factors: Sequence[DimFactor], expert: Cut | None) -> RowLayout:
         expert: how it is cut by local expert; None if there is one, or it is not known.
 
     Raises:
-        NoSplit: if its rows do not stand behind each other, or those of experts change places.
+        NotProved: if its rows do not stand behind each other, or those of experts change places.
     """
     end = 1 + [one.tag for one in factors].index("place")
     lead, width = factors[:end], math.prod(one.size for one in factors[end:])
@@ -91,11 +92,11 @@ def layout_of(factors: Sequence[DimFactor], expert: Cut | None) -> RowLayout:
     for one in reversed(lead):
         if one.size > 1 or one.tag != "expert":
             if strides.get(one.tag, 0):
-                raise NoSplit("rows of one expert do not stand behind each other")
+                raise NotProved("rows of one expert do not stand behind each other")
             strides[one.tag] = stride
         if one.size > 1 and one.tag == "expert" and one.cut != expert:
-            raise NoSplit("rows of different experts change places")
+            raise NotProved("rows of different experts change places")
         stride *= one.size
     if "source" not in strides:
-        raise NoSplit("rows of one expert do not stand behind each other")
+        raise NotProved("rows of one expert do not stand behind each other")
     return RowLayout(strides["source"], strides["expert"], width, stride)

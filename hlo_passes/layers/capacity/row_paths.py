@@ -16,7 +16,7 @@ from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules import dot, reduce, slicing
 from hlo_passes.cut.spread import States, spread_cuts
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit
+from hlo_passes.cut.states import Cut, OpSplit
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import integer, shape_of
 from hlo_passes.layers.capacity.exchange_pairs import Pair, pairs_of
@@ -24,10 +24,11 @@ from hlo_passes.layers.capacity.row_exports import CHEAP, find_exports
 from hlo_passes.layers.capacity.row_layouts import DimFactor, RowLayout, factors_of, layout_of
 from hlo_passes.layers.capacity.sites import Site, Sites
 from hlo_passes.layers.dropless.layers import DroplessCut
+from hlo_passes.proofs.engine import NotProved
 
 _ALLOWED = frozenset({*CHEAP, *dot.RULES, *reduce.RULES, *slicing.RULES})
 
-_READS_GONE = "they read rows that other experts no longer make as a whole"
+_READS_PARTS = "they read rows that other experts no longer make as a whole"
 
 _SIGMAS = 4
 """Room of a batch for chance: if every row goes to any expert, an expert gets more than this many
@@ -86,11 +87,11 @@ class RowPath:
         """Return how a value on the way keeps its rows.
 
         Raises:
-            NoSplit: if its rows do not stand behind each other.
+            NotProved: if its rows do not stand behind each other.
         """
         found = layout_of(self._factors_of(value), self._expert_cut(value))
         if found.count != self.experts * self.rows:
-            raise NoSplit("a value on the way has not the rows of all experts")
+            raise NotProved("a value on the way has not the rows of all experts")
         return found
 
     def _factors_of(self, value: ir.Value) -> list[DimFactor]:
@@ -140,33 +141,47 @@ def find_row_paths(body: Body, sites: Sites) -> RowPaths:
     puts = {site.exchange: site for site in sites.puts}
     fetches = {site.exchange: site for site in sites.fetches}
     paths: list[RowPath] = []
-    refusals: dict[int, str] = {}
-    waits = "experts wait for the rows of all parts"
+    reasons: dict[int, str] = {}
     for pair in pairs_of(body):
         if pair.first not in puts or pair.second not in fetches:
             continue
         try:
             put, fetch = puts[pair.first], fetches[pair.second]
             _check_same_rows(body, sites, put, fetch)
-            path = _PathFinder(body, pair, put, fetch, _gone(body, paths)).find()
-        except NoSplit as reason:
-            refusals[pair.first] = f"{waits}: {reason}"
-            continue
-        # Where rows of two exchanges meet, as where layers are computed anew before their gradient,
-        # those that came last go on.
-        for other in [other for other in paths if other.on_way & path.on_way]:
-            paths.remove(other)
-            refusals[other.put.exchange] = f"{waits}: they meet those of a later exchange"
-        paths.append(path)
+            path = _PathFinder(body, pair, put, fetch, _nowhere_whole(body, paths)).find()
+        except NotProved as reason:
+            reasons[pair.first] = str(reason)
+        else:
+            reasons |= _drop_met(paths, path)
+            paths.append(path)
+    reasons |= _drop_readers_of_parts(body, paths)
+    waits = "experts wait for the rows of all parts"
+    return RowPaths(tuple(paths), {at: f"{waits}: {reason}" for at, reason in reasons.items()})
+
+
+def _drop_met(paths: list[RowPath], last: RowPath) -> dict[int, str]:
+    """Drop the paths whose rows the last one meets, and return why, by their exchange.
+
+    So it is where layers are computed anew before their gradient.
+    """
+    met = [path for path in paths if path.on_way & last.on_way]
+    for path in met:
+        paths.remove(path)
+    return dict.fromkeys((p.put.exchange for p in met), "they meet those of a later exchange")
+
+
+def _drop_readers_of_parts(body: Body, paths: list[RowPath]) -> dict[int, str]:
+    """Drop the paths that read what others only make in parts, and return why."""
+    reasons = {}
     for path in tuple(paths):
-        gone = _gone(body, [other for other in paths if other is not path])
-        if not gone.isdisjoint(path.imports):
+        others = [other for other in paths if other is not path]
+        if not _nowhere_whole(body, others).isdisjoint(path.imports):
             paths.remove(path)
-            refusals[path.put.exchange] = f"{waits}: {_READS_GONE}"
-    return RowPaths(tuple(paths), refusals)
+            reasons[path.put.exchange] = _READS_PARTS
+    return reasons
 
 
-def _gone(body: Body, paths: Sequence[RowPath]) -> frozenset[ir.Value]:
+def _nowhere_whole(body: Body, paths: Sequence[RowPath]) -> frozenset[ir.Value]:
     """Return the values that are nowhere whole once those paths run part by part."""
     made = {v for path in paths for place in path.dropped for v in body.ops[place].results}
     return frozenset(made.difference(*(path.exports for path in paths)))
@@ -175,14 +190,14 @@ def _gone(body: Body, paths: Sequence[RowPath]) -> frozenset[ir.Value]:
 def _check_same_rows(body: Body, sites: Sites, put: Site, fetch: Site) -> None:
     there, back = (_connected(body.ops[site.exchange]) for site in (put, fetch))
     if there != back:
-        raise NoSplit("answers go to other devices than rows came from, or in another order")
+        raise NotProved("answers go to other devices than rows came from, or in another order")
     indices = [sites.numbers[body.ops[site.access].operands[1]] for site in (put, fetch)]
     if indices[0] != indices[1] or put.rows != fetch.rows:
-        raise NoSplit("other rows are fetched than were put")
+        raise NotProved("other rows are fetched than were put")
     for site in (put, fetch):
         if not site.distinct:
-            raise NoSplit(f"two tokens may share a row{site.doubt}; declare unique_indices if they "
-                          "never do")  # fmt: skip
+            raise NotProved(f"two tokens may share a row{site.doubt}; declare unique_indices if "
+                            "they never do")  # fmt: skip
 
 
 def _connected(exchange: ir.Operation) -> tuple[str, ...]:
@@ -200,7 +215,7 @@ class _PathFinder:
     pair: Pair
     put: Site
     fetch: Site
-    gone: frozenset[ir.Value]
+    in_parts: frozenset[ir.Value]
 
     @cached_property
     def came(self) -> ir.Value:
@@ -215,7 +230,7 @@ class _PathFinder:
     def find(self) -> RowPath:
         for place in sorted(self.inside):
             if self.body.kind(place) not in _ALLOWED:
-                raise NoSplit(f"{self.body.where(place)} is on the way")
+                raise NotProved(f"{self.body.where(place)} is on the way")
         exchange = self.body.ops[self.pair.first]
         peers, concat = integer(exchange, "split_count"), integer(exchange, "concat_dimension")
         by_source = self._spread(Cut(concat), peers)
@@ -224,9 +239,9 @@ class _PathFinder:
             try:
                 by_expert = self._by_expert(Cut(concat), peers, cut, capacity)
                 return self._path(by_source, self._spread(cut, capacity), by_expert, capacity)
-            except NoSplit as why:
+            except NotProved as why:
                 reason = reason or why
-        raise reason or NoSplit("no dim of the buffer is that of the rows of one expert")
+        raise reason or NotProved("no dim of the buffer is that of the rows of one expert")
 
     def _places(self, peers: int, concat: int) -> Iterator[tuple[Cut, int]]:
         """Yield dims that may hold the rows of one expert from one source, and their number."""
@@ -255,7 +270,7 @@ class _PathFinder:
             if i not in self.inside and self.body.kind(i) not in CHEAP
         )
         if not cut.fits(shape_of(self.came), k):
-            raise NoSplit("the buffer does not hold the same rows for every source")
+            raise NotProved("the buffer does not hold the same rows for every source")
         return spread_cuts(self.body, [(self.came, cut)], k, fixed)
 
     def _by_expert(self, source: Cut, peers: int, place: Cut, capacity: int) -> States | None:
@@ -267,7 +282,7 @@ class _PathFinder:
         end = [one.tag for one in factors].index("place")
         found = [one for one in factors[:end] if one.tag == "expert" and one.size > 1]
         if len(found) != 1 or found[0].size != experts:
-            raise NoSplit("rows of one expert do not stand behind each other")
+            raise NotProved("rows of one expert do not stand behind each other")
         return self._spread(found[0].cut, experts)
 
     def _path(
@@ -284,7 +299,7 @@ class _PathFinder:
         second = self.body.ops[self.pair.second]
         answer = second.operands[0]
         if by_source.cuts[answer] != Cut(integer(second, "split_dimension")):
-            raise NoSplit("answers are not sent back where rows came from")
+            raise NotProved("answers are not sent back where rows came from")
         for value in (self.came, answer, *imports, *exports.values):
             path.layout_of(value)
         return path
@@ -308,8 +323,8 @@ class _PathFinder:
                 if maker in again:
                     ops.add(maker)
                     todo.append(maker)
-                elif value in self.gone:
-                    raise NoSplit(_READS_GONE)
+                elif value in self.in_parts:
+                    raise NotProved(_READS_PARTS)
                 else:
                     imports[value] = None
         return tuple(sorted(ops)), tuple(imports)
@@ -319,7 +334,7 @@ class _PathFinder:
         again: set[int] = set()
         for place in sorted(places):
             if self.body.kind(place) in CHEAP and all(
-                value not in self.gone or self.body.maker[value] in again
+                value not in self.in_parts or self.body.maker[value] in again
                 for value in self.body.ops[place].operands
             ):
                 again.add(place)
@@ -340,21 +355,21 @@ class _PathFinder:
         """Check that an op treats every row alone, and agrees with its neighbours on what that is.
 
         Raises:
-            NoSplit: if it does not.
+            NotProved: if it does not.
         """
         where, op = self.body.where(place), self.body.ops[place]
         for states in filter(None, (by_source, by_place, by_expert)):
             split = states.splits.get(place)
             if split is None:
-                raise NoSplit(self._why_not(place, states))
+                raise NotProved(self._why_not(place, states))
             if not _is_of_rows(split):
-                raise NoSplit(f"{where} puts rows together")
+                raise NotProved(f"{where} puts rows together")
             for value, state in zip(op.operands, split.operands, strict=True):
                 if state is not None and states.cuts.get(value) != state:
-                    raise NoSplit(f"{where} reads rows in another order")
+                    raise NotProved(f"{where} reads rows in another order")
         both = [s.splits[place].operands for s in (by_source, by_place)]
         if [s is None for s in both[0]] != [s is None for s in both[1]]:
-            raise NoSplit(f"{where} reads something that is the same for some rows only")
+            raise NotProved(f"{where} reads something that is the same for some rows only")
 
 
 def _is_of_rows(split: OpSplit) -> bool:

@@ -20,6 +20,7 @@ from hlo_passes.ir.stablehlo.read import ints, kind_of, maker_of, shape_of, upda
 from hlo_passes.proofs.arithmetic import direction_of
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.distinct import DistinctRows
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.value_numbers import number_values
 
 
@@ -100,10 +101,6 @@ class Sites:
     numbers: dict[ir.Value, int]
 
 
-class _NoSite(Exception):
-    """Why an exchange is neither a put nor a fetch."""
-
-
 def find_sites(body: Body) -> Sites:
     """Find the puts and fetches of a block."""
     numbers = number_values(body)
@@ -116,7 +113,7 @@ def find_sites(body: Body) -> Sites:
         for found, look in ((puts, _put), (fetches, _fetch)):
             try:
                 found.append(look(body, i, numbers, distinct))
-            except _NoSite as reason:
+            except NotProved as reason:
                 reasons.append(str(reason))
         if len(reasons) == 2:
             refusals.append((i, "; ".join(reasons)))
@@ -124,43 +121,61 @@ def find_sites(body: Body) -> Sites:
 
 
 def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctRows) -> Site:
-    between: list[int] = []
-    value = body.ops[i].operands[0]
-    while True:
-        if body.only_user(value) < 0:
-            raise _NoSite("no dispatch: its buffer is read by others too")
-        place, kind = body.made_by(value)
-        if kind not in ("reshape", "convert"):
-            break
-        between.append(place)
-        value = body.ops[place].operands[0]
-    if kind != "scatter":
-        raise _NoSite(f"no dispatch: its rows are not written by index (made by {kind or 'input'})")
+    between, place = _before(body, body.ops[i].operands[0])
     op = body.ops[place]
-    if len(op.operands) != 3 or not distinct.counting.constants.is_zero(op.operands[0]):
-        raise _NoSite("no dispatch: the buffer that rows are written to is not empty")
-    if update_of(op) not in ("add", "set"):
-        raise _NoSite("no dispatch: rows are neither added nor written")
-    numbers_of = stablehlo.ScatterDimensionNumbers(op.attributes["scatter_dimension_numbers"])
-    if numbers_of.input_batching_dims:
-        raise _NoSite("no dispatch: its indices are batched")
-    updates = shape_of(op.operands[2])
-    window = tuple(numbers_of.update_window_dims)
-    if window != tuple(range(len(updates) - len(window), len(updates))):
-        raise _NoSite("no dispatch: tokens do not lead in what is written")
-    rows = _rows(
-        shape_of(op.results[0]),
-        tuple(numbers_of.inserted_window_dims),
-        tuple(numbers_of.scattered_dims_to_operand_dims),
-        tuple(updates[d] for d in window),
-        numbers_of.index_vector_dim,
-        _peers(body.ops[i]),
-    )
+    rows = _written_rows(op, distinct.counting.constants, _peers(body.ops[i]))
     _check_leading(shape_of(body.ops[i].operands[0]), "split_dimension", body.ops[i], rows)
     doubt = _doubt(distinct, op.operands[1], rows)
     if doubt and any(body.kind(b) == "convert" for b in between):
-        raise _NoSite("no dispatch: rows may be added up before they are converted")
+        raise NotProved("no dispatch: rows may be added up before they are converted")
     return Site(place, i, tuple(reversed(between)), rows, not doubt, doubt=doubt)
+
+
+def _before(body: Body, value: ir.Value) -> tuple[list[int], int]:
+    """Follow a buffer back to the scatter that fills it: places on the way, and its own.
+
+    Raises:
+        NotProved: if there is none, or others read the buffer too.
+    """
+    between: list[int] = []
+    while True:
+        if body.only_user(value) < 0:
+            raise NotProved("no dispatch: its buffer is read by others too")
+        place, kind = body.made_by(value)
+        if kind == "scatter":
+            return between, place
+        if kind not in ("reshape", "convert"):
+            raise NotProved(
+                f"no dispatch: its rows are not written by index (made by {kind or 'input'})"
+            )
+        between.append(place)
+        value = body.ops[place].operands[0]
+
+
+def _written_rows(scatter: ir.Operation, constants: Constants, peers: int) -> Rows:
+    """Return how a scatter of token rows addresses the empty buffer that it fills.
+
+    Raises:
+        NotProved: if it is not one.
+    """
+    if len(scatter.operands) != 3 or not constants.is_zero(scatter.operands[0]):
+        raise NotProved("no dispatch: the buffer that rows are written to is not empty")
+    if update_of(scatter) not in ("add", "set"):
+        raise NotProved("no dispatch: rows are neither added nor written")
+    dims = stablehlo.ScatterDimensionNumbers(scatter.attributes["scatter_dimension_numbers"])
+    if dims.input_batching_dims:
+        raise NotProved("no dispatch: its indices are batched")
+    updates, width = shape_of(scatter.operands[2]), tuple(dims.update_window_dims)
+    if width != tuple(range(len(updates) - len(width), len(updates))):
+        raise NotProved("no dispatch: tokens do not lead in what is written")
+    return _rows(
+        shape_of(scatter.results[0]),
+        tuple(dims.inserted_window_dims),
+        tuple(dims.scattered_dims_to_operand_dims),
+        tuple(updates[d] for d in width),
+        dims.index_vector_dim,
+        peers,
+    )
 
 
 def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctRows) -> Site:
@@ -169,21 +184,21 @@ def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctR
     while True:
         place = body.only_user(value)
         if place < 0:
-            raise _NoSite("no combine: what it brings is read by more than one op")
+            raise NotProved("no combine: what it brings is read by more than one op")
         if body.kind(place) not in ("reshape", "convert"):
             break
         between.append(place)
         value = body.ops[place].results[0]
     op = body.ops[place]
     if body.kind(place) != "gather" or op.operands[0] != value:
-        raise _NoSite(f"no combine: its rows are not read by index (read by {body.kind(place)})")
+        raise NotProved(f"no combine: its rows are not read by index (read by {body.kind(place)})")
     numbers_of = stablehlo.GatherDimensionNumbers(op.attributes["dimension_numbers"])
     if numbers_of.operand_batching_dims:
-        raise _NoSite("no combine: its indices are batched")
+        raise NotProved("no combine: its indices are batched")
     sizes, made = ints(op, "slice_sizes"), shape_of(op.results[0])
     offset = tuple(numbers_of.offset_dims)
     if offset != tuple(range(len(made) - len(offset), len(made))):
-        raise _NoSite("no combine: tokens do not lead in what is read")
+        raise NotProved("no combine: tokens do not lead in what is read")
     buffer = shape_of(op.operands[0])
     collapsed = tuple(numbers_of.collapsed_slice_dims)
     rows = _rows(
@@ -222,9 +237,9 @@ def _rows(
     """Check that index vectors address whole rows, and return how."""
     count = len(indexed)
     if sorted(indexed) != list(range(count)) or sorted(columns_to_dims) != list(range(count)):
-        raise _NoSite("the indices do not address the leading dims of the buffer")
+        raise NotProved("the indices do not address the leading dims of the buffer")
     if not count or width != buffer[count:]:
-        raise _NoSite("the indices do not address whole rows of the buffer")
+        raise NotProved("the indices do not address whole rows of the buffer")
     columns = tuple(columns_to_dims.index(d) for d in range(count))
     return Rows(buffer[:count], columns, width, peers, index_dim)
 
@@ -237,7 +252,7 @@ def _check_leading(shape: tuple[int, ...], name: str, exchange: ir.Operation, ro
     """Check that the blocks of the peers follow each other in memory, and hold whole rows."""
     dim = ir.IntegerAttr(exchange.attributes[name]).value
     if any(size != 1 for size in shape[:dim]) or rows.count % rows.peers:
-        raise _NoSite("the rows of one peer are not behind each other in the buffer")
+        raise NotProved("the rows of one peer are not behind each other in the buffer")
 
 
 def is_masked(
@@ -247,6 +262,12 @@ def is_masked(
 
     All readers have to be selects between it and something else, by a mask that is false for every
     index vector of the gather that points outside.
+
+    Args:
+        body: the block.
+        gather: place of the gather.
+        numbers: value numbers of the block.
+        constants: what values hold whatever the input.
     """
     op = body.ops[gather]
     users = body.users.get(op.results[0], [])

@@ -10,6 +10,7 @@ Every row then has a place of its own, an expert's rows follow each other, and a
 `sizes[0] + sizes[1] + ...` rows of the buffer. Tables that say anything else are refused.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,13 +18,13 @@ import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import ints, shape_of, update_of
 from hlo_passes.layers.dropless.routing import CountedChoices
 from hlo_passes.layers.dropless.sorted_rows import SortedRows
 from hlo_passes.layers.dropless.tables import Tables
 from hlo_passes.proofs.constants import Constants
+from hlo_passes.proofs.engine import NotProved
 
 type Way = Literal["there", "back"]
 
@@ -77,11 +78,11 @@ class Layout:
         """Return the counts of a device's group, `[G, E]`, and its place there.
 
         Raises:
-            NoSplit: if its devices do not share the experts out equally.
+            NotProved: if its devices do not share the experts out equally.
         """
         group = list(self.tables.group_of(self.group, device))
         if self.routing.experts % len(group):
-            raise NoSplit("experts are not shared out equally")
+            raise NotProved("experts are not shared out equally")
         return self.tables.counts(self.routing.number)[group], group.index(device)
 
     def sizes(self, device: int) -> np.ndarray:
@@ -107,8 +108,13 @@ class Layout:
 def routing_of(body: Body, tables: Tables, place: int) -> frozenset[int]:
     """Return the numbers of the routings that an exchange's tables follow from.
 
+    Args:
+        body: the block.
+        tables: what its tables hold.
+        place: place of the exchange.
+
     Raises:
-        NoSplit: if a table is no sum of counts.
+        NotProved: if a table is no sum of counts.
     """
     found: frozenset[int] = frozenset()
     for value in list(body.ops[place].operands)[2:]:
@@ -119,44 +125,60 @@ def routing_of(body: Body, tables: Tables, place: int) -> frozenset[int]:
 def read_exchange(body: Body, layout: Layout, place: int, rows: SortedRows) -> RaggedExchange:
     """Prove what an exchange does.
 
+    Args:
+        body: the block.
+        layout: where the rows of its routing lie.
+        place: place of the exchange.
+        rows: proves which row is whose.
+
     Raises:
-        NoSplit: if it is not proved.
+        NotProved: if it is not proved.
     """
     op = body.ops[place]
     if len(op.operands) != 6 or not Constants().is_zero(op.operands[1]):
-        raise NoSplit("the buffer that rows are sent into is not empty")
+        raise NotProved("the buffer that rows are sent into is not empty")
     way = _way_of(body, layout, place)
-    near = op.operands[0] if way == "there" else op.results[0]
-    far = op.results[0] if way == "there" else op.operands[0]
+    ends = op.operands[0], op.results[0]
+    own, at_experts = ends if way == "there" else ends[::-1]
     routing, peers = layout.routing, len(layout.tables.group_of(place, 0))
-    if shape_of(near)[0] != routing.rows:
-        raise NoSplit("the sorted buffer has other rows than there are choices")
-    if shape_of(far)[0] < peers * routing.rows:
-        raise NoSplit(
-            f"{shape_of(far)[0]} rows of room are not enough for all {peers} devices to send all "
+    if shape_of(own)[0] != routing.rows:
+        raise NotProved("the sorted buffer has other rows than there are choices")
+    room = shape_of(at_experts)[0]
+    if room < peers * routing.rows:
+        raise NotProved(
+            f"{room} rows of room are not enough for all {peers} devices to send all "
             f"{routing.rows} of theirs to one: what does not fit depends on all tokens"
         )
-    if way == "there":
-        maker, kind = body.made_by(near)
-        if kind not in ("scatter", "gather") or body.only_user(near) != place:
-            raise NoSplit(f"its rows are not sorted by index (made by {kind or 'an input'})")
-        return RaggedExchange(place, way, (read_access(body, maker, near, routing, rows),))
-    users = body.users.get(near, ())
-    if not users or any(body.kind(user) not in ("scatter", "gather") for user in users):
-        raise NoSplit("the rows that it brings back are not read by index alone")
-    accesses = tuple(read_access(body, user, near, routing, rows) for user in users)
+    places = _sorted_by(body, place, own) if way == "there" else _read_back_by(body, own)
+    accesses = tuple(read_access(body, at, own, routing, rows) for at in places)
     return RaggedExchange(place, way, accesses)
 
 
+def _sorted_by(body: Body, exchange: int, own: ir.Value) -> Sequence[int]:
+    """Return the place of the op that sorts the rows that are sent."""
+    maker, kind = body.made_by(own)
+    if kind not in ("scatter", "gather") or body.only_user(own) != exchange:
+        raise NotProved(f"its rows are not sorted by index (made by {kind or 'an input'})")
+    return (maker,)
+
+
+def _read_back_by(body: Body, own: ir.Value) -> Sequence[int]:
+    """Return the places of the ops that read the rows that came back."""
+    users = body.users.get(own, ())
+    if not users or any(body.kind(user) not in ("scatter", "gather") for user in users):
+        raise NotProved("the rows that it brings back are not read by index alone")
+    return users
+
+
 def _way_of(body: Body, layout: Layout, place: int) -> Way:
-    told = list(body.ops[place].operands)[2:]
+    given = list(body.ops[place].operands)[2:]
     ways: set[Way] = {"there", "back"}
     names = ("input offsets", "send sizes", "output offsets", "receive sizes")
     for device in range(layout.tables.devices):
         group = layout.tables.group_of(place, device)
         if list(group) != list(layout.tables.group_of(layout.group, device)):
-            raise NoSplit("exchanges of one routing connect other devices")
-        at = [layout.tables.of(value).on(device) for value in told]
+            raise NotProved("exchanges of one routing connect other devices")
+        at = [layout.tables.of(value).on(device) for value in given]
         fits = {
             way: [np.array_equal(a, b) for a, b in zip(at, layout.wanted(device, way), strict=True)]
             for way in ("there", "back")
@@ -165,32 +187,39 @@ def _way_of(body: Body, layout: Layout, place: int) -> Way:
         if not ways:
             best = max(fits.values(), key=sum)
             wrong = [name for name, right in zip(names, best, strict=True) if not right]
-            raise NoSplit(f"its {' and '.join(wrong)} are not those of rows grouped by expert")
+            raise NotProved(f"its {' and '.join(wrong)} are not those of rows grouped by expert")
     return ways.pop()
 
 
 def read_access(
-    body: Body, place: int, near: ir.Value, routing: CountedChoices, rows: SortedRows
+    body: Body, place: int, own: ir.Value, routing: CountedChoices, rows: SortedRows
 ) -> Access:
     """Prove that an op takes tokens to their sorted rows, or rows to their tokens.
 
+    Args:
+        body: the block.
+        place: place of the op.
+        own: the sorted rows, on the device whose tokens they are.
+        routing: the routing that they follow from.
+        rows: proves which row is whose.
+
     Raises:
-        NoSplit: if it is not proved.
+        NotProved: if it is not proved.
     """
     op, kind = body.ops[place], body.kind(place)
     values = [*op.operands, *op.results]
-    spot = values.index(near) if values.count(near) == 1 else -1
+    spot = values.index(own) if values.count(own) == 1 else -1
     whole = _scatters_rows(body, op) if kind == "scatter" else _gathers_rows(op)
     if not whole:
-        raise NoSplit("rows are not moved as whole rows")
+        raise NotProved("rows are not moved as whole rows")
     if (kind, spot) in (("scatter", 3), ("gather", 0)):
         rows.check_places(op.operands[1], routing)
         return Access(place, "row")
     if (kind, spot) not in (("scatter", 2), ("gather", 2)):
-        raise NoSplit("rows are used as indices, or twice")
+        raise NotProved("rows are used as indices, or twice")
     each = rows.choices_of(op.operands[1], routing, shape_of(op.operands[0])[0])
     if kind == "scatter" and each > 1 and update_of(op) != "add":
-        raise NoSplit("rows of one token overwrite each other")
+        raise NotProved("rows of one token overwrite each other")
     return Access(place, "choice", each)
 
 

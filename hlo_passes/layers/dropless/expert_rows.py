@@ -16,11 +16,12 @@ from jaxlib.mlir import ir
 from hlo_passes.cut.rules import dot, layout, pointwise, slicing
 from hlo_passes.cut.rules.catalogue import rule_of
 from hlo_passes.cut.rules.rule import OpLoop, by_factors
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot, Sum
+from hlo_passes.cut.states import Cut, OpSplit, Spot, Sum
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import integer, shape_of
 from hlo_passes.proofs.arithmetic import direction_of, element_of
 from hlo_passes.proofs.constants import Constants
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.fills import BEYOND, Fills, number_like
 from hlo_passes.proofs.prefix import starts_from_nothing
 from hlo_passes.proofs.ranges import Range, held
@@ -81,7 +82,7 @@ class RowFinder:
         """Find all ops that run for rows.
 
         Raises:
-            NoSplit: if one of them does more than treat every row alone.
+            NotProved: if one of them does more than treat every row alone.
         """
         alive = set(self.came)
         for value in self.came:
@@ -121,7 +122,7 @@ class RowFinder:
             else:
                 assert rule is not None
                 split = rule.cut(op, spot, cut, self.room)
-        except NoSplit as reason:
+        except NotProved as reason:
             raise self._refusal(place, f"does not treat every row alone: {reason}") from None
         for values, states in ((op.operands, split.operands), (op.results, split.results)):
             for value, state in zip(values, states, strict=True):
@@ -158,8 +159,7 @@ class RowFinder:
         if place < 0 or place in self.splits or len(self.body.ops[place].results) != 1:
             raise self._refusal(reader, "reads rows that no exchange has brought")
         if kind == "iota" and integer(self.body.ops[place], "iota_dimension") == cut.dim:
-            last = Range(0, self.room - 1)
-            if shape_of(value)[cut.dim] != self.room or held(last, element_of(value)) != last:
+            if shape_of(value)[cut.dim] != self.room or not self._holds_numbers(value):
                 raise self._refusal(place, "numbers something else than rows")
             self.splits[place] = OpSplit((), (cut,))
             self.cuts[value] = cut
@@ -171,22 +171,30 @@ class RowFinder:
     def _check_numbers(self, place: int, split: OpSplit) -> None:
         """Check that a row's number only says which expert's row it is."""
         op, kind = self.body.ops[place], self.body.kind(place)
-        numbers = [v for v in op.operands if v in self.cuts and self.idle.of(v) is BEYOND]
         if kind == "ragged_dot":
             sizes = op.operands[2]
             if not self.is_sizes(sizes):
                 raise self._refusal(place, "has other groups than the rows that came")
             self.tables[sizes] = None
+        numbers = [v for v in op.operands if v in self.cuts and self.idle.of(v) is BEYOND]
         if not numbers:
             return
         if kind in _RENAMES:
-            last = Range(0, self.room - 1)
-            if held(last, element_of(op.results[0])) != last:
+            if not self._holds_numbers(op.results[0]):
                 raise self._refusal(place, "numbers rows in a type that holds not all of them")
-            return
-        if kind != "compare" or len(numbers) != 1:
+        elif kind == "compare" and len(numbers) == 1:
+            self._check_boundary(place, op, numbers[0])
+        else:
             raise self._refusal(place, "depends on where in the buffer a row lies")
-        at = list(op.operands).index(numbers[0])
+
+    def _holds_numbers(self, value: ir.Value) -> bool:
+        """Whether the type of a value holds the number of every row."""
+        numbers = Range(0, self.room - 1)
+        return held(numbers, element_of(value)) == numbers
+
+    def _check_boundary(self, place: int, op: ir.Operation, number: ir.Value) -> None:
+        """Check that a comparison of a row's number asks which expert's row it is."""
+        at = list(op.operands).index(number)
         limit = self._uniform(op.operands[1 - at])
         wanted = _ROW_LAST if at else _ROW_FIRST
         if direction_of(op) not in wanted or limit is None or not self.is_boundary(limit):
@@ -222,15 +230,15 @@ class RowFinder:
         """Cut a grouped product along its rows."""
         return by_factors([grouped_factor(op)], spot, cut)
 
-    def _refusal(self, place: int, why: str) -> NoSplit:
-        return NoSplit(f"{self.body.where(place)} {why}")
+    def _refusal(self, place: int, why: str) -> NotProved:
+        return NotProved(f"{self.body.where(place)} {why}")
 
 
 def grouped_factor(op: ir.Operation) -> OpLoop:
     """Return the loop of a grouped product that runs over its rows.
 
     Raises:
-        NoSplit: if it has no such loop.
+        NotProved: if it has no such loop.
     """
     numbers = chlo.RaggedDotDimensionNumbers(op.attributes["ragged_dot_dimension_numbers"])
     (row,) = numbers.lhs_ragged_dimensions
@@ -240,6 +248,6 @@ def grouped_factor(op: ir.Operation) -> OpLoop:
         other = list(numbers.rhs_contracting_dimensions)[contracted.index(row)]
         return OpLoop((row, other, None), (None,))
     if row in batch:
-        raise NoSplit("its groups are a batch")
+        raise NotProved("its groups are a batch")
     free = [d for d in range(len(shape_of(op.operands[0]))) if d not in {*contracted, *batch}]
     return OpLoop((row, None, None), (len(batch) + free.index(row),))

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.ir.stablehlo.blocks import ragged_exchanges_of
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
@@ -28,6 +27,7 @@ from hlo_passes.layers.dropless.routing import CountedChoices, Positions, find_r
 from hlo_passes.layers.dropless.sorted_rows import SortedRows
 from hlo_passes.layers.dropless.tables import Groups, Tables
 from hlo_passes.proofs.counting import Counting
+from hlo_passes.proofs.engine import NotProved
 
 _STAYS = EFFECTS | BRANCHES | {"call", "custom_call", "return", "rng_bit_generator", "while"}
 
@@ -54,7 +54,7 @@ class DroplessLayer:
         """Return what happens to its rows at their experts.
 
         Raises:
-            NoSplit: if they are not treated one by one.
+            NotProved: if they are not treated one by one.
         """
         if not self._rows:
             came = tuple(body.ops[x.place].results[0] for x in self.exchanges if x.way == "there")
@@ -86,7 +86,7 @@ class DroplessLayer:
         tables = self.layout.tables
         try:
             return check(tables.of(table).on(device), self.layout.sizes(device))
-        except NoSplit:
+        except NotProved:
             return False
 
 
@@ -145,35 +145,72 @@ def find_layers(
     experts = {number: routing.experts for number, routing in routings.items()}
     tables = Tables(body, numbers, groups, devices, experts)
     rows = SortedRows(Positions(counting, tables), Orders(counting))
-    found: dict[int, list[RaggedExchange]] = {}
-    refused: dict[int, str] = {}
-    of: dict[int, int] = {}
+    sent = _Sent(body, tables, routings, rows)
     for place in exchanges:
-        try:
-            counted = routing_of(body, tables, place)
-            if len(counted) != 1:
-                raise NoSplit("its tables follow from the counts of no routing, or of several")
-            (of[place],) = counted
-            layout = Layout(routings[of[place]], place, tables)
-            found.setdefault(of[place], []).append(read_exchange(body, layout, place, rows))
-        except NoSplit as reason:
-            refused[place] = str(reason)
-    bad = {of[place] for place in refused if place in of}
+        sent.read(place)
     layers = []
-    for number, sent in found.items():
-        if number in bad:
-            why = "another exchange of its layer stays whole"
-            refused |= {one.place: why for one in sent}
-            continue
-        layout = Layout(routings[number], sent[0].place, tables)
-        rooms = {max(shape_of(v)[0] for v in _buffers(body, one.place)) for one in sent}
-        linked = {tuple(map(tuple, groups[one.place])) for one in sent}
+    for number, found in sent.found.items():
+        try:
+            layers.append(sent.layer(number))
+        except NotProved as reason:
+            sent.refused |= {one.place: str(reason) for one in found}
+    return DroplessLayers(tuple(layers), tuple(sorted(sent.refused.items())))
+
+
+@dataclass
+class _Sent:
+    """Sorts exchanges by the routing that their tables follow from.
+
+    Attributes:
+        body: the block.
+        tables: what its tables hold.
+        routings: by number.
+        rows: proves which rows are whose.
+        found: by the number of a routing, its exchanges.
+        refused: why others are none, by place.
+        broken: numbers of the routings that one of those belongs to.
+    """
+
+    body: Body
+    tables: Tables
+    routings: Mapping[int, CountedChoices]
+    rows: SortedRows
+    found: dict[int, list[RaggedExchange]] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    broken: set[int] = field(default_factory=set)
+
+    def read(self, place: int) -> None:
+        """Take in an exchange."""
+        counted: frozenset[int] = frozenset()
+        try:
+            counted = routing_of(self.body, self.tables, place)
+            if len(counted) != 1:
+                raise NotProved("its tables follow from the counts of no routing, or of several")
+            (number,) = counted
+            layout = Layout(self.routings[number], place, self.tables)
+            one = read_exchange(self.body, layout, place, self.rows)
+            self.found.setdefault(number, []).append(one)
+        except NotProved as reason:
+            self.refused[place] = str(reason)
+            self.broken |= counted if len(counted) == 1 else set()
+
+    def layer(self, number: int) -> DroplessLayer:
+        """Return the layer of a routing.
+
+        Raises:
+            NotProved: if its exchanges are not all there, or not alike.
+        """
+        if number in self.broken:
+            raise NotProved("another exchange of its layer stays whole")
+        exchanges = self.found[number]
+        layout = Layout(self.routings[number], exchanges[0].place, self.tables)
+        rooms = {max(shape_of(v)[0] for v in _buffers(self.body, one.place)) for one in exchanges}
+        linked = {tuple(map(tuple, self.tables.groups[one.place])) for one in exchanges}
         if len(rooms) > 1 or len(linked) > 1:
-            why = "exchanges of its layer differ in their devices, or in their room at the experts"
-            refused |= {one.place: why for one in sent}
-            continue
-        layers.append(DroplessLayer(routings[number], tuple(sent), layout, rooms.pop()))
-    return DroplessLayers(tuple(layers), tuple(sorted(refused.items())))
+            raise NotProved(
+                "exchanges of its layer differ in their devices, or in their room at the experts"
+            )
+        return DroplessLayer(self.routings[number], tuple(exchanges), layout, rooms.pop())
 
 
 def _buffers(body: Body, place: int) -> list[ir.Value]:
@@ -184,15 +221,21 @@ def _buffers(body: Body, place: int) -> list[ir.Value]:
 def cut_layer(body: Body, layer: DroplessLayer, k: int, ops: Collection[int]) -> DroplessCut:
     """Work out how a layer is cut into k parts of the batch.
 
+    Args:
+        body: the block.
+        layer: the layer.
+        k: number of parts.
+        ops: places of the ops that may be cut.
+
     Raises:
-        NoSplit: if it is not, and why.
+        NotProved: if it is not, and why.
     """
     rows = layer.rows(body)
     core = set(rows.live)
     for one in layer.exchanges:
         core |= {one.place, *(access.place for access in one.accesses)}
     if not all(place in ops for place in core):
-        raise NoSplit(
+        raise NotProved(
             "its rows are read beyond the stretch that may be cut: in buffers of parts they have "
             "other places; cut both directions"
         )
@@ -230,11 +273,11 @@ def _check_equal_parts(
     tokens = sorted({shape_of(value)[0] for value in values})
     for count in tokens:
         if count % k:
-            raise NoSplit(f"its {count} tokens or choices have no {k} equal parts")
+            raise NotProved(f"its {count} tokens or choices have no {k} equal parts")
     for one in layer.exchanges:
         for value in _buffers(body, one.place):
             if shape_of(value)[0] % k:
-                raise NoSplit(f"{shape_of(value)[0]} rows of room have no {k} equal parts")
+                raise NotProved(f"{shape_of(value)[0]} rows of room have no {k} equal parts")
 
 
 def _tables(

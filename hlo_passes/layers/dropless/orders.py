@@ -12,13 +12,13 @@ import numpy as np
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules import pointwise
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.ir.stablehlo.read import kind_of, shape_of
 from hlo_passes.layers.dropless.routing import CountedChoices, without_wrap
 from hlo_passes.layers.dropless.tables import Table, Tables
 from hlo_passes.proofs.arithmetic import direction_of
 from hlo_passes.proofs.counting import Counting
 from hlo_passes.proofs.elements import made_in_order
+from hlo_passes.proofs.engine import NotProved
 
 type Side = Literal["places", "choices"]
 """What elements stand for: `places` of the rows of choices, or `choices` by place."""
@@ -40,12 +40,12 @@ class Orders:
         """Return what indices list, and what they say of each: `f(0), f(1), ...`.
 
         Raises:
-            NoSplit: if they do not follow from a sort by expert, or it is not proved.
+            NotProved: if they do not follow from a sort by expert, or it is not proved.
         """
         leaves: dict[ir.Value, None] = {}
         self._find_leaves(indices, leaves)
         if len(leaves) != 1:
-            raise NoSplit("rows are placed neither by counts of choices nor by a sort")
+            raise NotProved("rows are placed neither by counts of choices nor by a sort")
         (order,) = leaves
         side = self._side(order, routing)
         known = Tables(self.counting.body, {}, {}, 0, {})
@@ -72,22 +72,22 @@ class Orders:
             return False
         try:
             return not Tables(self.counting.body, {}, {}, 0, {}).of(source).counts
-        except NoSplit:
+        except NotProved:
             return False
 
     def _side(self, order: ir.Value, routing: CountedChoices) -> Side:
         op, order = made_in_order(order)
         if op is None or not self._is_argsort(op) or order != op.results[1]:
-            raise NoSplit("rows are placed neither by counts of choices nor by a sort")
+            raise NotProved("rows are placed neither by counts of choices nor by a sort")
         keys = op.operands[0]
         ids = without_wrap(self.counting, keys)
         if self.counting.elements.of(ids).is_like(routing.chosen.expert):
             if not self.counting.ranges.is_index(ids, routing.experts):
-                raise NoSplit("rows may be sorted by experts that do not exist")
+                raise NotProved("rows may be sorted by experts that do not exist")
             return "choices"
         side, found = self.read(keys, routing)
         if not np.array_equal(found, np.arange(routing.rows)):
-            raise NoSplit("rows are sorted by something else than an order")
+            raise NotProved("rows are sorted by something else than an order")
         return "places" if side == "choices" else "choices"
 
     def _is_argsort(self, op: ir.Operation) -> bool:

@@ -17,13 +17,13 @@ import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import ints, kind_of, maker_of, reducer, shape_of, update_of
 from hlo_passes.layers.dropless.tables import Tables
 from hlo_passes.proofs.arithmetic import direction_of
 from hlo_passes.proofs.counting import Counting, TokenCount
 from hlo_passes.proofs.elements import made_in_order
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.prefix import starts_from_nothing
 
 
@@ -155,7 +155,7 @@ class Positions:
         """Check that indices name the places of sorted rows, in the order of choices.
 
         Raises:
-            NoSplit: if they do not, or it is not proved.
+            NotProved: if they do not, or it is not proved.
         """
         reason = None
         for table, experts, rank in self._sums(indices):
@@ -166,10 +166,10 @@ class Positions:
             chosen = routing.chosen
             same = found.expert.is_like(chosen.expert) and found.experts == chosen.experts
             if not same or not self._is_choice(experts, routing):
-                raise NoSplit("rows are placed by other choices than are counted")
+                raise NotProved("rows are placed by other choices than are counted")
             self._check_starts(table, routing)
             return
-        raise NoSplit(reason or "rows are not placed by counts of choices")
+        raise NotProved(reason or "rows are not placed by counts of choices")
 
     def _sums(self, indices: ir.Value) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
         """Yield (starts, experts, rank) of what may be `starts[experts] + rank`."""
@@ -209,4 +209,4 @@ class Positions:
         starts = np.cumsum(counts, axis=1) - counts
         for device in range(self.tables.devices):
             if not np.array_equal(self.tables.of(table).on(device), starts[device]):
-                raise NoSplit("rows of an expert do not start behind those of the experts before")
+                raise NotProved("rows of an expert do not start behind those of the experts before")

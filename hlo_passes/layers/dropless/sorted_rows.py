@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.layers.dropless.orders import Orders
 from hlo_passes.layers.dropless.routing import CountedChoices, Positions
+from hlo_passes.proofs.engine import NotProved
 
 
 @dataclass(frozen=True)
@@ -26,28 +26,28 @@ class SortedRows:
         """Check that indices name the place of every choice's row, in the order of choices.
 
         Raises:
-            NoSplit: if they do not, or it is not proved.
+            NotProved: if they do not, or it is not proved.
         """
         try:
             self.positions.check(indices, routing)
-        except NoSplit as reason:
+        except NotProved as reason:
             try:
                 side, found = self.orders.read(indices, routing)
-            except NoSplit:
+            except NotProved:
                 raise reason from None
             if side != "places" or not np.array_equal(found, np.arange(routing.rows)):
-                raise NoSplit("rows are read where others lie") from None
+                raise NotProved("rows are read where others lie") from None
 
     def choices_of(self, indices: ir.Value, routing: CountedChoices, tokens: int) -> int:
         """Check that indices name the token of every row, and return how many rows a token has.
 
         Raises:
-            NoSplit: if they do not, or it is not proved.
+            NotProved: if they do not, or it is not proved.
         """
         side, found = self.orders.read(indices, routing)
         if routing.rows % tokens:
-            raise NoSplit("tokens have not the same number of rows")
+            raise NotProved("tokens have not the same number of rows")
         each = routing.rows // tokens
         if side != "choices" or not np.array_equal(found, np.arange(routing.rows) // each):
-            raise NoSplit("rows are not those of the tokens in their order")
+            raise NotProved("rows are not those of the tokens in their order")
         return each

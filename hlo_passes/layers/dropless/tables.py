@@ -18,13 +18,12 @@ from typing import ClassVar
 import numpy as np
 from jaxlib.mlir import ir
 
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.ir.stablehlo.body import Body, name_op
 from hlo_passes.ir.stablehlo.read import integer, ints, maker_of, reducer, same_operand, shape_of
 from hlo_passes.proofs.arithmetic import COMPARE, direction_of, dtype_of, element_of
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.elements import repeated
-from hlo_passes.proofs.engine import Domain, FactRules
+from hlo_passes.proofs.engine import Domain, FactRules, NotProved
 from hlo_passes.proofs.prefix import is_prefix, is_prefix_scan, starts_from_nothing
 
 type Groups = Sequence[Sequence[int]]
@@ -93,7 +92,7 @@ class Tables(Domain[Table]):
         """Refuse what no rule knows.
 
         Raises:
-            NoSplit: always: the value is no sum of counts.
+            NotProved: always: the value is no sum of counts.
         """
         raise refusal(maker_of(value), "is no sum of counts")
 
@@ -101,12 +100,12 @@ class Tables(Domain[Table]):
         """Return the devices that take part in an exchange with a device, in their order.
 
         Raises:
-            NoSplit: if there are none.
+            NotProved: if there are none.
         """
         for group in self.groups.get(place, ()):
             if device in group:
                 return group
-        raise NoSplit(f"{self.body.where(place)} does not say which devices take part")
+        raise NotProved(f"{self.body.where(place)} does not say which devices take part")
 
     def _find(self, value: ir.Value) -> Table:
         table, dtype, maker = super()._find(value), dtype_of(element_of(value)), maker_of(value)
@@ -123,7 +122,7 @@ class Tables(Domain[Table]):
         """Return what an op reads, if it does not follow from counts.
 
         Raises:
-            NoSplit: if it does.
+            NotProved: if it does.
         """
         table = self.of(value)
         if table.counts:
@@ -136,7 +135,7 @@ class Tables(Domain[Table]):
         `[devices, group, ...]`, in the order of the group, and `[devices]`.
 
         Raises:
-            NoSplit: if that is no table.
+            NotProved: if that is no table.
         """
         if len(op.operands) != 1:
             raise refusal(op, "exchanges several tensors")
@@ -149,9 +148,9 @@ class Tables(Domain[Table]):
         return full[np.asarray(groups)], np.asarray([g.index(d) for d, g in enumerate(groups)])
 
 
-def refusal(op: ir.Operation | None, why: str) -> NoSplit:
+def refusal(op: ir.Operation | None, why: str) -> NotProved:
     """Return what to raise for an op that makes no table."""
-    return NoSplit(f"{'an input of the step' if op is None else name_op(op)} {why}")
+    return NotProved(f"{'an input of the step' if op is None else name_op(op)} {why}")
 
 
 def _moved(change: Callable[[ir.Operation, np.ndarray], np.ndarray]):

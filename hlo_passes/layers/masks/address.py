@@ -1,7 +1,7 @@
 """Which row a token has, read off the hots of a mask."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxlib.mlir import ir
@@ -9,15 +9,12 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.proofs.element_moves import DimName
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.one_hot import Hot
 from hlo_passes.proofs.ranges import Ranges
 
 type IndexedBy = tuple[str, int]
 """What an index runs along: `("token", i)`, `("choice", i)` or `("row", i)`."""
-
-
-class NoAddress(Exception):
-    """Hots that do not say which row; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,41 +102,63 @@ def address_of(
         ranges: between which numbers its values are.
 
     Raises:
-        NoAddress: if there is no hot for some dim of the buffer, or none that is an index.
+        NotProved: if there is no hot for some dim of the buffer, or none that is an index.
     """
-    chosen: list[Hot | None] = []
-    for label in dims.rows:
-        if label in dims.tokens:
-            chosen.append(None)
-            continue
-        fits = [_plain(hot) for hot in hots if hot.counted == label]
-        if not fits:
-            raise NoAddress(
-                f"nothing is compared with the places along a dim of {dims.sizes[label]}"
-            )
-        chosen.append(min(fits, key=lambda hot: _rank(hot, dims, body, numbers)))
-    labels = [label for hot in chosen if hot for label in hot.at if label is not None]
-    tokens = tuple(dict.fromkeys([*(a for a in labels if a in dims.tokens), *dims.tokens]))
-    choices = tuple(dict.fromkeys(a for a in labels if a not in dims.tokens and a not in dims.rows))
-    places: dict[DimName, IndexedBy] = {label: ("row", i) for i, label in enumerate(dims.rows)}
-    places |= {label: ("token", i) for i, label in enumerate(tokens)}
-    places |= {label: ("choice", i) for i, label in enumerate(choices)}
-    columns = tuple(
-        Column(None, (places[label],)) if hot is None
-        else Column(hot.index, tuple(None if a is None else places[a] for a in hot.at))
-        for label, hot in zip(dims.rows, chosen, strict=True)
-    )  # fmt: skip
+    chosen = {
+        label: None if label in dims.tokens else _best(label, hots, dims, body, numbers)
+        for label in dims.rows
+    }
+    needed = [hot for hot in chosen.values() if hot is not None]
+    tokens, choices = _runs_along(needed, dims)
+    columns = _columns(chosen, tokens, choices)
     _check(columns, ranges)
-    sizes = {label: size for hot in chosen if hot for label, size in _sizes(hot)}
+    sizes = dict(pair for hot in needed for pair in _sizes(hot))
     address = Address(
         tuple(dims.sizes[t] for t in tokens),
         tuple(sizes[c] for c in choices),
         tuple(dims.sizes[r] for r in dims.rows),
         columns,
     )
-    said = {(numbers[hot.index], hot.at, hot.counted) for hot in chosen if hot}
-    all_said = {(numbers[hot.index], hot.at, hot.counted) for hot in map(_plain, hots)} == said
-    return address, tokens, all_said
+    return address, tokens, _keys(needed, numbers) == _keys(map(_plain, hots), numbers)
+
+
+def _best(
+    label: DimName, hots: frozenset[Hot], dims: Dims, body: Body, numbers: Mapping[ir.Value, int]
+) -> Hot:
+    """Return the hot that says best where along a dim of the buffer a token's row is."""
+    fits = [_plain(hot) for hot in hots if hot.counted == label]
+    if not fits:
+        raise NotProved(f"nothing is compared with the places along a dim of {dims.sizes[label]}")
+    return min(fits, key=lambda hot: _rank(hot, dims, body, numbers))
+
+
+def _runs_along(hots: Sequence[Hot], dims: Dims) -> tuple[tuple[DimName, ...], tuple[DimName, ...]]:
+    """Return the dims of tokens, and those of choices, in the order in which indices have them."""
+    labels = [label for hot in hots for label in hot.at if label is not None]
+    tokens = dict.fromkeys([*(a for a in labels if a in dims.tokens), *dims.tokens])
+    choices = dict.fromkeys(a for a in labels if a not in {*dims.tokens, *dims.rows})
+    return tuple(tokens), tuple(choices)
+
+
+def _columns(
+    chosen: Mapping[DimName, Hot | None],
+    tokens: Sequence[DimName],
+    choices: Sequence[DimName],
+) -> tuple[Column, ...]:
+    """Return a column per dim of the buffer, read off the hot that is chosen for it."""
+    places: dict[DimName, IndexedBy] = {label: ("row", i) for i, label in enumerate(chosen)}
+    places |= {label: ("token", i) for i, label in enumerate(tokens)}
+    places |= {label: ("choice", i) for i, label in enumerate(choices)}
+    return tuple(
+        Column(None, (places[label],)) if hot is None
+        else Column(hot.index, tuple(None if a is None else places[a] for a in hot.at))
+        for label, hot in chosen.items()
+    )  # fmt: skip
+
+
+def _keys(hots: Iterable[Hot], numbers: Mapping[ir.Value, int]) -> set[tuple]:
+    """Return what equal hots have in common, whatever made them."""
+    return {(numbers[hot.index], hot.at, hot.counted) for hot in hots}
 
 
 def _plain(hot: Hot) -> Hot:
@@ -161,11 +180,11 @@ def _rank(
 def _check(columns: Sequence[Column], ranges: Ranges) -> None:
     for column in columns:
         if len(column.by_rows) > 1 or any(columns[row].by_rows for row in column.by_rows):
-            raise NoAddress("the places along dims of the buffer depend on each other")
+            raise NotProved("the places along dims of the buffer depend on each other")
         if column.index is not None and _is_wide(column.index):
-            raise NoAddress("an index of 64 bits")
+            raise NotProved("an index of 64 bits")
         if column.index is not None and ranges.of(column.index).is_any:
-            raise NoAddress(
+            raise NotProved(
                 f"{ranges.blame(column.index)} may give an index that is no whole number"
             )
 

@@ -1,5 +1,6 @@
 """What the dims of a product with a mask count: tokens, rows of a buffer, or elements of a row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +10,7 @@ from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.layers.masks.address import Dims
 from hlo_passes.proofs.element_moves import DimName, move_of
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.one_hot import Hot, OneHot
 from hlo_passes.proofs.only_where import terms_of_readers
 
@@ -16,10 +18,6 @@ type ProductRole = Literal["dispatch", "combine", "gradient"]
 
 type Names = tuple[tuple[DimName, ...], tuple[DimName, ...]]
 """Per operand of a product, the names of its dims; those of the result are 0, 1, ..."""
-
-
-class NoProduct(Exception):
-    """Why a product does not move rows of tokens; the message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class ProductDims:
         """Return what a product's dims count, if an operand is a mask; None if it is none.
 
         Raises:
-            NoProduct: if it is a mask, and not of one row a token and choice.
+            NotProved: if it is a mask, and not of one row a token and choice.
         """
         value, dims = self.body.ops[place].operands[side], self._dims(place, side, role)
         mine = dict(enumerate(self.names(place)[side]))
@@ -84,7 +82,7 @@ class ProductDims:
         if rows is None:
             return None
         if len(terms) > 1:
-            raise NoProduct("its mask is a sum of several, and nothing says that their rows differ")
+            raise NotProved("its mask is a sum of several, and nothing says that their rows differ")
         (term,) = terms
         return Meaning(Dims(dims.sizes, dims.tokens, rows), (term.hots,), term.exact)
 
@@ -96,16 +94,16 @@ class ProductDims:
             side: which operand is the buffer.
 
         Raises:
-            NoProduct: if it is no such gradient.
-            NotOnly: if others than rows of tokens are needed.
+            NotProved: if it is no such gradient.
+            NotProved: if others than rows of tokens are needed.
         """
         dims = self._dims(place, side, "gradient")
         own = [r for r in dims.rows if r not in dims.tokens and dims.sizes[r] > 1]
         if not dims.tokens or not own:
-            raise NoProduct("it is no product with a mask")
+            raise NotProved("it is no product with a mask")
         terms = terms_of_readers(self.body, self.one_hot, self.body.ops[place].results[0], own)
         if not terms:
-            raise NoProduct("nobody needs it")
+            raise NotProved("nobody needs it")
         known = set.intersection(*({hot.counted for hot in hots} for hots in terms))
         rows = _addressed(dims, known)
         assert rows is not None
@@ -113,22 +111,28 @@ class ProductDims:
 
     def _dims(self, place: int, side: int, role: ProductRole) -> Dims:
         """Sort the dims of a product by what they would count in a role."""
-        op, names = self.body.ops[place], self.names(place)
-        sizes = {
-            name: size
-            for value, labels in zip(op.operands, names, strict=True)
-            for name, size in zip(labels, shape_of(value), strict=True)
-        }
+        names, sizes = self.names(place), self._sizes(place)
         mine, other = names[side], names[1 - side]
-        batch = [n for n in mine if n in other and n >= 0 and sizes[n] > 1]
-        summed = [n for n in mine if n in other and n < 0]
-        free, rest = ([n for n in a if n not in b] for a, b in ((mine, other), (other, mine)))
+        free, rest = _not_in(mine, other), _not_in(other, mine)
+        shared = _not_in(mine, free)
+        batch = [n for n in shared if n >= 0 and sizes[n] > 1]
+        summed = [n for n in shared if n < 0]
         rows, tokens = {
             "dispatch": (free, summed),
             "combine": (summed, free),
             "gradient": (free, rest),
         }[role]
         return Dims(sizes, (*batch, *(t for t in tokens if sizes[t] > 1)), (*batch, *rows))
+
+    def _sizes(self, place: int) -> dict[DimName, int]:
+        """Return how long the dims of a product are, by name."""
+        sides = zip(self.body.ops[place].operands, self.names(place), strict=True)
+        pairs = (zip(labels, shape_of(value), strict=True) for value, labels in sides)
+        return dict(pair for side in pairs for pair in side)
+
+
+def _not_in(names: Sequence[DimName], others: Sequence[DimName]) -> list[DimName]:
+    return [name for name in names if name not in others]
 
 
 def _addressed(dims: Dims, known: set[DimName]) -> tuple[DimName, ...] | None:

@@ -17,12 +17,12 @@ from jaxlib.mlir import ir
 from hlo_passes.ir.stablehlo.blocks import exchanges_of
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
-from hlo_passes.layers.masks.address import Address, Dims, NoAddress, address_of
-from hlo_passes.layers.masks.product_dims import Meaning, NoProduct, ProductDims, ProductRole
+from hlo_passes.layers.masks.address import Address, Dims, address_of
+from hlo_passes.layers.masks.product_dims import Meaning, ProductDims, ProductRole
 from hlo_passes.proofs.counting import Counting
 from hlo_passes.proofs.element_moves import DimName, move_of
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.one_hot import OneHot
-from hlo_passes.proofs.only_where import NotOnly
 
 _MOVES = ("transpose", "reshape", "convert")
 
@@ -120,9 +120,29 @@ def find_row_products(body: Body, numbers: Mapping[ir.Value, int]) -> RowProduct
             try:
                 if (one := look(exchange)) is not None:
                     found.append(one)
-            except (NoProduct, NoAddress, NotOnly) as reason:
+            except NotProved as reason:
                 refusals.append((exchange, str(reason)))
     return RowProducts(tuple(writes), tuple(reads), tuple(refusals))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sketch:
+    """What is known of a product before its address is.
+
+    Attributes:
+        place, role, side, path: as of a `Product`.
+        meant: what its dims count.
+        dims: those of them that an address is made for.
+        names: per dim of the buffer, its name in the product.
+    """
+
+    place: int
+    role: ProductRole
+    side: int
+    meant: Meaning
+    dims: Dims
+    names: tuple[DimName, ...]
+    path: tuple[int, ...]
 
 
 @dataclass
@@ -150,10 +170,12 @@ class _Finder:
                 continue
             for made in (place, *path):
                 if self.body.only_user(self.body.ops[made].results[0]) < 0:
-                    raise NoProduct(f"what {self.body.where(place)} writes is read by others too")
+                    raise NotProved(f"what {self.body.where(place)} writes is read by others too")
             names, moves = self._behind(tuple(range(len(shape_of(value)))), path)
-            product, address = self._addressed(place, "dispatch", side, meant, names, moves)
-            return Write(exchange, product, address, names)
+            one = self._addressed(self._sketch(place, "dispatch", side, meant, names, moves))
+            if one is None:
+                raise NotProved(self._differ(place))
+            return Write(exchange, *one, names)
         return None
 
     def _behind(
@@ -165,7 +187,7 @@ class _Finder:
         for place in moves:
             followed = self.dims.moved(self.body.ops[place], names)
             if followed is None:
-                raise NoProduct(f"{self.body.where(place)} puts dims of the buffer together")
+                raise NotProved(f"{self.body.where(place)} puts dims of the buffer together")
             names = followed
         return names, moves
 
@@ -178,21 +200,38 @@ class _Finder:
             "reshape", "convert"
         ):  # fmt: skip
             buffer = self.body.ops[user].results[0]
-        found, strange = [], None
+        found, strange = [], []
         for path, place, side in self._leaves(buffer, ()):
+            where = self.body.where(place)
             try:
-                found.append(self._reader(buffer, path, place, side))
-            except (NoProduct, NotOnly) as reason:
-                strange = strange or f"{self.body.where(place)} reads what came: {reason}"
+                sketch = self._reader(buffer, path, place, side)
+            except NotProved as reason:
+                strange.append(f"{where} reads what came: {reason}")
+                continue
+            # A product with a mask that has no address is refused, whatever else reads the buffer.
+            one = self._addressed(sketch)
+            if one is None:
+                strange.append(f"{where} reads what came: {self._differ(place)}")
+            else:
+                found.append((*one, sketch.names))
         if not found:
             return None
-        if strange is not None:
-            raise NoProduct(strange)
+        if strange:
+            raise NotProved(strange[0])
+        return self._read_of(exchange, buffer, found)
+
+    def _read_of(
+        self,
+        exchange: int,
+        buffer: ir.Value,
+        found: list[tuple[Product, Address, tuple[DimName, ...]]],
+    ) -> Read:
+        """Put the readers of a buffer together, if they all read the same rows."""
         found.sort(key=lambda reader: reader[0].place)
         readers, addresses, names = zip(*found, strict=True)
         places = {tuple(n in r.rows for n in ns) for r, ns in zip(readers, names, strict=True)}
         if len({address.key(self.numbers) for address in addresses}) != 1 or len(places) != 1:
-            raise NoProduct(f"{self.body.where(readers[-1].place)} reads other rows than "
+            raise NotProved(f"{self.body.where(readers[-1].place)} reads other rows than "
                              f"{self.body.where(readers[0].place)}")  # fmt: skip
         return Read(exchange, buffer, readers, self._made_first(readers, addresses), names)
 
@@ -202,7 +241,7 @@ class _Finder:
             indices = [c.index for c in address.columns if c.index is not None]
             if all(self.body.maker.get(index, -1) < readers[0].place for index in indices):
                 return address
-        raise NoProduct("rows are read before it is known which")
+        raise NotProved("rows are read before it is known which")
 
     def _leaves(
         self, value: ir.Value, path: tuple[int, ...]
@@ -216,12 +255,10 @@ class _Finder:
             sides = [i for i, operand in enumerate(op.operands) if operand == value]
             yield path, user, sides[0] if len(sides) == 1 else -1
 
-    def _reader(
-        self, buffer: ir.Value, path: tuple[int, ...], place: int, side: int
-    ) -> tuple[Product, Address, tuple[DimName, ...]]:
-        """Return a reader, the rows that it reads, and its names for the buffer's dims."""
+    def _reader(self, buffer: ir.Value, path: tuple[int, ...], place: int, side: int) -> _Sketch:
+        """Return what is known of a reader before its rows are."""
         if self.body.kind(place) != "dot_general" or side < 0:
-            raise NoProduct("it is no product with a mask")
+            raise NotProved("it is no product with a mask")
         rank = len(shape_of(buffer))
         at: tuple[DimName, ...] = tuple(range(rank))
         for step in path:
@@ -235,16 +272,15 @@ class _Finder:
         mine = side if meant is None else 1 - side
         if meant is None:
             meant = self.dims.of_gradient(place, side)
-        product, address = self._addressed(place, role, mine, meant, names, path)
-        return product, address, names
+        return self._sketch(place, role, mine, meant, names, path)
 
     # --- both
 
-    def _addressed(
+    def _sketch(
         self, place: int, role: ProductRole, side: int, meant: Meaning, names: tuple[DimName, ...],
         path: tuple[int, ...],
-    ) -> tuple[Product, Address]:  # fmt: skip
-        """Return a product and its address.
+    ) -> _Sketch:  # fmt: skip
+        """Sort out the dims of a product.
 
         Args:
             place: its place in the block.
@@ -258,14 +294,29 @@ class _Finder:
         at = tuple(d for d, name in enumerate(names) if name in meant.dims.rows)
         others = [name for name in names[: at[-1] + 1] if name not in meant.dims.rows]
         if any(sizes.get(name, 1) > 1 for name in others):
-            raise NoProduct("the dims that count rows do not lead in the buffer")
+            raise NotProved("the dims that count rows do not lead in the buffer")
         dims = Dims(sizes, meant.dims.tokens, tuple(names[d] for d in at))
-        ranges = self.dims.one_hot.ranges
-        found = [address_of(hots, dims, self.body, self.numbers, ranges) for hots in meant.terms]
+        return _Sketch(place, role, side, meant, dims, names, path)
+
+    def _addressed(self, one: _Sketch) -> tuple[Product, Address] | None:
+        """Return a product and its address; None if its readers need different rows.
+
+        Raises:
+            NotProved: if there is no address.
+        """
+        ranges, dims = self.dims.one_hot.ranges, one.dims
+        found = [
+            address_of(hots, dims, self.body, self.numbers, ranges) for hots in one.meant.terms
+        ]
         if len({address.key(self.numbers) for address, *_ in found}) != 1:
-            raise NoProduct(f"readers of {self.body.where(place)} need different rows")
-        address, tokens, is_all = min(found, key=lambda one: one[0].made_at(self.body))
-        is_one = meant.is_one and is_all
-        operands = self.dims.names(place)
-        product = Product(place, role, side, operands, tokens, dims.rows, is_one, path)
-        return product, address
+            return None
+        address, tokens, is_all = min(found, key=lambda each: each[0].made_at(self.body))
+        is_one = one.meant.is_one and is_all
+        operands = self.dims.names(one.place)
+        rows = dims.rows
+        return Product(
+            one.place, one.role, one.side, operands, tokens, rows, is_one, one.path
+        ), address
+
+    def _differ(self, place: int) -> str:
+        return f"readers of {self.body.where(place)} need different rows"

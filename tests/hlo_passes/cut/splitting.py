@@ -15,10 +15,11 @@ from jaxlib.mlir import ir
 from hlo_passes.cut.rules.catalogue import rule_of
 from hlo_passes.cut.rules.reduce import carry_of
 from hlo_passes.cut.rules.rule import Part
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot, Sum
+from hlo_passes.cut.states import Cut, OpSplit, Spot, Sum
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.ir.stablehlo.parts import add_parts, join_parts, take_part
 from hlo_passes.ir.stablehlo.read import shape_of
+from hlo_passes.proofs.engine import NotProved
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def variants(op: ir.Operation, ks=(2, 4), outers=(1, 2)) -> list[Variant]:
                 continue
             try:
                 split = rule.cut(op, spot, cut, k)
-            except NoSplit as error:
+            except NotProved as error:
                 made.append(Variant(spot, cut, k, str(error)))
                 continue
             check_states(op, spot, cut, k, split)
@@ -223,7 +224,7 @@ def _first_split(op: ir.Operation, parts: dict, k: int) -> OpSplit | None:
             continue
         try:
             return rule.cut(op, Spot("operand", i), parts[value][0], k)
-        except NoSplit:
+        except NotProved:
             continue
     return None
 

@@ -10,8 +10,9 @@ from jax.sharding import PartitionSpec as P
 from jaxlib.mlir import ir
 
 from hlo_passes.cut.rules.catalogue import rule_of
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot
+from hlo_passes.cut.states import Cut, OpSplit, Spot
 from hlo_passes.ir.stablehlo.module import Module
+from hlo_passes.proofs.engine import NotProved
 from tests.hlo_passes.cut.splitting import (
     Variant,
     accepted,
@@ -127,7 +128,7 @@ def test_an_all_to_all_of_two_tensors_is_refused():
 def _refusal(text: str) -> str:
     module = Module.parse(text)
     op = module.body.operations[0].operation
-    with pytest.raises(NoSplit) as caught:
+    with pytest.raises(NotProved) as caught:
         rule_of(op).cut(op, Spot("operand", 0), Cut(0), 2)
     return str(caught.value)
 

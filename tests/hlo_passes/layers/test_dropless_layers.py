@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.layers.dropless.layers import cut_layer, find_layers
+from hlo_passes.proofs.engine import NotProved
 from tests.dropless_steps import Dropless, mlp, read
 
 
@@ -30,7 +30,7 @@ def refusal(layer: Dropless, k: int = 2) -> str:
         if layers.refusals:
             return " ".join(why for _, why in layers.refusals)
         (one,) = layers.layers
-        with pytest.raises(NoSplit) as caught:
+        with pytest.raises(NotProved) as caught:
             cut_layer(body, one, k, range(len(body.ops)))
         return str(caught.value)
 
@@ -222,7 +222,7 @@ def test_what_is_read_beyond_the_stretch_is_refused():
     module, body, layers = found(Dropless())
     (one,) = layers.layers
     forward = range(one.exchanges[1].place + 4)
-    with module.ir.context, pytest.raises(NoSplit, match="cut both directions"):
+    with module.ir.context, pytest.raises(NotProved, match="cut both directions"):
         cut_layer(body, one, 2, forward)
 
 

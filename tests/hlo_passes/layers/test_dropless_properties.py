@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlo_passes.cut.states import NoSplit
 from hlo_passes.layers.dropless.layers import cut_layer, find_layers
+from hlo_passes.proofs.engine import NotProved
 from tests.dropless_steps import Dropless, mlp, read
 
 LAYER = Dropless(devices=2, tokens=4, choices=2, experts=4, model=4, forward=True)
@@ -62,7 +62,7 @@ def is_proved(names) -> bool:
         layers = find_layers(body, *facts)
         try:
             cut_layer(body, layers.layers[0], 2, range(len(body.ops)))
-        except NoSplit:
+        except NotProved:
             return False
     return True
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hlo_passes.cut.rules import exchange, ordering, slicing
-from hlo_passes.cut.states import Cut, NoSplit, OpSplit, Spot
+from hlo_passes.cut.states import Cut, OpSplit, Spot
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.layers.capacity.row_exports import find_exports
@@ -13,6 +13,7 @@ from hlo_passes.layers.masks.address import Column
 from hlo_passes.layers.masks.product_dims import ProductDims
 from hlo_passes.layers.masks.products import find_row_products
 from hlo_passes.proofs.counting import Counting
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.one_hot import OneHot
 from hlo_passes.proofs.value_numbers import number_values
 
@@ -88,7 +89,7 @@ def test_what_is_not_zero_in_idle_rows_and_cannot_be_made_again_is_refused():
     deep = deep.replace("%w: tensor<2x8xf32>)", "%w: tensor<2x8xf32>, %s: tensor<8x8xf32>)")
     module = Module.parse(deep)
     body = Body(module.body)
-    with pytest.raises(NoSplit, match="not zero in rows that nothing came for"):
+    with pytest.raises(NotProved, match="not zero in rows that nothing came for"):
         find_exports(body, module.body.arguments[0], (0, 1, 2), 4)
 
 
@@ -112,7 +113,7 @@ def cut(place: int, rules, dim: int, outer: int = 1) -> OpSplit | str:
     body = Body(module.body)
     try:
         return rules[body.kind(place)].cut(body.ops[place], Spot("operand", 0), Cut(dim, outer), 2)
-    except NoSplit as reason:
+    except NotProved as reason:
         return str(reason)
 
 

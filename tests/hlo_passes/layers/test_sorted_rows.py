@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hlo_passes.cut.states import Cut, NoSplit
+from hlo_passes.cut.states import Cut
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.module import Module
 from hlo_passes.layers.dropless.expert_rows import ROWS, RowFinder
@@ -11,6 +11,7 @@ from hlo_passes.layers.dropless.orders import Orders
 from hlo_passes.layers.dropless.routing import find_routings
 from hlo_passes.layers.dropless.sorted_rows import SortedRows
 from hlo_passes.proofs.counting import Counting
+from hlo_passes.proofs.engine import NotProved
 from tests.dropless_steps import Dropless, read
 
 
@@ -18,7 +19,7 @@ class NoPositions:
     """Rows that are not placed by counts."""
 
     def check(self, indices, routing):
-        raise NoSplit("not by counts")
+        raise NotProved("not by counts")
 
 
 def sorted_layer():
@@ -45,12 +46,12 @@ def test_tokens_are_read_in_the_order_of_their_choices():
     with module.ir.context:
         near = next(op for i, op in enumerate(body.ops) if body.kind(i) == "gather")
         assert rows.choices_of(near.operands[1], routing, tokens=8) == 2
-        with pytest.raises(NoSplit, match="not the same number"):
+        with pytest.raises(NotProved, match="not the same number"):
             rows.choices_of(near.operands[1], routing, tokens=7)
-        with pytest.raises(NoSplit, match="in their order"):
+        with pytest.raises(NotProved, match="in their order"):
             rows.choices_of(near.operands[1], routing, tokens=4)
         rows.check_places(sorts[1].results[1], routing)
-        with pytest.raises(NoSplit, match="others lie"):
+        with pytest.raises(NotProved, match="others lie"):
             rows.check_places(sorts[0].results[1], routing)
 
 
@@ -90,5 +91,5 @@ def test_ops_that_mix_rows_are_refused(after, why):
     if why is None:
         assert rows_of(after)[0].live == {0, 1, 3}
         return
-    with pytest.raises(NoSplit, match=why):
+    with pytest.raises(NotProved, match=why):
         rows_of(after)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.one_hot import Hot
-from hlo_passes.proofs.only_where import NotOnly, terms_of_readers
+from hlo_passes.proofs.only_where import terms_of_readers
 from tests.hlo_passes.proofs.values.claims import Claim, same
 from tests.hlo_passes.proofs.values.mask_claims import count_fits, one_hot_of
 from tests.hlo_passes.proofs.values.masked import Masks, placed
@@ -180,7 +181,7 @@ def terms_of(program: Executed, one: Wanted, rows: tuple[int, ...]) -> list[froz
     value = program.values[one.value.name]
     try:
         found = terms_of_readers(program.body, one_hot_of(program), value, rows)
-    except NotOnly:
+    except NotProved:
         return None
     return list(found) if max(rows) < len(one.value.shape) else None
 
