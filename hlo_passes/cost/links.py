@@ -15,8 +15,7 @@ from typing import Literal
 import msgspec
 
 from hlo_passes.ir.collectives import KINDS
-
-type Groups = Sequence[Sequence[int]]
+from hlo_passes.ir.device_groups import DeviceGroups
 
 _PASSES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "collective_broadcast": 1}
 """How often a ring carries its payload around: an all-reduce scatters, then gathers."""
@@ -98,11 +97,11 @@ class Topology:
         """Return the node that a device is in."""
         return device // self.per_node
 
-    def nodes_of(self, groups: Groups) -> int:
+    def nodes_of(self, groups: DeviceGroups) -> int:
         """Return how many nodes the widest of `groups` reaches; no groups stand for everybody."""
         return max(len({self.node_of(device) for device in row}) for row in self._rows(groups))
 
-    def time_us(self, kind: str, bytes: float, groups: Groups = ()) -> float:
+    def time_us(self, kind: str, bytes: float, groups: DeviceGroups = ()) -> float:
         """Return the us of one exchange, nothing else on its links.
 
         Args:
@@ -121,7 +120,7 @@ class Topology:
         shapes = {(len(set(row)), self._levels(row)) for row in self._rows(groups)}
         return max(self._group_us(kind, bytes, size, levels) for size, levels in shapes)
 
-    def _rows(self, groups: Groups) -> Groups:
+    def _rows(self, groups: DeviceGroups) -> DeviceGroups:
         return groups or (range(self.devices),)
 
     def _levels(self, row: Sequence[int]) -> tuple[_Level, ...]:

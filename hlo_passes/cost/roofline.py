@@ -104,13 +104,8 @@ class TargetCosts:
     def compute(self, op: Op) -> Cost:
         """Price one execution of a compute op that is no loop."""
         facts = self._facts.get(op)
-        if facts is not None and self.measured is not None:
-            if (entry := self.measured.kernels.get(facts.kernel)) is not None:
-                return Cost(entry.us, self.measured.cost_source, entry.spread)
-            types = self.types_of(op)
-            us = None if types is None else self.measured.op_us(op.kind, types, op.dtype)
-            if us is not None:
-                return Cost(us, self.measured.cost_source)
+        if facts is not None and (measured := self._measured_cost(op, facts)) is not None:
+            return measured
         if self.xla_compute and op.xla_us is not None:
             return Cost(op.xla_us, CostSource.XLA)
         work = facts.work if facts is not None else Work(op.flops, op.bytes, op.matmul, op.dtype)
@@ -118,6 +113,16 @@ class TargetCosts:
         if us and facts is not None and facts.kernel:
             return Cost(us * self._scale(op.kind, work.matmul), CostSource.FITTED)
         return Cost(self._roofline_us(facts.access, work) if facts else us, CostSource.ROOFLINE)
+
+    def _measured_cost(self, op: Op, facts: _Facts) -> Cost | None:
+        """Return what the measured table says of an op: of its kernel, else of its kind."""
+        if self.measured is None:
+            return None
+        if (entry := self.measured.kernels.get(facts.kernel)) is not None:
+            return Cost(entry.us, self.measured.cost_source, entry.spread)
+        types = self.types_of(op)
+        us = None if types is None else self.measured.op_us(op.kind, types, op.dtype)
+        return None if us is None else Cost(us, self.measured.cost_source)
 
     def exchange(self, collective: Collective, fraction: float = 1.0) -> Cost:
         """Price one exchange of `fraction` of the bytes that it sends, nothing else on its links.
@@ -224,8 +229,13 @@ def _facts_of(graph: Graph, named: bool) -> Iterator[tuple[Op, _Facts]]:
         for op in inside.ops:
             if op.inner or op.collective is not None or op.is_free:
                 continue
-            types = tuple(leaf for v in op.operands for leaf in inside.values[v].leaves)
             work = works[op.id] if works else Work(op.flops, op.bytes, op.matmul, op.dtype)
-            made = sum(inside.values[v].bytes for v in op.results)
-            access = "hbm" if moves_lines(op.kind, types, made) else op.kind
-            yield op, _Facts(tuple(map(str, types)), work, names.get(op.id, ""), access)
+            yield op, _known_of(inside, op, work, names.get(op.id, ""))
+
+
+def _known_of(graph: Graph, op: Op, work: Work, kernel: str) -> _Facts:
+    """Return what is to be known of one op."""
+    types = tuple(leaf for v in op.operands for leaf in graph.values[v].leaves)
+    made = sum(graph.values[v].bytes for v in op.results)
+    access = "hbm" if moves_lines(op.kind, types, made) else op.kind
+    return _Facts(tuple(map(str, types)), work, kernel, access)

@@ -19,9 +19,8 @@ from itertools import pairwise
 from hlo_passes.errors import DeadlockError
 from hlo_passes.facts.replicas import Labels, Replicas, is_same
 from hlo_passes.ir.collectives import Collective
+from hlo_passes.ir.device_groups import DeviceGroups
 from hlo_passes.ir.graph import Graph, Op
-
-type Groups = tuple[tuple[int, ...], ...]
 
 
 def verify_no_deadlock(
@@ -44,28 +43,43 @@ def verify_no_deadlock(
 def deadlocks(
     graph: Graph, orders: Mapping[str, Sequence[int]], is_local: bool
 ) -> Iterator[DeadlockError]:
-    """Yield every place where devices could wait for ever; see `verify_no_deadlock`."""
-    everything = [inside for inside, _ in graph.walk()]
-    everything += [
-        op.condition for inside in everything for op in inside.ops if op.condition is not None
+    """Yield every place where devices could wait for ever.
+
+    Args:
+        graph, orders, is_local: as `verify_no_deadlock` has them.
+    """
+    computations = [inside for inside, _ in graph.walk()]
+    computations += [
+        op.condition for inside in computations for op in inside.ops if op.condition is not None
     ]
-    named = [g for inside in everything for op in inside.ops if op.collective
-             for e in op.collective.parts for g in e.groups]  # fmt: skip
-    spread = [len(labels) for inside in everything for labels in inside.spread]
-    devices = max([graph.devices, *spread, *(1 + max(row) for row in named if row)])
+    devices = _devices_named(graph, computations)
     controls = [
-        (inside, op) for inside in everything for op in inside.ops
-        if op.kind != "manual_computation" and op.inner and next(_inside(op), None)
-    ]  # fmt: skip
+        (inside, op) for inside in computations for op in inside.ops if _decides_exchanges(op)
+    ]
     if controls:
         replicas = Replicas(devices)
         replicas.run(graph, is_local=is_local)
         for inside, op in controls:
             decision = replicas.decisions.get((inside.name, op.id), ())
             yield from _divided(op, decision, devices)
-    for inside in everything:
+    for inside in computations:
         order = orders.get(inside.name, range(len(inside.ops)))
         yield from _crossed(inside, order, devices)
+
+
+def _devices_named(graph: Graph, computations: Sequence[Graph]) -> int:
+    """Return how many devices there are, if a module's groups name more than it says it is for."""
+    exchanges = [op.collective for inside in computations for op in inside.ops if op.collective]
+    rows = [row for exchange in exchanges for part in exchange.parts for row in part.groups]
+    spread = [len(labels) for inside in computations for labels in inside.spread]
+    return max([graph.devices, *spread, *(1 + max(row) for row in rows if row)])
+
+
+def _decides_exchanges(op: Op) -> bool:
+    """Whether an op decides whether, or how often, exchanges inside it run."""
+    if op.kind == "manual_computation" or not op.inner:
+        return False
+    return next(_inside(op), None) is not None
 
 
 def issued_in(op: Op) -> Iterator[Op]:
@@ -91,18 +105,16 @@ def _issued(graph: Graph) -> Iterator[Op]:
 
 def _divided(op: Op, decision: Labels, devices: int) -> Iterator[DeadlockError]:
     """Find exchanges whose members decide differently whether to come to them."""
-    apart = [
-        (inside, row) for inside in _inside(op)
-        for row in members_of(_exchange(inside), devices) if not is_same(decision, row)
-    ]  # fmt: skip
-    if not apart:
+    apart = next(_members_apart(op, decision, devices), None)
+    if apart is None:
         return
+    is_loop = op.kind == "while"
     branches = [list(_issued(graph)) for graph in op.inner]
-    if op.kind != "while" and len({tuple(map(_signature, branch)) for branch in branches}) == 1:
+    if not is_loop and len({tuple(map(_signature, branch)) for branch in branches}) == 1:
         return
-    exchange, row = apart[0]
+    exchange, row = apart
     who = f"devices {', '.join(map(str, row[:8]))}{', ...' if len(row) > 8 else ''}"
-    crossed = _other_order(branches, devices) if op.kind != "while" else None
+    crossed = None if is_loop else _other_order(branches, devices)
     if crossed is not None:
         first, then = crossed
         yield DeadlockError(
@@ -112,7 +124,7 @@ def _divided(op: Op, decision: Labels, devices: int) -> Iterator[DeadlockError]:
             "issue them in one order in all branches, or before or after the branch",
         )
         return
-    how = "runs a number of times" if op.kind == "while" else "is in a branch"
+    how = "runs a number of times" if is_loop else "is in a branch"
     yield DeadlockError(
         _place(exchange),
         f"{how} that is decided by {_named(op)} from data that need not be the same on {who},"
@@ -120,6 +132,14 @@ def _divided(op: Op, decision: Labels, devices: int) -> Iterator[DeadlockError]:
         "decide by what all of them hold (psum or pmax of the condition over their axis), or take"
         " the exchange out of the branch or loop",
     )
+
+
+def _members_apart(op: Op, decision: Labels, devices: int) -> Iterator[tuple[Op, Sequence[int]]]:
+    """Yield the exchanges inside an op, with a group of theirs that does not decide alike."""
+    for inside in _inside(op):
+        for row in members_of(_exchange(inside), devices):
+            if not is_same(decision, row):
+                yield inside, row
 
 
 def _other_order(branches: Sequence[Sequence[Op]], devices: int) -> tuple[Op, Op] | None:
@@ -173,7 +193,7 @@ def _exchange(op: Op) -> Collective:
     return op.collective
 
 
-def members_of(exchange: Collective, devices: int) -> Groups:
+def members_of(exchange: Collective, devices: int) -> DeviceGroups:
     """Return who waits for whom; of a permutation, all that pairs join."""
     if exchange.kind != "collective_permute":
         return exchange.groups or (tuple(range(devices)),)
@@ -185,8 +205,13 @@ def members_of(exchange: Collective, devices: int) -> Groups:
     return tuple(tuple(sorted(group)) for group in joined)
 
 
-def shared(one: Groups, other: Groups, least: int = 1) -> tuple[int, ...]:
-    """Return devices that a group of each has, if they are at least so many."""
+def shared(one: DeviceGroups, other: DeviceGroups, least: int = 1) -> tuple[int, ...]:
+    """Return devices that a group of each has, if they are at least so many.
+
+    Args:
+        one, other: who waits for whom, as `members_of` says.
+        least: how many devices two groups must have in common.
+    """
     for row in one:
         for members in other:
             both = set(row).intersection(members)

@@ -1,6 +1,6 @@
 """Which memory each op makes, reads and sets free, and the peak that an order needs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,6 +83,11 @@ def buffers_of(graph: Graph) -> Buffers:
     return _Assignment(graph).result()
 
 
+def _scratch(op: Op) -> int:
+    """Return the bytes that are live only while an op runs: the peak of what is inside it."""
+    return max((buffers_of(inner).peak(range(len(inner.ops))) for inner in op.inner), default=0)
+
+
 class _Assignment:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -92,23 +97,21 @@ class _Assignment:
         ]
 
     def result(self) -> Buffers:
+        ops = self.graph.ops
         made: list[tuple[int, ...]] = []
-        for op in self.graph.ops:
+        for op in ops:
             before = len(self.sizes)
             for result in op.results:
                 self.of[result] = self._leaves(op, result)
             made.append(tuple(range(before, len(self.sizes))))
-        kept = {b for v in self.graph.returns for b in self.of[v]}
+        kept = {NO_BUFFER, *self._buffers(self.graph.returns)}
         makes = tuple(tuple(b for b in buffers if b not in kept) for buffers in made)
-        reads = tuple(
-            tuple(sorted({b for v in op.operands for b in self.of[v] if b >= 0} - kept))
-            for op in self.graph.ops
-        )
-        scratch = tuple(
-            max((buffers_of(inner).peak(range(len(inner.ops))) for inner in op.inner), default=0)
-            for op in self.graph.ops
-        )
-        return Buffers(tuple(self.sizes), makes, reads, scratch)
+        reads = tuple(tuple(sorted({*self._buffers(op.operands)} - kept)) for op in ops)
+        return Buffers(tuple(self.sizes), makes, reads, tuple(map(_scratch, ops)))
+
+    def _buffers(self, values: Iterable[int]) -> tuple[int, ...]:
+        """Return the buffers of all leaves of values."""
+        return tuple(b for v in values for b in self.of[v])
 
     def _leaves(self, op: Op, result: int) -> tuple[int, ...]:
         """Return the buffer of every leaf of one result, new ones where needed."""
@@ -118,18 +121,18 @@ class _Assignment:
         if op.kind == "get_tuple_element":
             return self._element(op, len(leaves))
         if op.kind in RENAMES:
-            shared = tuple(b for v in op.operands for b in self.of[v])
+            shared = self._buffers(op.operands)
             if len(shared) == len(leaves):
                 return shared
         if op.kind == "recv_done":  # what came, and a token
             return self.of[op.operands[0]][: len(leaves)]
         if op.is_done and op.kind != "custom_call":  # a user's own done has results of its own
             return self.of[op.operands[0]][-len(leaves) :]
-        taken = tuple(b for v in op.overwrites for b in self.of[v])
+        taken = self._buffers(op.overwrites)
         if op.kind.endswith("_start"):
             # The start's tuple names the operands, which stay alive until the done, then results.
-            held = tuple(b for v in op.operands for b in self.of[v])
-            taken = held + taken if len(leaves) > len(held) else taken
+            read = self._buffers(op.operands)
+            taken = read + taken if len(leaves) > len(read) else taken
         taken = taken[: len(leaves)]
         return taken + tuple(self._new(leaf.bytes) for leaf in leaves[len(taken) :])
 

@@ -12,7 +12,7 @@ from hlo_passes.facts.exchange_labels import Label
 from hlo_passes.facts.reach import Reach
 from hlo_passes.facts.roles import Role
 from hlo_passes.ir.collectives import Phase
-from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.graph import Graph, Op
 
 
 class MoePart(StrEnum):
@@ -58,25 +58,34 @@ def _is_expert(before: int, role: Role, named: Sequence[Label]) -> bool:
 
 def _gate_ops(graph: Graph, reach: Reach, named: Sequence[Label]) -> set[int]:
     """Return the ops from a matrix product to the integers that a forward dispatch waits for."""
-    fed = [False] * len(graph.ops)
-    for op in range(len(graph.ops)):
-        fed[op] = graph.ops[op].matmul or any(fed[p] for p in graph.preds[op])
+    fed = _fed_by_products(graph)
     found: set[int] = set()
     work = [
-        op for op in range(len(graph.ops))
-        if fed[op] and not graph.ops[op].matmul and _makes_integers(graph, op)
-        and _awaits_forward_dispatch(reach.after[op], named)
+        op.id for op in graph.ops
+        if fed[op.id] and not op.matmul and _makes_integers(graph, op.id)
+        and _awaits_forward_dispatch(reach.after[op.id], named)
     ]  # fmt: skip
     while work:
-        op = work.pop()
-        if op in found or not fed[op] or graph.ops[op].collective is not None:
+        op = graph.ops[work.pop()]
+        if op.id in found or not fed[op.id] or not _is_plain(op):
             continue
-        if graph.ops[op].is_done or graph.ops[op].inner:
-            continue
-        found.add(op)
-        if not graph.ops[op].matmul:
-            work += graph.preds[op]
+        found.add(op.id)
+        if not op.matmul:
+            work += graph.preds[op.id]
     return found
+
+
+def _fed_by_products(graph: Graph) -> list[bool]:
+    """Per op, whether it is a matrix product or descends from one."""
+    fed = [False] * len(graph.ops)
+    for op in graph.ops:
+        fed[op.id] = op.matmul or any(fed[p] for p in graph.preds[op.id])
+    return fed
+
+
+def _is_plain(op: Op) -> bool:
+    """Whether an op is compute, with nothing inside it."""
+    return op.collective is None and not op.is_done and not op.inner
 
 
 def _makes_integers(graph: Graph, op: int) -> bool:

@@ -79,16 +79,7 @@ def experts_of(graph: Graph) -> ExpertShapes:
     Raises:
         OptionError: if there are none, or they do not agree on how many experts a device has.
     """
-    roles, labels = roles_of(graph), labels_of(graph)
-    parts = moe_parts_of(graph, roles, labels)
-    reach = Reach.of(graph)
-    shapes: set[Shape] = set()
-    for op in graph.ops:
-        if op.matmul and parts[op.id] is MoePart.EXPERT and roles[op.id] is Role.FORWARD:
-            for value in op.operands:
-                maker = graph.values[value].op
-                if maker < 0 or not reach.before[maker]:
-                    shapes |= _weights_behind(graph, value)
+    shapes = _expert_weights(graph)
     stacked = {shape[0] for shape in shapes if len(shape) > 2}
     if not shapes:
         raise OptionError("experts per device",
@@ -99,6 +90,20 @@ def experts_of(graph: Graph) -> ExpertShapes:
                           f"expert weights begin with {sorted(stacked)}: no stacks of experts",
                           "leave --experts-per-device out")  # fmt: skip
     return ExpertShapes(stacked.pop() if stacked else 1, frozenset(shapes))
+
+
+def _expert_weights(graph: Graph) -> set[Shape]:
+    """Return the shapes of what experts' forward products read and no exchange has sent."""
+    roles, reach = roles_of(graph), Reach.of(graph)
+    parts = moe_parts_of(graph, roles, labels_of(graph))
+    shapes: set[Shape] = set()
+    for op in graph.ops:
+        if op.matmul and parts[op.id] is MoePart.EXPERT and roles[op.id] is Role.FORWARD:
+            for value in op.operands:
+                maker = graph.values[value].op
+                if maker < 0 or not reach.before[maker]:
+                    shapes |= _weights_behind(graph, value)
+    return shapes
 
 
 def _weights_behind(graph: Graph, value: int) -> set[Shape]:
@@ -131,9 +136,23 @@ def with_experts(graph: Graph, per_device: int, known: ExpertShapes) -> Graph:
     """
     if per_device == known.per_device:
         return graph
+    size, devices = _devices_of_all_experts(graph, per_device, known), graph.devices
+    ratio = per_device / known.per_device
+    heavier = _Scaled(graph, known.shapes, ratio).result()
+    rows = tuple(tuple(range(at, at + size)) for at in range(0, devices, size))
+    local = replace(heavier, ops=tuple(
+        replace(op, collective=op.collective.over(rows))
+        if op.collective and op.collective.is_all_to_all else op for op in heavier.ops
+    ))  # fmt: skip
+    twins = tuple(tuple(range(i, devices, size)) for i in range(size))
+    return _with_sums(local, _gradients(local, known.shapes, ratio), twins)
+
+
+def _devices_of_all_experts(graph: Graph, per_device: int, known: ExpertShapes) -> int:
+    """Return on how many devices all experts are, if so many are on each; raise if on no number."""
     total, devices = known.per_device * graph.devices, graph.devices
-    group, left = divmod(total, per_device)
-    if left or group > devices or devices % group:
+    size, left = divmod(total, per_device)
+    if left or size > devices or devices % size:
         raise OptionError(
             f"{per_device} experts per device",
             f"the module has {total} on {devices} devices, {known.per_device} on each",
@@ -143,15 +162,7 @@ def with_experts(graph: Graph, per_device: int, known: ExpertShapes) -> Graph:
         raise OptionError(f"{per_device} experts per device",
                           "the module exchanges within parts of its mesh already",
                           "leave --experts-per-device out")  # fmt: skip
-    ratio = per_device / known.per_device
-    heavier = _Scaled(graph, known.shapes, ratio).result()
-    rows = tuple(tuple(range(at, at + group)) for at in range(0, devices, group))
-    local = replace(heavier, ops=tuple(
-        replace(op, collective=op.collective.over(rows))
-        if op.collective and op.collective.is_all_to_all else op for op in heavier.ops
-    ))  # fmt: skip
-    twins = tuple(tuple(range(i, devices, group)) for i in range(group))
-    return _with_sums(local, _gradients(local, known.shapes, ratio), twins)
+    return size
 
 
 def _is_part(exchange: Collective, devices: int) -> bool:

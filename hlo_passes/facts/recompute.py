@@ -11,11 +11,11 @@ scheduled module is the least that is recomputed.
 """
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hlo_passes.facts.roles import Role, roles_of
-from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.graph import Graph, Op
 from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.stablehlo.blocks import walk_blocks
 from hlo_passes.ir.stablehlo.body import Body
@@ -48,22 +48,35 @@ def recomputed_in(module: Module | ScheduledModule) -> Recomputed:
     """Return what the backward pass of a step computes again."""
     graph = module.snapshot()
     graphs = {inside.name: inside for inside, _ in graph.walk()}
-    repeats: dict[str, str] = {}
     if isinstance(module, Module):
-        for name, block in walk_blocks(module.body):
-            inside = graphs.get(name)
-            # Without a barrier XLA merges whatever is equal, and numbering takes its time.
-            if inside is not None and any(op.kind == "optimization_barrier" for op in inside.ops):
-                repeats |= dict(_repeats(inside, *_numbers_of_block(Body(block))))
+        repeats = dict(_repeats_of_blocks(module, graphs))
     else:
-        numbering = HloNumbering(module)
-        for name, inside in graphs.items():
-            repeats |= dict(_repeats(inside, numbering.of(name)))
-    named = {
-        op.key for inside in graphs.values() for op in inside.ops
-        if not op.is_free and not op.inner and not op.is_done and _SCOPE.search(op.scope)
-    }  # fmt: skip
+        repeats = dict(_repeats_of_hlo(module, graphs))
+    named = {op.key for inside in graphs.values() for op in inside.ops if _is_named(op)}
     return Recomputed(repeats, frozenset(named - set(repeats)), frozenset(named & set(repeats)))
+
+
+def _repeats_of_blocks(module: Module, graphs: Mapping[str, Graph]) -> Iterator[tuple[str, str]]:
+    for name, block in walk_blocks(module.body):
+        inside = graphs.get(name)
+        # Without a barrier XLA merges whatever is equal, and numbering takes its time.
+        if inside is not None and any(op.kind == "optimization_barrier" for op in inside.ops):
+            yield from _repeats(inside, *_numbers_of_block(Body(block)))
+
+
+def _repeats_of_hlo(
+    module: ScheduledModule, graphs: Mapping[str, Graph]
+) -> Iterator[tuple[str, str]]:
+    numbering = HloNumbering(module)
+    for name, inside in graphs.items():
+        yield from _repeats(inside, numbering.of(name))
+
+
+def _is_named(op: Op) -> bool:
+    """Whether an op's scope says that it is computed a second time."""
+    if op.is_free or op.inner or op.is_done:
+        return False
+    return _SCOPE.search(op.scope) is not None
 
 
 def _repeats(graph: Graph, numbers: ValueKey, merged: ValueKey = ()) -> Iterator[tuple[str, str]]:
@@ -96,8 +109,8 @@ def _numbers_of_block(body: Body) -> tuple[ValueKey, ValueKey]:
     numbers: list[Hashable] = []
     for op, reads in zip(body.ops, body.reads, strict=True):
         is_variable = any(v not in body.maker or seen[v] in varies for v in reads)
-        if is_variable:
-            varies |= {seen[result] for result in op.results}
         results = tuple(seen[result] for result in op.results)
+        if is_variable:
+            varies.update(results)
         numbers.append(results if is_variable and results else None)
     return tuple(numbers), tuple(tuple(merged[r] for r in op.results) for op in body.ops)

@@ -5,7 +5,7 @@ What reads values that two devices share is shared by them; an exchange makes eq
 to all members of a group. What is decided by values that differ differs itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hlo_passes.ir.collectives import Collective
@@ -93,10 +93,8 @@ class Replicas:
             is_local: whether it is what one device runs. A program that is yet to be partitioned
                 is the same for all devices.
         """
-        held: dict[int, Leaves] = {v.id: (SAME,) * len(v.leaves) for v in graph.values if v.op < 0}
         given = [(self._of_all(labels),) for labels in graph.spread] if given is None else given
-        held |= {i: leaves for i, leaves in enumerate(given) if i in held}
-        held |= {here: around[there] for here, there in graph.captured if around}
+        held = _outside(graph, given, around or {})
         for op in graph.ops:
             if op.kind == "parameter":
                 (value,) = op.results
@@ -108,11 +106,24 @@ class Replicas:
                 held[value] = tuple(next(made, SAME) for _ in graph.values[value].leaves)
         return tuple(leaf for value in graph.returns for leaf in held[value])
 
-    def _op(
-        self, graph: Graph, op: Op, held: dict[int, Leaves], is_local: bool
-    ) -> Iterator[Labels] | Leaves:
+    def _op(self, graph: Graph, op: Op, held: dict[int, Leaves], is_local: bool) -> Leaves:
         """Return who shares the tensors that an op makes."""
         reads = [held[value] for value in op.operands]
+        known = self._inside(graph, op, held, is_local)
+        known = _repacked(graph, op, reads) if known is None else known
+        if known is not None:
+            return known
+        (labels,) = _all(reads, 1)
+        if op.collective is not None:
+            labels = received(op.collective, labels, self.devices)
+        elif op.by_rank and is_local:
+            labels = self._nobody
+        return (labels,) * _leaves_made(graph, op)
+
+    def _inside(
+        self, graph: Graph, op: Op, held: dict[int, Leaves], is_local: bool
+    ) -> Leaves | None:
+        """Return who shares what computations inside an op make; None if there are none."""
         if op.kind == "while" and op.inner:
             return self._loop(graph, op, held, is_local)
         if op.kind in BRANCHES:
@@ -122,19 +133,8 @@ class Replicas:
                 self.run(inner, around=held)
             return ()  # whole arrays again
         if op.kind in _CALLS and op.inner:
-            return self.run(op.inner[0], reads, held, is_local)
-        if op.kind == "tuple" and all(len(leaves) == 1 for leaves in reads):
-            return tuple(leaf for leaves in reads for leaf in leaves)
-        if op.kind == "get_tuple_element" and op.index < len(reads[0]):
-            makes = len(graph.values[op.results[0]].leaves)
-            return reads[0][op.index : op.index + 1] if makes == 1 else _all(reads, makes)
-        made = sum(len(graph.values[value].leaves) for value in op.results)
-        (labels,) = _all(reads, 1)
-        if op.collective is not None:
-            labels = received(op.collective, labels, self.devices)
-        elif op.by_rank and is_local:
-            labels = self._nobody
-        return (labels,) * made
+            return self.run(op.inner[0], [held[value] for value in op.operands], held, is_local)
+        return None
 
     @property
     def _nobody(self) -> Labels:
@@ -185,6 +185,30 @@ class Replicas:
     def _note(self, graph: Graph, op: Op, decision: Labels) -> None:
         where = graph.name, op.id
         self.decisions[where] = meet(self.decisions.get(where, SAME), decision)
+
+
+def _outside(
+    graph: Graph, given: Sequence[Leaves], around: Mapping[int, Leaves]
+) -> dict[int, Leaves]:
+    """Return who shares what a computation does not make: its arguments, and what is around it."""
+    held: dict[int, Leaves] = {v.id: (SAME,) * len(v.leaves) for v in graph.values if v.op < 0}
+    held |= {i: leaves for i, leaves in enumerate(given) if i in held}
+    return held | {here: around[there] for here, there in graph.captured if around}
+
+
+def _repacked(graph: Graph, op: Op, reads: Sequence[Leaves]) -> Leaves | None:
+    """Return who shares the tensors of a tuple, or what is taken out of one; None of others."""
+    if op.kind == "tuple" and all(len(leaves) == 1 for leaves in reads):
+        return tuple(leaf for leaves in reads for leaf in leaves)
+    if op.kind == "get_tuple_element" and op.index < len(reads[0]):
+        makes = _leaves_made(graph, op)
+        return reads[0][op.index : op.index + 1] if makes == 1 else _all(reads, makes)
+    return None
+
+
+def _leaves_made(graph: Graph, op: Op) -> int:
+    """Return how many tensors an op makes."""
+    return sum(len(graph.values[value].leaves) for value in op.results)
 
 
 def _bound(body: Graph, carried: Leaves) -> list[Leaves]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from hlo_passes.facts.reach import Reach
 from hlo_passes.ir.collectives import Phase
-from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.graph import Graph, Op
 
 
 class Role(StrEnum):
@@ -106,9 +106,8 @@ def _role(graph: Graph, op: int, reach: Reach, every: int) -> Role:
     """Classify one op by the weight gradients before and after it."""
     node, before, after = graph.ops[op], reach.before[op], reach.after[op]
     if node.collective is not None or node.is_done:
-        exchange = node.collective or graph.ops[node.start].collective
-        gradient = exchange is not None and exchange.reduces and before and not after & ~before
-        return Role.GRADIENT if gradient else Role.EXCHANGE
+        sums_gradients = _sums_up(graph, node) and before and not after & ~before
+        return Role.GRADIENT if sums_gradients else Role.EXCHANGE
     if after == every:
         return Role.FORWARD
     if op in reach.bit:
@@ -116,3 +115,9 @@ def _role(graph: Graph, op: int, reach: Reach, every: int) -> Role:
     if after:
         return Role.WEIGHT if not before and after.bit_count() == 1 else Role.BACKWARD
     return Role.OPTIMIZER if before else Role.OTHER
+
+
+def _sums_up(graph: Graph, op: Op) -> bool:
+    """Whether an op is half of an exchange, or all of it, that reduces."""
+    exchange = op.collective or graph.ops[op.start].collective
+    return exchange is not None and exchange.reduces

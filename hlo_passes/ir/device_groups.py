@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -10,6 +12,9 @@ _MESH = re.compile(
 )
 _IOTA = re.compile(r"^\[(?P<shape>[\d,]+)\]<=\[(?P<iota>[\d,]+)\](?:T\((?P<perm>[\d,]+)\))?$")
 
+
+type DeviceGroups = Sequence[Sequence[int]]
+"""Who exchanges with whom: device ids, a row for each group; of permutations, pairs (from, to)."""
 
 _BY_MODE = ("all_reduce", "all_gather", "reduce_scatter")
 """Kinds whose groups may hold ids of replicas and stand for all partitions of these."""
@@ -40,22 +45,28 @@ def device_groups(
         is_global: whether it says `use_global_device_ids`.
         replicas, partitions: of the module.
     """
+    grid = np.arange(replicas * partitions).reshape(replicas, partitions)
     of_replicas = not has_channel or kind in _BY_MODE
-    known = replicas if of_replicas else partitions
-    if not rows and min(replicas, partitions) > 1 and not (has_channel and of_replicas):
-        rows = (tuple(range(known)),)
-    if is_global:
+    with_partitions = has_channel and of_replicas
+    named = grid if of_replicas else grid.T  # an id names a row of it
+    if not rows and min(replicas, partitions) > 1 and not with_partitions:
+        rows = (tuple(range(len(named))),)
+    if is_global or max(chain(*rows), default=-1) >= len(named):
         return rows
-    if any(id >= known for row in rows for id in row):
-        return rows
-    every = range(partitions)
-    if not of_replicas:
-        ids = ([r * partitions + p for p in row] for r in range(replicas) for row in rows)
-    elif has_channel:
-        ids = ([r * partitions + p for r in row for p in every] for row in rows)
-    else:
-        ids = ([r * partitions + p for r in row] for row in rows for p in every)
-    return tuple(map(tuple, ids))
+    groups = [named[list(row)] for row in rows]
+    if with_partitions:
+        return _as_rows(map(np.ravel, groups))
+    return _as_rows(_columns(groups, group_first=of_replicas))
+
+
+def _columns(groups: list[np.ndarray], *, group_first: bool) -> Iterable[np.ndarray]:
+    """Return the columns of grids, grid by grid or column by column: one is one exchange."""
+    columns = [group.T for group in groups]
+    return chain(*columns) if group_first else chain(*zip(*columns, strict=True))
+
+
+def _as_rows(arrays: Iterable[np.ndarray]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(array.tolist()) for array in arrays)
 
 
 def groups_from_mesh(
@@ -75,23 +86,28 @@ def groups_from_mesh(
         ValueError: if `over` names an axis that the mesh lacks.
     """
     parsed = [_sub_axis(axis) for axis in over]
-    pieces = [
-        (name, before, length)
-        for name, size in axes
-        for before, length in _cut_axis(size, [(b, n) for axis, b, n in parsed if axis == name])
-    ]
-    sizes = [length for _, _, length in pieces]
-    place = {(name, before): i for i, (name, before, _) in enumerate(pieces)}
-    missing = [axis for axis, before, _ in parsed if (axis, before) not in place]
+    sub_axes = _sub_axes_of(axes, parsed)
+    sizes = list(sub_axes.values())
+    missing = [axis for axis, before, _ in parsed if (axis, before) not in sub_axes]
     if missing:
         raise ValueError(f"mesh axes {missing} are not among {[name for name, _ in axes]}")
-    order = [place[axis, before] for axis, before, _ in parsed]
-    count = math.prod(sizes)
-    ids = np.arange(count) if device_ids is None else np.asarray(device_ids)
-    grid = ids.reshape(sizes)
+    places = list(sub_axes)
+    order = [places.index((axis, before)) for axis, before, _ in parsed]
+    ids = np.arange(math.prod(sizes)) if device_ids is None else np.asarray(device_ids)
     rest = [i for i in range(len(sizes)) if i not in order]
-    rows = grid.transpose(rest + order).reshape(-1, math.prod(sizes[i] for i in order))
-    return tuple(tuple(int(x) for x in row) for row in rows)
+    members = math.prod(sizes[i] for i in order)
+    return _as_rows(ids.reshape(sizes).transpose(rest + order).reshape(-1, members))
+
+
+def _sub_axes_of(
+    axes: tuple[tuple[str, int], ...], parsed: list[tuple[str, int, int]]
+) -> dict[tuple[str, int], int]:
+    """Return the sizes of the sub-axes that a mesh falls into, by name and sizes before."""
+    return {
+        (name, before): length
+        for name, size in axes
+        for before, length in _cut_axis(size, [(b, n) for axis, b, n in parsed if axis == name])
+    }
 
 
 def _sub_axis(text: str) -> tuple[str, int, int]:
@@ -124,21 +140,23 @@ def parse_hlo_groups(text: str) -> tuple[tuple[int, ...], ...]:
     text = text.strip()
     if text.startswith("{"):
         rows = re.findall(r"\{([\d,\s]*)\}", text[1:-1])
-        return tuple(tuple(map(int, row.split(","))) for row in rows if row.strip())
+        return tuple(_integers(row) for row in rows if row.strip())
     if match := _IOTA.match(text):
-        shape, iota = (tuple(map(int, match[k].split(","))) for k in ("shape", "iota"))
+        iota = _integers(match["iota"])
         grid = np.arange(math.prod(iota)).reshape(iota)
         if match["perm"]:
-            grid = grid.transpose(tuple(map(int, match["perm"].split(","))))
-        return tuple(tuple(int(x) for x in row) for row in grid.reshape(shape))
+            grid = grid.transpose(_integers(match["perm"]))
+        return _as_rows(grid.reshape(_integers(match["shape"])))
     if match := _MESH.match(text):
-        axes = tuple(
-            (name.strip().strip("'\""), int(size))
-            for name, _, size in (item.rpartition("=") for item in match["axes"].split(","))
-        )
+        sizes = (item.rpartition("=") for item in match["axes"].split(","))
+        axes = tuple((name.strip().strip("'\""), int(size)) for name, _, size in sizes)
         names = tuple(_axis_name(part) for part in match["over"].split(",") if part.strip())
         return groups_from_mesh(axes, names, mesh_ids(match["ids"]))
     raise ValueError(f"replica groups in a spelling that is not known: {text!r}")
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def _axis_name(text: str) -> str:
@@ -150,10 +168,10 @@ def mesh_ids(text: str | None) -> tuple[int, ...] | None:
     if not text:
         return None
     if "[" not in text:
-        return tuple(map(int, text.split(",")))
+        return _integers(text)
     shape, _, perm = text.partition("T(")
-    sizes = tuple(map(int, shape.strip(" []<=").split(",")))
+    sizes = _integers(shape.strip(" []<="))
     grid = np.arange(math.prod(sizes)).reshape(sizes)
     if perm:
-        grid = grid.transpose(tuple(map(int, perm.strip(" )").split(","))))
+        grid = grid.transpose(_integers(perm.strip(" )")))
     return tuple(int(x) for x in grid.reshape(-1))

@@ -31,6 +31,21 @@ class Counter:
     limit: int
     direction: str
 
+    @staticmethod
+    def of(
+        first: int | None, step: int | None, limit: int | None, direction: str, dtype: str
+    ) -> "Counter | None":
+        """Return a counter; None where a number is not known, or it would overflow.
+
+        Args:
+            first, step, limit, direction: as in the attributes.
+            dtype: of the elements that it is kept in.
+        """
+        if first is None or step is None or limit is None:
+            return None
+        found = Counter(first, step, limit, direction)
+        return found if holds(dtype, found.last) else None
+
     @property
     def trips(self) -> int:
         """How often the loop runs; 0 if it never does, or never stops."""
@@ -71,19 +86,23 @@ def counter_of(loop: ir.Operation) -> Counter | None:
     if direction not in MIRRORED:
         return None
     counter, limit = compare.operands
-    if _place(counter, condition) is None or (
-        _step(body, counter) == 0 and _place(limit, condition) is not None
-    ):
+    if _is_mirrored(compare, condition, body):
         counter, limit, direction = limit, counter, MIRRORED[direction]
-    at, to = _place(counter, condition), _limit(loop, limit)
-    if at is None or to is None:
+    at = _place(counter, condition)
+    if at is None:
         return None
-    first, step = number_of(loop.operands[at]), _step(body, counter)
-    if first is None or step is None:
-        return None
-    found = Counter(first, step, to, direction)
-    element = str(ir.RankedTensorType(counter.type).element_type)
-    return found if holds(element, found.last) else None
+    return Counter.of(
+        number_of(loop.operands[at]), _step(body, counter), _limit(loop, limit), direction,
+        str(ir.RankedTensorType(counter.type).element_type),
+    )  # fmt: skip
+
+
+def _is_mirrored(compare: ir.Operation, condition: ir.Block, body: ir.Block) -> bool:
+    """Whether a loop compares its limit with its counter: the second operand is what moves."""
+    left, right = compare.operands
+    if _place(left, condition) is None:
+        return True
+    return _step(body, left) == 0 and _place(right, condition) is not None
 
 
 def number_of(value: ir.Value) -> int | None:

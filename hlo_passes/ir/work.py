@@ -58,21 +58,21 @@ def grouped_product(
     Returns:
         The operations and the type of the rows; None where the shapes fit neither.
     """
-    made = [r.shape for r in results]
-    for rows, other in permutations([o for o in operands if len(o.shape) in (2, 3)], 2):
-        if len(rows.shape) != 2:
-            continue
-        (m, k), stack = rows.shape, other.shape
-        for shape in made:
-            if len(stack) == 3 and len(shape) == 2:
-                n, fits = shape[1], shape[0] == m and sorted(stack[1:]) == sorted((k, shape[1]))
-            elif len(stack) == 2 and len(shape) == 3:
-                n, fits = stack[1], stack[0] == m and sorted(shape[1:]) == sorted((k, stack[1]))
-            else:
-                continue
-            if fits:
-                return 2.0 * m * k * n, rows
+    read = [o for o in operands if len(o.shape) in (2, 3)]
+    for rows, other in permutations(read, 2):
+        for made in results:
+            if len(rows.shape) == 2 and _is_grouped(rows.shape, other.shape, made.shape):
+                n = made.shape[1] if len(made.shape) == 2 else other.shape[1]
+                return 2.0 * math.prod(rows.shape) * n, rows
     return None
+
+
+def _is_grouped(rows: tuple[int, ...], other: tuple[int, ...], made: tuple[int, ...]) -> bool:
+    """Whether `[m, k]` with a stack of matrices make `[m, n]`, or with `[m, n]` such a stack."""
+    if (len(other), len(made)) not in ((2, 3), (3, 2)):
+        return False
+    (m, k), (flat, stack) = rows, sorted((other, made), key=len)
+    return flat[0] == m and sorted(stack[1:]) == sorted((k, flat[1]))
 
 
 def traffic(kind: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]) -> float:

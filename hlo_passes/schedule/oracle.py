@@ -7,7 +7,7 @@ program is therefore the textbook disjunctive one: start times, and one binary p
 share a lane and are not ordered already.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -79,27 +79,32 @@ class _Program:
         self.problem = problem
         self.upper = upper_us * (1 + _ROUNDING)
         self.makespan = problem.size
-        before = _ancestors(problem)
         self.rows: list[tuple[dict[int, float], float]] = []
         self.pairs: list[tuple[int, int]] = []
         for op in range(problem.size):
             for p in problem.preds[op]:
                 self._after({op: 1.0, p: -1.0}, problem.us[p])
             self._after({self.makespan: 1.0, op: -1.0}, problem.tail_us[op])
-        for lanes in ((Lane.COMPUTE, Lane.BOTH), (Lane.EXCHANGE, Lane.BOTH)):
-            ops = [
-                op for op in range(problem.size) if problem.lane[op] in lanes and self._counts(op)
-            ]
-            for i, j in combinations(ops, 2):
-                both = lanes[0] is Lane.EXCHANGE and not _share_a_stream(problem, i, j)
-                ordered = both or before[j] >> i & 1 or not (problem.us[i] or problem.us[j])
-                if not ordered and (i, j) not in self.pairs:
+        before = _ancestors(problem)
+        for lane in (Lane.COMPUTE, Lane.EXCHANGE):
+            for i, j in self._at_odds(lane, before):
+                if (i, j) not in self.pairs:
                     self._one_after_the_other(i, j)
         self.size = self.makespan + 1 + len(self.pairs)
         self.objective = np.zeros(self.size)
         self.objective[self.makespan] = 1.0
         self.integrality = np.zeros(self.size)
         self.integrality[self.makespan + 1 :] = 1
+
+    def _at_odds(self, lane: Lane, before: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Yield pairs of ops that hold a lane, and that nothing orders yet."""
+        problem = self.problem
+        places = (op for op in range(problem.size) if problem.lane[op] in (lane, Lane.BOTH))
+        for i, j in combinations(filter(self._counts, places), 2):
+            beside = lane is Lane.EXCHANGE and not _share_a_stream(problem, i, j)
+            ordered = before[j] >> i & 1 or not (problem.us[i] or problem.us[j])
+            if not beside and not ordered:
+                yield i, j
 
     def solve(self, time_limit_s: float, *, presolve: bool) -> OptimizeResult:
         """Hand the program to HiGHS."""

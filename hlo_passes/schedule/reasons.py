@@ -6,7 +6,7 @@ reason. Whether more memory would do is not asked here: only a new order can tel
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -101,6 +101,25 @@ def besides(
         held: what may not move, if anything may not.
     """
     reach = Reach.of(problem, graph.exchanges)
+    groups = _grouped(graph, problem, windows, reach)
+    data, free = by_data(graph, problem), _all(held.problem if held else problem)
+    found, started = {}, 0
+    every = sum(reach.bit.values())
+    for window in sorted(windows, key=lambda w: (w.start_us, w.op)):
+        own = reach.bit[window.op]
+        if window.op not in problem.blocking:
+            sums = _shared_out(groups, own, started, every & ~(started | own))
+            found[window.op] = Beside(*sums, data[window.op], free[window.op])
+        started |= own
+    return found
+
+
+type _Groups = Mapping[tuple[int, int, int], float]
+"""Us of compute by the exchanges before it, after it and hidden by it, as bits."""
+
+
+def _grouped(graph: Graph, problem: Problem, windows: Sequence[Window], reach: Reach) -> _Groups:
+    """Add up compute that is the same to every exchange."""
     ids, hidden = {op.key: op.id for op in graph.ops}, defaultdict(int)
     for window in windows:
         for filler in window.fillers:
@@ -108,29 +127,31 @@ def besides(
     groups: defaultdict[tuple[int, int, int], float] = defaultdict(float)
     for op in _compute(problem):
         groups[reach.before[op], reach.after[op], hidden[op]] += problem.us[op]
-    data, free = by_data(graph, problem), _all(held.problem if held else problem)
-    found, started = {}, 0
-    every = sum(reach.bit.values())
-    for window in sorted(windows, key=lambda w: (w.start_us, w.op)):
-        own = reach.bit[window.op]
-        if window.op in problem.blocking:
-            started |= own
+    return groups
+
+
+def _shared_out(
+    groups: _Groups, own: int, started: int, later: int
+) -> tuple[float, float, float, float]:
+    """Return what compute that is not tied to an exchange does: all of it, and as in `Beside`.
+
+    Args:
+        groups: all compute.
+        own: the bit of the exchange.
+        started, later: bits of those that start before and after it.
+    """
+    total = here = hides = waits = 0.0
+    for (before, after, hidden), us in groups.items():
+        if (before | after) & own:
             continue
-        later = every & ~(started | own)
-        total = here = elsewhere = waits = 0.0
-        for (before, after, hides), us in groups.items():
-            if (before | after) & own:
-                continue
-            total += us
-            if hides & own:
-                here += us
-            elif hides:
-                elsewhere += us
-            elif before & later or after & started:
-                waits += us
-        found[window.op] = Beside(total, here, elsewhere, waits, data[window.op], free[window.op])
-        started |= own
-    return found
+        total += us
+        if hidden & own:
+            here += us
+        elif hidden:
+            hides += us
+        elif before & later or after & started:
+            waits += us
+    return total, here, hides, waits
 
 
 def _compute(problem: Problem) -> Iterator[int]:

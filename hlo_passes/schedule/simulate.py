@@ -36,7 +36,7 @@ def execute(
     finish = [0.0] * problem.size
     compute, exchange, flight = 0.0, busy_us, busy_us
     ends = [busy_us] * problem.streams.count
-    preds, apart, one = problem.preds, problem.streams.apart, problem.streams.is_one
+    preds, one = problem.preds, problem.streams.is_one
     slack = problem.slack_us
     for op in order:
         ready = 0.0
@@ -50,9 +50,7 @@ def execute(
         begin = max(ready, compute)
         if lane is not Lane.COMPUTE:
             if not one:
-                exchange = max(
-                    problem.free_us(op, ends), *(finish[e] for e in apart.get(op, ())), 0
-                )
+                exchange = _stream_free_us(problem, op, ends, finish)
             begin = max(begin, exchange - slack.get(op, 0.0))
         if contention and lane is Lane.COMPUTE:
             us += contention * max(0.0, min(us, flight - begin))
@@ -65,6 +63,14 @@ def execute(
                 problem.hold(op, ends, finish[op])
                 flight = max(ends)
     return Run(tuple(start), max(finish, default=0.0))
+
+
+def _stream_free_us(
+    problem: Problem, op: int, ends: Sequence[float], finish: Sequence[float]
+) -> float:
+    """Return when an exchange's own stream is free, and nothing in flight would cross it."""
+    apart = problem.streams.apart.get(op, ())
+    return max(problem.free_us(op, ends), *(finish[e] for e in apart), 0)
 
 
 @dataclass(frozen=True)

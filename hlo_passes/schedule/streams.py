@@ -8,9 +8,15 @@ wait for each other for ever; XLA orders them one after the other, and so must a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, permutations, product
 
 from hlo_passes.facts.deadlocks import issued_in, members_of, shared
-from hlo_passes.ir.graph import Graph
+from hlo_passes.ir.collectives import Collective
+from hlo_passes.ir.device_groups import DeviceGroups
+from hlo_passes.ir.graph import Graph, Op
+
+type _Members = tuple[str, DeviceGroups]
+"""Domain of an exchange, and who waits for whom in it."""
 
 EVERY = -1
 """Stream of an op with exchanges inside: it holds all of them."""
@@ -43,36 +49,54 @@ ONE = Streams()
 
 def streams_of(graph: Graph) -> Streams:
     """Return the streams that a graph's exchanges run on."""
-    issued = {op.id: list(issued_in(op)) for op in graph.ops if op.collective or op.inner}
-    domains: dict[str, int] = {"": 0}
-    for exchanges in issued.values():
-        for exchange in exchanges:
-            assert exchange.collective is not None
-            domains.setdefault(exchange.collective.domain, len(domains))
+    issued = {op.id: _exchanges_in(op) for op in graph.ops}
+    issued = {op: exchanges for op, exchanges in issued.items() if exchanges}
+    domains = list(dict.fromkeys(["", *(e.domain for e in chain(*issued.values()))]))
     if len(domains) == 1:
         return ONE
-    of = {
-        op.id: domains[op.collective.domain] if op.collective else EVERY
-        for op in graph.ops if issued.get(op.id)
-    }  # fmt: skip
-    rows = {
-        op: [(e.collective.domain, members_of(e.collective, graph.devices))
-             for e in exchanges if e.collective]
-        for op, exchanges in issued.items() if exchanges
-    }  # fmt: skip
-    apart = {
-        op: tuple(
-            other for other in of
-            if other != op and any(
-                mine != theirs and shared(ours, others, least=2)
-                for mine, ours in rows[op] for theirs, others in rows[other]
-            )
-        )
-        for op in of
-    }  # fmt: skip
-    apart = {op: others for op, others in apart.items() if others}
+    of = {}
+    for op in issued:
+        exchange = graph.ops[op].collective
+        stream = domains.index(exchange.domain) if exchange else EVERY
+        if stream:
+            of[op] = stream
+    apart = _apart(issued, graph.devices)
     wait = {start: done for start, done in graph.done_of.items() if start in apart}
-    return Streams(len(domains), {op: s for op, s in of.items() if s}, apart, wait)
+    return Streams(len(domains), of, apart, wait)
+
+
+def _exchanges_in(op: Op) -> list[Collective]:
+    if op.collective is None and not op.inner:
+        return []
+    return [issued.collective for issued in issued_in(op) if issued.collective is not None]
+
+
+def _apart(issued: Mapping[int, Sequence[Collective]], devices: int) -> dict[int, tuple[int, ...]]:
+    """Return per op the others with an exchange that must not be in flight with one of its own."""
+    members = {
+        op: [(exchange.domain, members_of(exchange, devices)) for exchange in exchanges]
+        for op, exchanges in issued.items()
+    }
+    crossing = [
+        (op, other)
+        for op, other in permutations(members, 2)
+        if any(_may_cross(*pair) for pair in product(members[op], members[other]))
+    ]
+    apart: dict[int, tuple[int, ...]] = {}
+    for op, other in crossing:
+        apart[op] = (*apart.get(op, ()), other)
+    return apart
+
+
+def _exchanges_in(op: Op) -> list[Collective]:
+    if op.collective is None and not op.inner:
+        return []
+    return [issued.collective for issued in issued_in(op) if issued.collective is not None]
+
+
+def _may_cross(one: _Members, other: _Members) -> bool:
+    """Whether two exchanges are on two streams, with more than one device in a group of both."""
+    return one[0] != other[0] and bool(shared(one[1], other[1], least=2))
 
 
 def uncrossed(

@@ -146,15 +146,9 @@ class HloExchangeReader:
         if config := _CONFIG.search(text):
             plain = config[2] or re.sub(r"\\(.)", r"\1", config[1])
             return from_config(kind, plain, operands, ins.leaves, **counts)
-        groups, pairs = _GROUPS.search(text), _PAIRS.search(text)
-        rows: tuple[tuple[int, ...], ...] = ()
-        if pairs:
-            rows = tuple(integers(p) for p in re.findall(r"\{([\d,\s]+)\}", pairs[1]))
-        elif groups:
-            rows = parse_hlo_groups(groups[1])
         channel, dims = _CHANNEL.search(text), _DIMS.search(text)
         rows = device_groups(
-            kind, rows, has_channel=channel is not None and int(channel[1]) > 0,
+            kind, _rows_in(text), has_channel=channel is not None and int(channel[1]) > 0,
             is_global="use_global_device_ids=true" in text, **counts,
         )  # fmt: skip
         text += around
@@ -170,6 +164,14 @@ class HloExchangeReader:
     def _count(self, name: str) -> int:
         match = re.search(rf"\b{name}=(\d+)", self.module.header)
         return int(match[1]) if match else 1
+
+
+def _rows_in(text: str) -> tuple[tuple[int, ...], ...]:
+    """Return the pairs (from, to), or the groups, that an instruction's attributes name."""
+    if pairs := _PAIRS.search(text):
+        return tuple(integers(pair) for pair in re.findall(r"\{([\d,\s]+)\}", pairs[1]))
+    groups = _GROUPS.search(text)
+    return parse_hlo_groups(groups[1]) if groups else ()
 
 
 def send_of(ins: Instruction, computation: Computation) -> Instruction | None:

@@ -198,17 +198,21 @@ def _identity(data: bytes, id_field: int) -> tuple[int, str]:
 def _sequences(proto: bytes) -> Iterator[tuple[int, list[int]]]:
     """Yield (computation id, ids of its instructions in order)."""
     for number, kind, value, _, _ in fields(proto):
-        if number != _SCHEDULE or kind != LENGTH or not isinstance(value, bytes):
-            continue
-        for _, _, entry, _, _ in fields(value):
-            assert isinstance(entry, bytes)
-            computation_id, ids = 0, []
-            for inner, _, item, _, _ in fields(entry):
-                if inner == 1 and isinstance(item, int):
-                    computation_id = item
-                elif inner == 2 and isinstance(item, bytes):
-                    ids = [i for _, w, v, _, _ in fields(item) for i in _numbers(w, v)]
-            yield computation_id, ids
+        if number == _SCHEDULE and kind == LENGTH and isinstance(value, bytes):
+            for _, _, entry, _, _ in fields(value):
+                assert isinstance(entry, bytes)
+                yield _sequence(entry)
+
+
+def _sequence(entry: bytes) -> tuple[int, list[int]]:
+    """Read one entry of the schedule."""
+    computation_id, ids = 0, []
+    for number, _, item, _, _ in fields(entry):
+        if number == 1 and isinstance(item, int):
+            computation_id = item
+        elif number == 2 and isinstance(item, bytes):
+            ids = [i for _, kind, value, _, _ in fields(item) for i in _numbers(kind, value)]
+    return computation_id, ids
 
 
 def _numbers(kind: int, value: bytes | int) -> list[int]:

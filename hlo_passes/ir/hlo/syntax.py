@@ -20,6 +20,9 @@ _FRAME = re.compile(r"[\s(),]|\bb(?=\()")
 _OPERAND = re.compile(r"%([\w.\-]+)(?:#(\d+))?")
 _WORD = re.compile(r"%?([\w.\-]+)(?:#(\d+))?")
 _PLAIN_OPERANDS = re.compile(r"\s*%[\w.\-]+(?:#\d+)?(?:\s*,\s*%[\w.\-]+(?:#\d+)?)*\s*")
+_NAME_OF_ATTRIBUTE = re.compile(r"([a-z][\w.\-]*)=")
+_SECOND_HALF = "device_ids="
+"""Goes on with the replica groups before it, behind a comma."""
 _COMMENT = re.compile(r"/\*.*?\*/")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LISTED = r"\{[\d,]*\}|\{(?:\{[\d,]*\},?)*\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?"
@@ -54,23 +57,29 @@ def statements(text: str, first: int) -> Iterator[tuple[int, int, str]]:
         text: HLO from its `HloModule` on.
         first: number of its first line.
     """
-    held: str = ""
+    unclosed: str = ""
     since, is_quoted = first, False
     for number, line in enumerate(map(str.rstrip, text.split("\n")), first):
-        if not held:
-            if is_closed(line) or END.match(line) or COMPUTATION.match(line) or _is_comment(line):
+        if not unclosed:
+            if _is_whole(line):
                 yield number, 1, line
                 continue
             since = number
         elif not is_quoted and _is_instruction(line):
             break
-        held = f"{held} {line.lstrip()}" if held else line
+        unclosed = f"{unclosed} {line.lstrip()}" if unclosed else line
         is_quoted ^= (line.count('"') - line.count('\\"')) % 2 == 1
-        if not is_quoted and is_closed(held):
-            yield since, number - since + 1, held
-            held = ""
-    if held:
-        yield since, 0, held
+        if not is_quoted and is_closed(unclosed):
+            yield since, number - since + 1, unclosed
+            unclosed = ""
+    if unclosed:
+        yield since, 0, unclosed
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line is a statement by itself."""
+    is_frame = END.match(line) or COMPUTATION.match(line)
+    return is_closed(line) or bool(is_frame) or _is_comment(line)
 
 
 def _is_comment(line: str) -> bool:
@@ -223,3 +232,23 @@ def balanced(text: str, start: int) -> str:
             end = close(text, end)
         end += 1
     return text[start:end]
+
+
+def attributes_in(attributes: str) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of attributes with commas between them, values as printed.
+
+    A literal, and what else has no name, has the name "".
+    """
+    depth, quoted, start = 0, False, 0
+    text = f"{attributes}, "
+    for at, char in enumerate(text):
+        if char == '"' and text[at - 1] != "\\":
+            quoted = not quoted
+        if quoted:
+            continue
+        depth += (char in "([{") - (char in ")]}")
+        is_end = char == "," and depth == 0 and text[at + 1] == " "
+        if is_end and not text.startswith(_SECOND_HALF, at + 2):
+            part, start = text[start:at].strip(), at + 1
+            match = _NAME_OF_ATTRIBUTE.match(part)
+            yield (match[1], part[match.end() :]) if match else ("", part)

@@ -7,7 +7,7 @@ understood to its end or it is an error: `dumps.load` has jaxlib print such a te
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -17,6 +17,7 @@ from hlo_passes.ir.hlo.syntax import (
     END,
     INSTRUCTION,
     UnboundedError,
+    attributes_in,
     balanced,
     check_tail,
     close,
@@ -33,16 +34,14 @@ _MORE_HEADER = re.compile(r"^\s*(?:,|\w+=\{.*\})$")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _TARGET = re.compile(r'custom_call_target="((?:[^"\\]|\\.)*)"')
 _NAME = re.compile(r"[\w.\-]+")
-_NAME_OF_ATTRIBUTE = re.compile(r"([a-z][\w.\-]*)=")
 _CALLS = re.compile(r"\b(?:calls|body)=%?([\w.\-]+)")
 """What runs as a part of the step, where reducers and conditions hardly take time."""
 _SENT = ("send", "recv")
 _LITERALS = ("constant", "parameter", "iota")
 _TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 _AGAIN = "write it as XLA prints it, or dump it again"
+_CYCLIC = "the module is malformed or cyclic: dump it again from XLA"
 _BOUND = "give every dimension a size, or a bound as in f32[<=128]"
-_SECOND_HALF = "device_ids="
-"""Goes on with the replica groups before it, behind a comma."""
 _FRAME = re.compile(r"^\s*(\d+) \{((?:\w+=\d+ ?)*)\}$")
 _NAMED = re.compile(r'^\s*(\d+) "(.*)"$')
 
@@ -143,13 +142,13 @@ class HloText:
         XLA counts `add` and `add.0` as the same name, gives a `send` three results, and makes an
         instruction of its own of `%x#1`.
         """
-        for names in (self.computations, [i.name for i in self._instructions()]):
-            parts = [name.rpartition(".") for name in names]
-            keys = {(a, int(b)) if a and b.isdecimal() else (a + dot + b, 0) for a, dot, b in parts}
-            if len(keys) < len(parts) or any(name[0] in "0123456789.-" for name in names):
-                return False
-        return not any(
-            i.picks or (i.opcode in _SENT and len(i.leaves) < 3) for i in self._instructions()
+        names = [i.name for i in self._instructions()]
+        return (
+            _are_as_printed(self.computations)
+            and _are_as_printed(names)
+            and not any(
+                i.picks or (i.opcode in _SENT and len(i.leaves) < 3) for i in self._instructions()
+            )
         )
 
     def _instructions(self) -> Iterator[Instruction]:
@@ -178,6 +177,13 @@ class HloText:
         return match[1] if match else ""
 
 
+def _are_as_printed(names: Collection[str]) -> bool:
+    """Whether XLA would leave names as they are: none alike for it, none like a number."""
+    parts = [name.rpartition(".") for name in names]
+    keys = {(a, int(b)) if a and b.isdecimal() else (a + dot + b, 0) for a, dot, b in parts}
+    return len(keys) == len(parts) and not any(name[0] in "0123456789.-" for name in names)
+
+
 def read_hlo(text: str, path: str = "<text>") -> HloText:
     """Read a module.
 
@@ -192,32 +198,78 @@ def read_hlo(text: str, path: str = "<text>") -> HloText:
     start = _HEADER.search(text)
     if start is None:
         raise InputError(path, "no HloModule line", "pass HLO text as XLA prints or dumps it")
-    module = HloText(start["name"], "", {}, {}, {}, {})
-    current: Computation | None = None
-    table = ""
+    reader = _Reader(HloText(start["name"], "", {}, {}, {}, {}), path)
     number = first = text.count("\n", 0, start.start()) + 1
     for number, lines, line in statements(text[start.start() :], first):
+        reader.take(number, lines, line)
+    _check(reader.module, reader.current, path, number)
+    return reader.module
+
+
+@dataclass
+class _Reader:
+    """Takes a module statement by statement.
+
+    Attributes:
+        module: what was read so far.
+        path: where the text came from.
+        current: the computation that is open.
+        table: the table of stack frames that was begun last.
+    """
+
+    module: HloText
+    path: str
+    current: Computation | None = None
+    table: str = ""
+
+    def take(self, number: int, lines: int, line: str) -> None:
+        """Read one statement.
+
+        Args:
+            number: of its first line.
+            lines: how many it has; 0 if it is not closed.
+            line: all of it.
+        """
+        where = f"{self.path}:{number}"
         if not lines:
             what = f"a bracket or a string is not closed: {line.strip()[:60]}"
-            raise InputError(f"{path}:{number}", what, _AGAIN)
-        if not module.header:
-            module.header = line.strip()
-        elif current is not None and (match := INSTRUCTION.match(line)):
-            current.instructions.append(_instruction(match, number, lines, path))
-        elif current is not None and END.match(line):
-            current = None
-        elif not line or line.lstrip().startswith("//"):
-            continue
-        elif current is None and (match := COMPUTATION.match(line)):
-            current = _computation(module, match, f"{path}:{number}")
-        elif current is None and line.strip() in _TABLES:
-            table = line.strip()
-        elif current is None and not module.computations and _MORE_HEADER.match(line):
-            module.header += f", {line.strip()}"
-        elif current is not None or not (table and _read_table(module, table, line)):
-            raise InputError(f"{path}:{number}", f"not understood: {line.strip()[:60]}", _AGAIN)
-    _check(module, current, path, number)
-    return module
+            raise InputError(where, what, _AGAIN)
+        if not self.module.header:
+            self.module.header = line.strip()
+            return
+        inside = self.current is not None
+        is_read = self._inside(number, lines, line) if inside else self._outside(line, where)
+        if not is_read:
+            raise InputError(where, f"not understood: {line.strip()[:60]}", _AGAIN)
+
+    def _inside(self, number: int, lines: int, line: str) -> bool:
+        """Take what stands in a computation; return whether it may."""
+        assert self.current is not None
+        if match := INSTRUCTION.match(line):
+            self.current.instructions.append(_instruction(match, number, lines, self.path))
+        elif END.match(line):
+            self.current = None
+        else:
+            return _says_nothing(line)
+        return True
+
+    def _outside(self, line: str, where: str) -> bool:
+        """Take what stands between computations; return whether it may."""
+        if _says_nothing(line):
+            return True
+        if match := COMPUTATION.match(line):
+            self.current = _computation(self.module, match, where)
+        elif line.strip() in _TABLES:
+            self.table = line.strip()
+        elif not self.module.computations and _MORE_HEADER.match(line):
+            self.module.header += f", {line.strip()}"
+        else:
+            return bool(self.table) and _read_table(self.module, self.table, line)
+        return True
+
+
+def _says_nothing(line: str) -> bool:
+    return not line or line.lstrip().startswith("//")
 
 
 def _computation(module: HloText, match: re.Match[str], where: str) -> Computation:
@@ -247,6 +299,25 @@ def _check(module: HloText, open_one: Computation | None, path: str, lines: int)
 
 def _check_computation(module: HloText, computation: Computation, path: str) -> None:
     """Raise if it is empty or ambiguous, or reads or calls what is not there; find its root."""
+    _find_root(computation, path)
+    known: set[str] = set()
+    for instruction in computation.instructions:
+        where, name = f"{path}:{instruction.line}", instruction.name
+        unknown = next((o for o in instruction.operands if o not in known), None)
+        if unknown is not None:
+            raise InputError(where, f"{name} reads {unknown}, which no line before it defines",
+                             _CYCLIC)  # fmt: skip
+        if name in known:
+            raise InputError(where, f"{name} is defined a second time in {computation.name}",
+                             "the module is malformed: dump it again from XLA")  # fmt: skip
+        absent = next((c for c in _run_by(instruction) if c not in module.computations), None)
+        if absent is not None:
+            raise InputError(where, f"{name} calls {absent}, which is not there", _AGAIN)
+        known.add(name)
+
+
+def _find_root(computation: Computation, path: str) -> None:
+    """Raise if a computation has no one root; without a mark it is what stands last."""
     instructions = computation.instructions
     roots = sum(i.is_root for i in instructions)
     if not instructions or roots > 1:
@@ -254,29 +325,12 @@ def _check_computation(module: HloText, computation: Computation, path: str) -> 
         raise InputError(path, f"computation {computation.name} has {what}", _AGAIN)
     if not roots:
         instructions[-1] = replace(instructions[-1], is_root=True)
-    known: set[str] = set()
-    for instruction in instructions:
-        where = f"{path}:{instruction.line}"
-        for operand in instruction.operands:
-            if operand not in known:
-                raise InputError(
-                    where,
-                    f"{instruction.name} reads {operand}, which no line before it defines",
-                    "the module is malformed or cyclic: dump it again from XLA",
-                )
-        if instruction.name in known:
-            raise InputError(
-                where,
-                f"{instruction.name} is defined a second time in {computation.name}",
-                "the module is malformed: dump it again from XLA",
-            )
-        named = instruction.called("to_apply") if instruction.opcode == "call" else ()
-        for called in (*named, *_CALLS.findall(instruction.attributes)):
-            if called not in module.computations:
-                raise InputError(
-                    where, f"{instruction.name} calls {called}, which is not there", _AGAIN
-                )
-        known.add(instruction.name)
+
+
+def _run_by(instruction: Instruction) -> list[str]:
+    """Return the computations that an instruction runs as a part of the step."""
+    named = instruction.called("to_apply") if instruction.opcode == "call" else ()
+    return [*named, *_CALLS.findall(instruction.attributes)]
 
 
 def _instruction(match: re.Match[str], line: int, lines: int, path: str) -> Instruction:
@@ -317,23 +371,8 @@ def _instruction(match: re.Match[str], line: int, lines: int, path: str) -> Inst
 
 
 def attributes_of(instruction: Instruction) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of what stands behind an instruction's operands, values as printed.
-
-    A literal, and what else has no name, has the name "".
-    """
-    depth, quoted, start = 0, False, 0
-    text = f"{instruction.attributes}, "
-    for at, char in enumerate(text):
-        if char == '"' and text[at - 1] != "\\":
-            quoted = not quoted
-        if quoted:
-            continue
-        depth += (char in "([{") - (char in ")]}")
-        is_end = char == "," and depth == 0 and text[at + 1] == " "
-        if is_end and not text.startswith(_SECOND_HALF, at + 2):
-            part, start = text[start:at].strip(), at + 1
-            match = _NAME_OF_ATTRIBUTE.match(part)
-            yield (match[1], part[match.end() :]) if match else ("", part)
+    """Yield (name, value) of what stands behind an instruction's operands; see `attributes_in`."""
+    return attributes_in(instruction.attributes)
 
 
 def _read_table(module: HloText, table: str, line: str) -> bool:

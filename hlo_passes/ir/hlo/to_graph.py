@@ -97,9 +97,10 @@ class _Builder:
             for t in ins.taken(n, computation.instructions[o].leaves)
         )  # fmt: skip
         work = self._instruction_work(ins, kind, types)
-        scope = match[1] if (match := _OP_NAME.search(ins.attributes)) else ""
-        is_loop = kind in ("while", "conditional", "call")
-        collective = self.exchanges.of(ins, types) if half != "done" else None
+        scope = _scope_of(ins)
+        runs_others = kind in ("while", "conditional", "call")
+        is_priced = not half and not runs_others
+        flops, moved = (work.flops, work.bytes) if is_priced else (0.0, 0.0)
         return Op(
             id=i,
             kind=kind,
@@ -109,25 +110,27 @@ class _Builder:
             results=(i,),
             scope=scope,
             source=self.module.source_of(ins),
-            flops=0.0 if half or is_loop else work.flops,
-            bytes=0.0 if half or is_loop else work.bytes,
+            flops=flops,
+            bytes=moved,
             matmul=work.matmul and not half,
             dtype=work.dtype,
             xla_us=None if _widens(ins, work) else _xla_cost(ins),
-            collective=collective,
+            collective=self.exchanges.of(ins, types) if half != "done" else None,
             start=start,
             blocking=self.exchanges.is_sync(ins),
             side_effect=_has_side_effect(ins),
             overwrites=self._overwrites(ins, kind, operands),
             trips=trips_of(ins, computation, self.module) if kind == "while" else 1,
-            inner=self._inner(ins, kind, where) if is_loop else (),
+            inner=self._inner(ins, kind, where) if runs_others else (),
             index=_index(ins, kind),
             target=self.module.target_of(ins),
             by_rank=self._by_rank(ins),
-            condition=next(iter(self._inner(ins, "condition", where)), None)
-            if kind == "while"
-            else None,
+            condition=self._condition(ins, kind, where),
         )
+
+    def _condition(self, ins: Instruction, kind: str, where: str) -> Graph | None:
+        """Build the graph that decides whether a loop goes on."""
+        return next(iter(self._inner(ins, "condition", where)), None) if kind == "while" else None
 
     def _start_of(
         self, ins: Instruction, half: str, computation: Computation, ids: dict[str, int]
@@ -307,6 +310,11 @@ def _widens(ins: Instruction, work: Work) -> bool:
     """
     made = ins.leaves[0].dtype if ins.leaves else ""
     return work.matmul and work.dtype in ("bf16", "f16") and made == "f32"
+
+
+def _scope_of(ins: Instruction) -> str:
+    match = _OP_NAME.search(ins.attributes)
+    return match[1] if match else ""
 
 
 def _has_side_effect(ins: Instruction) -> bool:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from hlo_passes.ir.hlo.text import Computation, HloText, Instruction
-from hlo_passes.ir.trips import MIRRORED, Counter, holds
+from hlo_passes.ir.trips import MIRRORED, Counter
 
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _NUMBER = re.compile(r"\s*(-?\d+)\s*(?:$|[),])")
@@ -42,7 +42,11 @@ class _Block:
         if found is None or not found.instructions:
             return None
         lines = found.instructions
-        root = next((line for line in lines if line.is_root), lines[-1])
+        return _Block.of_lines(lines, next((line for line in lines if line.is_root), lines[-1]))
+
+    @staticmethod
+    def of_lines(lines: list[Instruction], root: Instruction) -> "_Block":
+        """Return the block of instructions that end in `root`."""
         return _Block({line.name: line for line in lines}, root)
 
     def place(self, name: str) -> int | None:
@@ -84,23 +88,27 @@ def _counter_of(loop: Instruction, around: Computation, module: HloText) -> Coun
     body = _Block.of(module, loop.called("body"))
     if condition is None or body is None or condition.root.opcode != "compare":
         return None
-    outside = _Block({line.name: line for line in around.instructions}, loop)
+    outside = _Block.of_lines(around.instructions, loop)
     start = outside.lines[loop.operands[0]]
     direction = condition.root.attribute("direction")
     if start.opcode != "tuple" or direction not in MIRRORED:
         return None
     counter, limit = condition.root.operands
-    at, other = condition.place(counter), condition.place(limit)
-    if at is None or (other is not None and body.step(at) == 0):
+    if _is_mirrored(condition, body):
         counter, limit, direction = limit, counter, MIRRORED[direction]
-        at, other = other, at
+    at, other = condition.place(counter), condition.place(limit)
     if at is None:
         return None
     to = condition.number(limit)
     if other is not None and body.step(other) == 0:
         to = outside.number(start.operands[other])
-    first, step = outside.number(start.operands[at]), body.step(at)
-    if to is None or first is None or step is None:
-        return None
-    found = Counter(first, step, to, direction)
-    return found if holds(condition.lines[counter].leaves[0].dtype, found.last) else None
+    return Counter.of(
+        outside.number(start.operands[at]), body.step(at), to, direction,
+        condition.lines[counter].leaves[0].dtype,
+    )  # fmt: skip
+
+
+def _is_mirrored(condition: _Block, body: _Block) -> bool:
+    """Whether a loop compares its limit with its counter: the second operand is what moves."""
+    at, other = map(condition.place, condition.root.operands)
+    return at is None or (other is not None and body.step(at) == 0)

@@ -109,26 +109,35 @@ def sort_block(block: ir.Block) -> None:
     """
     ops = [op.operation for op in block.operations]
     index = {result: i for i, op in enumerate(ops) for result in op.results}
-    waits: list[int] = []
-    users: list[list[int]] = [[] for _ in ops]
-    for i, op in enumerate(ops):
-        befores = {index[value] for value in _read_by(op) if value in index} - {i}
-        waits.append(len(befores))
-        for before in befores:
-            users[before].append(i)
-    ready = [i for i, count in enumerate(waits) if count == 0]
-    heapq.heapify(ready)
-    order = []
-    while ready:
-        i = heapq.heappop(ready)
-        order.append(i)
-        for user in users[i]:
-            waits[user] -= 1
-            if waits[user] == 0:
-                heapq.heappush(ready, user)
+    befores = [
+        {index[value] for value in _read_by(op) if value in index} - {i} for i, op in enumerate(ops)
+    ]
+    order = list(_in_order(befores))
     if len(order) != len(ops):
         raise VerifyError("block", "its values depend on each other in a circle", "report this")
     reorder_block(block, order)
+
+
+def _in_order(befores: Sequence[Collection[int]]) -> Iterator[int]:
+    """Yield every op once all that it waits for has come, the first ones first.
+
+    Args:
+        befores: what each op waits for. Ops in a circle are left out.
+    """
+    waits = [len(before) for before in befores]
+    users: list[list[int]] = [[] for _ in befores]
+    for op, before in enumerate(befores):
+        for maker in before:
+            users[maker].append(op)
+    ready = [op for op, count in enumerate(waits) if count == 0]
+    heapq.heapify(ready)
+    while ready:
+        op = heapq.heappop(ready)
+        yield op
+        for user in users[op]:
+            waits[user] -= 1
+            if waits[user] == 0:
+                heapq.heappush(ready, user)
 
 
 def _read_by(op: ir.Operation) -> Iterator[ir.Value]:

@@ -1,7 +1,7 @@
 """Builds a `Graph` from a block of StableHLO."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -60,43 +60,26 @@ class _Snapshot:
 
     def graph(self, block: ir.Block, name: str, scope: str, around: dict[ir.Value, int]) -> Graph:
         """Snapshot a block; `around` has the values of the graph that it is in."""
-        values: list[Value] = []
-        known: dict[ir.Value, int] = {}
-
-        def value_of(value: ir.Value) -> int:
-            if value not in known:
-                known[value] = len(values)
-                values.append(Value(len(values), -1, self._leaves(value)))
-            return known[value]
-
+        table = _Values(self._leaves)
         for argument in block.arguments:
-            value_of(argument)
+            table.of(argument)
         keys = KeyMaker()
         ops = []
         for i, view in enumerate(block.operations):
             op = view.operation
-            operands = [value_of(v) for v in op.operands]
+            operands = [*map(table.of, op.operands)]
             if len(op.regions):
-                operands += [value_of(v) for v in captured(op)]
-            results = range(len(values), len(values) + len(op.results))
-            for k, result in enumerate(op.results):
-                known[result] = results[k]
-                values.append(Value(results[k], i, self._leaves(result)))
-            ops.append(
-                self._op(i, op, tuple(operands), tuple(results), values, keys, scope, name, known)
-            )
+                operands += map(table.of, captured(op))
+            results = tuple(table.add(result, i) for result in op.results)
+            ops.append(self._op(i, op, tuple(operands), results, keys, scope, name, table))
         returns = ops[-1].operands if ops and ops[-1].kind == "return" else ()
-        effects = [op.id for op in ops if op.side_effect]
-        ordered = [*pairwise(effects)]
-        if ops:
-            ordered += [(op.id, ops[-1].id) for op in ops[:-1]]
         given = len(block.arguments)
         shared = tuple(
-            (here, around[value]) for value, here in known.items()
-            if values[here].op < 0 and here >= given and value in around
+            (here, around[value]) for value, here in table.known.items()
+            if here >= given and table.values[here].op < 0 and value in around
         )  # fmt: skip
         return Graph(
-            name, tuple(ops), tuple(values), returns, tuple(ordered), self.devices,
+            name, tuple(ops), tuple(table.values), returns, _ordered(ops), self.devices,
             spread=spread_of(block, self.meshes), captured=shared,
         )  # fmt: skip
 
@@ -106,22 +89,21 @@ class _Snapshot:
         op: ir.Operation,
         operands: tuple[int, ...],
         results: tuple[int, ...],
-        values: list[Value],
         keys: KeyMaker,
         scope: str,
         where: str,
-        known: dict[ir.Value, int],
+        table: "_Values",
     ) -> Op:
         kind, half = kind_of(op)
         path, source = place_of(op.location)
         full = "/".join(filter(None, (scope, path)))
-        types = tuple(t for v in operands[: len(op.operands)] for t in values[v].leaves)
-        made = tuple(t for v in results for t in values[v].leaves)
         inside = f"{where}/{kind}.{i}"
-        inner = tuple(self._inner(op, kind, full, inside, known))
+        inner = tuple(self._inner(op, kind, full, inside, table.known))
         collective = self.exchanges.of(op)
+        read, made = table.leaves(operands[: len(op.operands)]), table.leaves(results)
         is_priced = not (inner or half or collective)
-        work = _work(op, kind, types, made) if is_priced else Work(0.0, 0.0)
+        work = _work(op, kind, read, made) if is_priced else Work(0.0, 0.0)
+        is_effect, is_loop = _has_side_effect(op, kind), kind == "while"
         return Op(
             id=i,
             kind=kind,
@@ -136,14 +118,14 @@ class _Snapshot:
             matmul=work.matmul,
             dtype=work.dtype,
             collective=collective,
-            start=values[known[start_behind(op.operands[0])]].op if half == "done" else -1,
-            side_effect=(is_effect := _has_side_effect(op, kind)),
-            trips=_trips(op) if kind == "while" else 1,
+            start=table.maker_of(start_behind(op.operands[0])) if half == "done" else -1,
+            side_effect=is_effect,
+            trips=_trips(op) if is_loop else 1,
             inner=inner,
             target=string(op, "call_target_name"),
             by_rank=kind in BY_RANK or (kind == "custom_call" and is_effect),
-            condition=self.graph(op.regions[0].blocks[0], f"{inside}/0", full, known)
-            if kind == "while" else None,
+            condition=self.graph(op.regions[0].blocks[0], f"{inside}/0", full, table.known)
+            if is_loop else None,
         )  # fmt: skip
 
     def _inner(
@@ -161,6 +143,45 @@ class _Snapshot:
             self.types[kind] = tensor_type(kind)
         found = self.types[kind]
         return (found,) if found else ()
+
+
+@dataclass
+class _Values:
+    """The values of a graph, numbered as they come up.
+
+    Attributes:
+        read: reads the tensors of a value.
+        values: all so far.
+        known: the id of each.
+    """
+
+    read: Callable[[ir.Value], tuple[TensorType, ...]]
+    values: list[Value] = field(default_factory=list)
+    known: dict[ir.Value, int] = field(default_factory=dict)
+
+    def add(self, value: ir.Value, op: int) -> int:
+        """Return the id of a value that op `op` makes; -1 where it comes from elsewhere."""
+        at = self.known[value] = len(self.values)
+        self.values.append(Value(at, op, self.read(value)))
+        return at
+
+    def of(self, value: ir.Value) -> int:
+        """Return the id of a value that is read."""
+        return self.known[value] if value in self.known else self.add(value, -1)
+
+    def leaves(self, ids: tuple[int, ...]) -> tuple[TensorType, ...]:
+        """Return the tensors of values."""
+        return tuple(t for i in ids for t in self.values[i].leaves)
+
+    def maker_of(self, value: ir.Value) -> int:
+        """Return the op that makes a value."""
+        return self.values[self.known[value]].op
+
+
+def _ordered(ops: list[Op]) -> tuple[tuple[int, int], ...]:
+    """Return which ops keep their order though no value says so: effects, and the last op."""
+    effects = [op.id for op in ops if op.side_effect]
+    return (*pairwise(effects), *((op.id, ops[-1].id) for op in ops[:-1]))
 
 
 def _work(

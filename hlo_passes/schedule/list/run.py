@@ -170,17 +170,12 @@ class _ListPass:
 
     def _next_exchange(self, op: int | None) -> int | None:
         """Return the exchange to start before `op` runs; None if there is time to decide later."""
-        horizon = self.compute + self.us[op] if op is not None else math.inf
-        if op is None and self.waiting:
-            horizon = self.waiting[0][0]
+        horizon = self._horizon(op)
         if max(self.compute, min(self.ends)) >= horizon:
             return None
         holds_both = op is not None and self.lane_of[op] is Lane.BOTH
         bar = self.priority[op] if op is not None and holds_both else -math.inf
-        candidates = [(True, self.urgent), (False, self.sums)]
-        if self.policy.ranked:
-            candidates = [(True, sorted(self.urgent[:_LOOK] + self.sums[:_LOOK]))]
-        for goes, queue in candidates:
+        for goes, queue in self._queues():
             for _, exchange in queue[:_LOOK]:
                 if self.priority[exchange] <= bar:
                     break
@@ -189,6 +184,18 @@ class _ListPass:
                 if (goes or self._in_gap(exchange)) and self._fits(exchange):
                     return exchange
         return None
+
+    def _horizon(self, op: int | None) -> float:
+        """Return when there is something to decide again: `op` has run, or an op waits no more."""
+        if op is not None:
+            return self.compute + self.us[op]
+        return self.waiting[0][0] if self.waiting else math.inf
+
+    def _queues(self) -> list[tuple[bool, list[tuple[float, int]]]]:
+        """Return (whether it may go in any gap, queue) of the exchanges, first choices first."""
+        if self.policy.ranked:
+            return [(True, sorted(self.urgent[:_LOOK] + self.sums[:_LOOK]))]
+        return [(True, self.urgent), (False, self.sums)]
 
     def _in_gap(self, exchange: int) -> bool:
         """Whether a sum, started now, is predicted to end before an urgent exchange is ready."""

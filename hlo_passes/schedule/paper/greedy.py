@@ -161,29 +161,32 @@ def greedy_order(problem: Problem, *, guard_2x: bool = False, last_chance: bool 
 def _assignment(
     problem: Problem, overlaps: Overlaps, guard_2x: bool, last_chance: bool
 ) -> dict[int, tuple[int, ...]]:
-    """Find the fillers of every urgent exchange; optimizer updates are none."""
-    fillers = [
-        op
-        for op in range(problem.size)
-        if problem.lane[op] is Lane.COMPUTE
-        and problem.us[op] > 0
-        and overlaps.beside(op) & overlaps.urgent
-        and not overlaps.late(op)
-    ]
-    place = {op: i for i, op in enumerate(fillers)}
-    anchors = [(i, e) for i, e in enumerate(overlaps.exchanges) if problem.urgent[e]]
+    """Find the fillers of every urgent exchange."""
+    fillers = [op for op in range(problem.size) if _is_filler(problem, overlaps, op)]
     beside = [overlaps.beside(op) for op in fillers]
+    anchors = [e for e in overlaps.exchanges if problem.urgent[e]]
     chosen = assign(
-        [problem.us[e] for _, e in anchors],
+        [problem.us[e] for e in anchors],
         [problem.us[op] for op in fillers],
-        [[f for f, bits in enumerate(beside) if bits >> i & 1] for i, _ in anchors],
-        preds=_filler_preds(problem, place),
+        [_marked(beside, overlaps.own(e)) for e in anchors],
+        preds=_filler_preds(problem, {op: i for i, op in enumerate(fillers)}),
         guard_2x=guard_2x,
         last_chance=last_chance,
     )
-    return {
-        e: tuple(fillers[f] for f in taken) for (_, e), taken in zip(anchors, chosen, strict=True)
-    }
+    named = [tuple(fillers[f] for f in taken) for taken in chosen]
+    return dict(zip(anchors, named, strict=True))
+
+
+def _marked(every: Sequence[int], bit: int) -> list[int]:
+    """Return the places of the masks that have a bit."""
+    return [place for place, bits in enumerate(every) if bits & bit]
+
+
+def _is_filler(problem: Problem, overlaps: Overlaps, op: int) -> bool:
+    """Whether an op is compute that may run beside an urgent exchange; updates are none."""
+    if problem.lane[op] is not Lane.COMPUTE or problem.us[op] <= 0:
+        return False
+    return bool(overlaps.beside(op) & overlaps.urgent) and not overlaps.late(op)
 
 
 def _filler_preds(problem: Problem, place: dict[int, int]) -> list[set[int]]:

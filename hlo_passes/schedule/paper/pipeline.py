@@ -83,25 +83,28 @@ class Unrolled:
         replaced = {i for site in sites for i in site.ops}
         batched = {i: path for path in self.paths for i in path.on_way}
         for place in self.ops:
-            op = self.graph.ops[place]
-            if place in self.puts:
-                self._put(op, self.graph.ops[self.puts[place].access])
-            elif place in self.fetches:
-                self._fetch(op, self.graph.ops[self.fetches[place].exchange])
-            elif place in replaced:
-                continue
-            elif place in batched:
-                self._batch(op, batched[place])
-                if place not in batched[place].dropped:
-                    self._keep(op)
-            elif place in self.splits:
-                self._split(op, self.splits[place])
-            else:
-                self._keep(op)
+            if place in self.puts or place in self.fetches or place not in replaced:
+                self._unroll(place, batched)
         for value in list(self._parts):
             if any(user not in self.ops for user in self.graph.users[value]):
                 self._join(value)
         return min(_staged(self.nodes), _greedy(self.nodes))
+
+    def _unroll(self, place: int, batched: Mapping[int, RowPath]) -> None:
+        """Add the nodes of one op; `batched` has what runs in batches of rows."""
+        op = self.graph.ops[place]
+        if place in self.puts:
+            self._put(op, self.graph.ops[self.puts[place].access])
+        elif place in self.fetches:
+            self._fetch(op, self.graph.ops[self.fetches[place].exchange])
+        elif place in batched:
+            self._batch(op, batched[place])
+            if place not in batched[place].dropped:
+                self._keep(op)
+        elif place in self.splits:
+            self._split(op, self.splits[place])
+        else:
+            self._keep(op)
 
     def _node(self, us: float, preds: Sequence[int], part: int, *, talks: bool = False) -> int:
         """Add a node; a change of lane, or an op that is not cut, begins a stage."""
