@@ -101,10 +101,18 @@ class Digester:
         types: dict[str, tuple[TensorType, ...]],
         given: tuple[Digest, ...] | None,
     ) -> Digest:
+        if instruction.opcode == "parameter" and given is not None:
+            return given[int(instruction.attributes.split(",")[0])]
         operands = [made[name] for name in instruction.operands]
+        sources = [types[name] for name in instruction.operands]
+        found = self._handed_on(instruction, operands)
+        if found is None:
+            found = self._repeated(instruction, operands, sources)
+        return self._computed(instruction, operands, sources) if found is None else found
+
+    def _handed_on(self, instruction: Instruction, operands: list[Digest]) -> Digest | None:
+        """Digest what computes nothing itself: copies, tuples, and calls; None for all else."""
         match instruction.opcode:
-            case "parameter" if given is not None:
-                return given[int(instruction.attributes.split(",")[0])]
             case "copy":
                 return operands[0]
             case "tuple":
@@ -118,21 +126,39 @@ class Digester:
                 return self._loop(instruction, operands[0])
             case "conditional":
                 return self._branches(instruction, operands)
-            case "constant":
-                literal = next(text for name, text in attributes_of(instruction) if not name)
-                return self._constant(instruction.leaves[0], literal)
-            case "iota":
-                return self._iota(instruction)
-            case "broadcast":
-                (source,) = types[instruction.operands[0]]
-                dims = dims_of(instruction)
-                return self._broadcast(instruction.leaves[0], _flat(operands[0]), source, dims)
+        return None
+
+    def _repeated(
+        self,
+        instruction: Instruction,
+        operands: Sequence[Digest],
+        sources: Sequence[tuple[TensorType, ...]],
+    ) -> Digest | None:
+        """Digest constants, and what has the elements of its operand in order; None for others."""
+        if instruction.opcode == "constant":
+            literal = next(text for name, text in attributes_of(instruction) if not name)
+            return self._constant(instruction.leaves[0], literal)
+        if instruction.opcode == "iota":
+            return self._iota(instruction)
+        if instruction.opcode == "broadcast":
+            (source,) = sources[0]
+            dims = dims_of(instruction)
+            return self._broadcast(instruction.leaves[0], _flat(operands[0]), source, dims)
         if _keeps_order(instruction):
-            (source,) = types[instruction.operands[0]]
+            (source,) = sources[0]
             return self._reshape(instruction.leaves[0], _flat(operands[0]), source)
+        return None
+
+    def _computed(
+        self,
+        instruction: Instruction,
+        operands: Sequence[Digest],
+        sources: Sequence[tuple[TensorType, ...]],
+    ) -> str:
+        """Digest what computes something: known values are worked out."""
         shape = " ".join(map(str, instruction.leaves))
         read = list(map(_flat, operands))
-        kinds = [types[name][0] for name in instruction.operands if types[name]]
+        kinds = [leaves[0] for leaves in sources if leaves]
         if len(instruction.leaves) == 1 and len(kinds) == len(read):
             digest = self._folded(instruction, read, kinds)
             if digest is not None:
@@ -206,8 +232,9 @@ class Digester:
         """Return the digest of what is known without running; None if nothing is."""
         made = instruction.leaves[0]
         values = [self._known_value(d, kind) for d, kind in zip(operands, kinds, strict=True)]
-        if operands and all(value is not None for value in values):
-            value = fold(instruction, [value for value in values if value is not None])
+        known = [value for value in values if value is not None]
+        if operands and len(known) == len(operands):
+            value = fold(instruction, known)
             if value is not None:
                 return self._value(value, made)
         plain = [
@@ -215,6 +242,13 @@ class Digester:
         ]
         if (kept := identity(instruction, plain)) is not None:
             return operands[kept]
+        return self._simplified(instruction, operands, kinds)
+
+    def _simplified(
+        self, instruction: Instruction, operands: Sequence[str], kinds: Sequence[TensorType]
+    ) -> str | None:
+        """Return the digest of something plainer that is the same; None if there is nothing."""
+        made = instruction.leaves[0]
         match instruction.opcode:
             case "select" if operands[1] == operands[2]:
                 return operands[1]

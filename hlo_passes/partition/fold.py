@@ -55,50 +55,80 @@ def fold(instruction: Instruction, values: Sequence[np.ndarray]) -> np.ndarray |
     if len(instruction.leaves) != 1 or made.dtype not in _DTYPES or made.elements > LARGEST:
         return None
     with np.errstate(all="ignore"):
-        found = _fold(instruction, values, made)
+        if instruction.opcode in _BINARY:
+            found = _BINARY[instruction.opcode](*values)
+        elif instruction.opcode in _RULES:
+            found = _RULES[instruction.opcode](instruction, values, made)
+        else:
+            found = None
     return None if found is None else np.asarray(found).astype(_DTYPES[made.dtype])
 
 
-def _fold(
+def _divide(
     instruction: Instruction, values: Sequence[np.ndarray], made: TensorType
 ) -> np.ndarray | None:
-    first = values[0]
-    match instruction.opcode:
-        case name if name in _BINARY:
-            return _BINARY[name](first, values[1])
-        case "divide" if not _is_integer(first):
-            return np.divide(first, values[1])
-        case "divide" | "remainder" if np.all(values[1] != 0) and made.dtype != "i1":
-            if _is_integer(first):
-                whole = np.sign(first) * np.sign(values[1]) * (abs(first) // abs(values[1]))
-                return whole if instruction.opcode == "divide" else first - whole * values[1]
-        case "compare":
-            return _COMPARE[instruction.attribute("direction")](first, values[1])
-        case "select":
-            return np.where(first, values[1], values[2])
-        case "not" if made.dtype == "i1" or _is_integer(first):
-            return np.invert(first)
-        case "negate":
-            return -first
-        case "sign" if _is_integer(first):
-            return np.sign(first)
-        case "convert" if _is_exact(first, made):
-            return first.astype(_DTYPES[made.dtype])
-        case "reshape":
-            return first.reshape(made.shape)
-        case "transpose":
-            return first.transpose(dims_of(instruction))
-        case "broadcast":
-            return broadcast(first, dims_of(instruction), made)
-        case "slice":
-            return first[tuple(slice(*part) for part in bounds_of(instruction))]
-        case "concatenate":
-            return np.concatenate(list(values), dims_of(instruction)[0])
-    return None
+    first, second = values
+    return _quotient(first, second, made) if _is_integer(first) else np.divide(first, second)
+
+
+def _remainder(
+    instruction: Instruction, values: Sequence[np.ndarray], made: TensorType
+) -> np.ndarray | None:
+    first, second = values
+    whole = _quotient(first, second, made) if _is_integer(first) else None
+    return None if whole is None else first - whole * second
+
+
+def _quotient(first: np.ndarray, second: np.ndarray, made: TensorType) -> np.ndarray | None:
+    """Divide integers, rounded to zero; None if something is divided by zero."""
+    if made.dtype == "i1" or not np.all(second != 0):
+        return None
+    return np.sign(first) * np.sign(second) * (abs(first) // abs(second))
+
+
+def _not(
+    instruction: Instruction, values: Sequence[np.ndarray], made: TensorType
+) -> np.ndarray | None:
+    return np.invert(values[0]) if made.dtype == "i1" or _is_integer(values[0]) else None
+
+
+def _convert(
+    instruction: Instruction, values: Sequence[np.ndarray], made: TensorType
+) -> np.ndarray | None:
+    return values[0].astype(_DTYPES[made.dtype]) if _is_exact(values[0], made) else None
+
+
+def _slice(instruction: Instruction, values: Sequence[np.ndarray], made: TensorType) -> np.ndarray:
+    return values[0][tuple(slice(*part) for part in bounds_of(instruction))]
+
+
+type _Rule = Callable[[Instruction, Sequence[np.ndarray], TensorType], np.ndarray | None]
+_RULES: dict[str, _Rule] = {
+    "divide": _divide,
+    "remainder": _remainder,
+    "compare": lambda op, values, made: _COMPARE[op.attribute("direction")](*values),
+    "select": lambda op, values, made: np.where(*values),
+    "not": _not,
+    "negate": lambda op, values, made: -values[0],
+    "sign": lambda op, values, made: np.sign(values[0]) if _is_integer(values[0]) else None,
+    "convert": _convert,
+    "reshape": lambda op, values, made: values[0].reshape(made.shape),
+    "transpose": lambda op, values, made: values[0].transpose(dims_of(op)),
+    "broadcast": lambda op, values, made: broadcast(values[0], dims_of(op), made),
+    "slice": _slice,
+    "concatenate": lambda op, values, made: np.concatenate(list(values), dims_of(op)[0]),
+}
+"""By opcode: (instruction, its operands, what it makes) to its value, or None if not known."""
 
 
 def broadcast(value: np.ndarray, dims: Sequence[int], made: TensorType) -> np.ndarray:
-    """Repeat a constant along the dims that it lacks."""
+    """Repeat a constant along the dims that it lacks.
+
+    Args:
+        value: the constant.
+        dims: per dim of it, its dim in what is made.
+        made: what is made.
+    """
     shape = [1] * len(made.shape)
     for dim, size in zip(dims, value.shape, strict=True):
         shape[dim] = size
@@ -131,23 +161,26 @@ def identity(instruction: Instruction, values: Sequence[np.ndarray | None]) -> i
 
 def _is_idle(instruction: Instruction, at: int, value: np.ndarray) -> bool:
     """Whether a constant as operand `at` leaves the other operand as it is."""
-    is_zero, is_one = bool((value == 0).all()), bool((value == 1).all())
-    is_bool = value.dtype == np.bool_
+    neutral = _neutral(instruction, at, value.dtype)
+    return neutral is not None and bool((value == neutral).all())
+
+
+def _neutral(instruction: Instruction, at: int, kind: np.dtype) -> int | np.generic | None:
+    """Return the number that, as operand `at`, leaves the other operand as it is; None if none."""
     match instruction.opcode:
         case "add" | "or" | "xor":
-            return is_zero
-        case "subtract":
-            return at == 1 and is_zero
+            return 0
+        case "subtract" if at == 1:
+            return 0
         case "multiply":
-            return is_one
-        case "divide":
-            return at == 1 and is_one
+            return 1
+        case "divide" if at == 1:
+            return 1
         case "and":
-            return is_one if is_bool else bool((value == np.invert(value.dtype.type(0))).all())
-        case "compare" if is_bool:
-            direction = instruction.attribute("direction")
-            return (direction == "NE" and is_zero) or (direction == "EQ" and is_one)
-    return False
+            return np.invert(kind.type(0))
+        case "compare" if kind == np.bool_:
+            return {"NE": 0, "EQ": 1}.get(instruction.attribute("direction"))
+    return None
 
 
 def dims_of(instruction: Instruction) -> tuple[int, ...]:

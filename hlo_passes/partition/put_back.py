@@ -120,53 +120,55 @@ def _wrap(
     """Replace the body of a step's main function by a manual region around `body`."""
     main = _main(step)
     old, inner = main.regions[0].blocks[0], body.regions[0].blocks[0]
-    ends = [list(block.operations)[-1].operation for block in (old, inner)]
-    if len(given) != len(old.arguments) or len(made) != len(ends[0].operands):
+    end, inner_end = _end_of(old), _end_of(inner)
+    if len(given) != len(old.arguments) or len(made) != len(end.operands):
         raise ValueError(
             f"{len(given)} parameters and {len(made)} results are spread, the step has"
-            f" {len(old.arguments)} and {len(ends[0].operands)}"
+            f" {len(old.arguments)} and {len(end.operands)}"
         )
     mesh = mesh_of([*given, *made]) or _only_mesh(step)
     name = _symbol_of(step, mesh)
-    shardings = [
-        [
-            _attribute(sharding, mesh, name, value)
-            for sharding, value in zip(some, values, strict=True)
-        ]
-        for some, values in ((given, old.arguments), (made, ends[0].operands))
-    ]
+    into = _attributes(given, mesh, name, old.arguments)
+    out = _attributes(made, mesh, name, end.operands)
     _check_local(inner.arguments, old.arguments, given, mesh)
-    _check_local(ends[1].operands, ends[0].operands, made, mesh)
-    types = [value.type for value in ends[0].operands]
-    _annotate(main, *shardings)
+    _check_local(inner_end.operands, end.operands, made, mesh)
+    _annotate(main, into, out)
     region = ir.Operation.create(
         _MANUAL,
-        results=types,
+        results=[value.type for value in end.operands],
         operands=list(old.arguments),
         attributes={
-            "in_shardings": sdy.TensorShardingPerValueAttr.get(shardings[0]),
-            "out_shardings": sdy.TensorShardingPerValueAttr.get(shardings[1]),
+            "in_shardings": sdy.TensorShardingPerValueAttr.get(into),
+            "out_shardings": sdy.TensorShardingPerValueAttr.get(out),
             "manual_axes": sdy.ManualAxesAttr.get(
                 [ir.StringAttr.get(axis) for axis, _ in mesh.axes]
             ),
         },
         regions=1,
-        ip=ir.InsertionPoint(ends[0]),
+        ip=ir.InsertionPoint(end),
         loc=body.location,
     )
-    block = region.regions[0].blocks.append(
-        *[value.type for value in inner.arguments], arg_locs=[body.location] * len(given)
-    )
-    now = dict(zip(inner.arguments, block.arguments, strict=True))
-    with ir.InsertionPoint(block), body.location:
-        for view in list(inner.operations)[:-1]:
-            clone_into(view.operation, now)
-        returned = [now[value] for value in ends[1].operands]
-        ir.Operation.create("sdy.return", operands=returned)
+    _fill(region, inner, body.location)
     for i, value in enumerate(region.results):
-        ends[0].operands[i] = value
+        end.operands[i] = value
     for view in reversed(list(old.operations)[:-2]):
         view.operation.erase()
+
+
+def _end_of(block: ir.Block) -> ir.Operation:
+    return list(block.operations)[-1].operation
+
+
+def _fill(region: ir.Operation, inner: ir.Block, location: ir.Location) -> None:
+    """Clone a block into a manual region."""
+    types = [value.type for value in inner.arguments]
+    block = region.regions[0].blocks.append(*types, arg_locs=[location] * len(types))
+    now = dict(zip(inner.arguments, block.arguments, strict=True))
+    with ir.InsertionPoint(block), location:
+        for view in list(inner.operations)[:-1]:
+            clone_into(view.operation, now)
+        returned = [now[value] for value in _end_of(inner).operands]
+        ir.Operation.create("sdy.return", operands=returned)
 
 
 def _only_mesh(step: ir.Module) -> MeshAxes:
@@ -199,6 +201,13 @@ def _symbol_of(step: ir.Module, mesh: MeshAxes) -> str:
         if found == mesh:
             return name
     raise ValueError(f"a mesh {mesh.axes} that the step does not have")
+
+
+def _attributes(
+    shardings: Sequence[Sharding], mesh: MeshAxes, name: str, values: Sequence[ir.Value]
+) -> list[ir.Attribute]:
+    pairs = zip(shardings, values, strict=True)
+    return [_attribute(sharding, mesh, name, value) for sharding, value in pairs]
 
 
 def _attribute(sharding: Sharding, mesh: MeshAxes, name: str, value: ir.Value) -> ir.Attribute:

@@ -100,23 +100,27 @@ def _parse_named(match: re.Match[str], text: str) -> Named:
     rest = match["rest"] or ""
     if rest == "replicated":
         return Named()
-    axes = tuple(
-        (name.strip().strip("'"), int(size))
-        for name, _, size in (item.rpartition("=") for item in match["axes"].split(","))
-    )
+    sizes = (item.rpartition("=") for item in match["axes"].split(","))
+    axes = tuple((_unquoted(name), int(size)) for name, _, size in sizes)
     if not rest.startswith("["):
         raise ValueError(f"a sharding that is not known: {text}")
     end = rest.index("]")
     extra = re.sub(r",\s*replicated=\{[^}]*\}", "", rest[end + 1 :]).strip()
     if extra:
         raise ValueError(f"a sharding that is not known: {text}")
-    dims = tuple(
-        tuple(name.strip().strip("'") for name in dim.strip("{} ").split(",") if name.strip())
-        for dim in _top_level(rest[1:end])
-    )
-    if any(":" in name or "?" in name for dim in dims for name in dim):
+    dims = tuple(_axes_in(dim) for dim in _top_level(rest[1:end]))
+    if any({":", "?"}.intersection(name) for dim in dims for name in dim):
         raise ValueError(f"a sharding that cuts along a part of an axis: {text}")
     return Named(MeshAxes(axes, mesh_ids(match["ids"]) or ()), dims)
+
+
+def _axes_in(dim: str) -> tuple[str, ...]:
+    """Return the axes that cut a dim, as in `{'a','b'}`."""
+    return tuple(_unquoted(name) for name in dim.strip("{} ").split(",") if name.strip())
+
+
+def _unquoted(name: str) -> str:
+    return name.strip().strip("'")
 
 
 def _parse_grid(match: re.Match[str], inner: str, text: str) -> Grid:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.stablehlo.build import op_of, type_like
-from hlo_passes.ir.stablehlo.read import integer, ints, shape_of
+from hlo_passes.ir.stablehlo.read import integer, ints, maker_of, shape_of
 
 _TRANSPOSE, _RESHAPE = "stablehlo.transpose", "stablehlo.reshape"
 
@@ -88,23 +88,30 @@ def _only_user(op: ir.Operation) -> ir.Operation | None:
 
 def _moved_to(user: ir.Operation, shape: Sequence[int], split: int) -> int | None:
     """Return where the peers' dim is moved by the op that reads it; None if nowhere."""
-    rest = [d for d in range(len(shape)) if d != split]
     if user.name == _TRANSPOSE:
-        order = list(ints(user, "permutation"))
-        concat = order.index(split)
-        order.remove(split)
-        is_moved = order == rest and concat != split and concat < len(rest)
-        return concat if is_moved else None
+        return _transposed_to(ints(user, "permutation"), split)
     if user.name == _RESHAPE:
         # A transpose across dims of size 1 is a reshape, and may have been written as one.
-        for concat in range(len(rest)):
-            crossed = shape[concat:split] if concat < split else shape[split + 1 : concat + 1]
-            made = [shape[d] for d in rest]
-            made[concat] *= shape[split]
-            is_same = tuple(made) == shape_of(user.results[0])
-            if concat != split and is_same and all(size == 1 for size in crossed):
-                return concat
+        made = shape_of(user.results[0])
+        return next((d for d in _merged_before(shape, split, made) if d != split), None)
     return None
+
+
+def _transposed_to(permutation: Sequence[int], split: int) -> int | None:
+    """Return before which dim a transpose moves one; None if it moves others too, or it stays."""
+    concat, rest = permutation.index(split), [d for d in permutation if d != split]
+    is_moved = rest == sorted(rest) and concat != split and concat < len(rest)
+    return concat if is_moved else None
+
+
+def _merged_before(shape: Sequence[int], split: int, made: tuple[int, ...]) -> Iterator[int]:
+    """Yield the dims that a dim may be merged into, across dims of size 1, for that shape."""
+    rest = [*shape[:split], *shape[split + 1 :]]
+    for concat in range(len(rest)):
+        crossed = shape[concat:split] if concat < split else shape[split + 1 : concat + 1]
+        merged = [size * shape[split] if d == concat else size for d, size in enumerate(rest)]
+        if tuple(merged) == made and all(size == 1 for size in crossed):
+            yield concat
 
 
 def _rewrite(op: ir.Operation, split: int, peers: int, move: _Move) -> None:
@@ -112,10 +119,8 @@ def _rewrite(op: ir.Operation, split: int, peers: int, move: _Move) -> None:
     whole = [*shape[:split], peers * shape[split + 1], *shape[split + 2 :]]
     made = [size for d, size in enumerate(shape) if d != split]
     made[move.concat] *= peers
-    operand, dealt = op.operands[0], None
-    source = operand.owner
-    if not isinstance(source, ir.Block) and source.name == _RESHAPE:
-        operand, dealt = source.operands[0], source.operation
+    dealt = _reshape_before(op)
+    operand = op.operands[0] if dealt is None else dealt.operands[0]
     attributes = {name: op.attributes[name] for name in op.attributes}
     number = ir.IntegerType.get_signless(64)
     attributes["split_dimension"] = ir.IntegerAttr.get(number, split)
@@ -123,19 +128,32 @@ def _rewrite(op: ir.Operation, split: int, peers: int, move: _Move) -> None:
     with ir.InsertionPoint(op), op.location:
         given = _reshaped(operand, type_like(kind, whole))
         (exchanged,) = op_of("all_to_all", [given], [type_like(kind, made)], attributes)
-    last = move.ops[-1]
+    _hand_on(move.ops[-1], exchanged)
+    for old in (*reversed(move.ops), op):
+        old.erase()
+    if dealt is not None and not _is_used(dealt):
+        dealt.erase()
+
+
+def _reshape_before(op: ir.Operation) -> ir.Operation | None:
+    maker = maker_of(op.operands[0])
+    return maker if maker is not None and maker.name == _RESHAPE else None
+
+
+def _hand_on(last: ir.Operation, exchanged: ir.Value) -> None:
+    """Let what reads the last op of a move read the exchange."""
     readers = [use.owner.operation for use in last.results[0].uses]
     for reader in readers if last.name == _TRANSPOSE else ():
         if reader.name == _RESHAPE:
             _replace(reader, exchanged)
-    if any(True for _ in last.results[0].uses):
+    if _is_used(last):
         with ir.InsertionPoint(last), last.location:
             new = _reshaped(exchanged, last.results[0].type)
         last.results[0].replace_all_uses_with(new)
-    for old in (*reversed(move.ops), op):
-        old.erase()
-    if dealt is not None and not any(True for _ in dealt.results[0].uses):
-        dealt.erase()
+
+
+def _is_used(op: ir.Operation) -> bool:
+    return any(True for _ in op.results[0].uses)
 
 
 def _replace(reshape: ir.Operation, value: ir.Value) -> None:

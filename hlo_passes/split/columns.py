@@ -9,7 +9,7 @@ from hlo_passes.ir.stablehlo import build
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.layers.masks.address import Address, Column, IndexedBy
-from hlo_passes.proofs.one_hot import OneHot
+from hlo_passes.proofs.one_hot import Hot, OneHot
 from hlo_passes.split.arrange import arrange
 
 
@@ -105,13 +105,17 @@ def _is_hot(
     if len(terms) != 1 or not terms[0].exact or len(terms[0].hots) != 1 or known.index is None:
         return False
     (hot,) = terms[0].hots
-    at = [
-        column.at[a] if a is not None and a >= 0 and size > 1 else None
-        for a, size in zip(hot.at, shape_of(hot.index), strict=True)
-    ]
     row = column.at[hot.counted]
     return (
-        row is not None and row[0] == "row" and tuple(at) == known.at
+        row is not None and row[0] == "row" and _places(hot, column) == known.at
         and numbers[hot.index] == numbers[known.index]
         and math.prod(shape_of(hot.index)) == math.prod(shape_of(known.index))
     )  # fmt: skip
+
+
+def _places(hot: Hot, column: Column) -> tuple[IndexedBy | None, ...]:
+    """Return what the index of a hot of a table runs along, in the terms of the table's column."""
+    return tuple(
+        column.at[a] if a is not None and a >= 0 and size > 1 else None
+        for a, size in zip(hot.at, shape_of(hot.index), strict=True)
+    )

@@ -4,11 +4,13 @@ One pipeline per MoE layer, its range grown from the exchanges and experts over 
 before and behind them, by the dynamic program of the paper (section 5.1).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hlo_passes.cost.model import CostModel
 from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.ir.graph import Graph
+from hlo_passes.layers.capacity.sites import Site
 from hlo_passes.plans import Split
 from hlo_passes.schedule.paper.pipeline import PartPrices, Unrolled
 from hlo_passes.schedule.paper.ranges import choose_ranges, groups_of
@@ -64,6 +66,12 @@ def choose_forward_splits(
     stretch: Stretch, prices_of: CostModel, knobs: Knobs, *, ragged: bool
 ) -> tuple[Split, ...]:
     """Return what is cut of a block's forward pass.
+
+    Args:
+        stretch: what may be cut.
+        prices_of: prices for the target.
+        knobs: the paper's.
+        ragged: whether the backend has ragged exchanges.
 
     Raises:
         OptionError: if a knob makes no sense.
@@ -172,14 +180,16 @@ def _prices(costs: TargetCosts) -> PartPrices:
     return PartPrices(profile.launch_us, profile.hbm_bytes_per_s * profile.hbm_share("copy"))
 
 
+def _inside(sites: Sequence[Site], places: range) -> list[Site]:
+    return [site for site in sites if site.access in places and site.exchange in places]
+
+
 def _unrolled(
     graph: Graph, places: range, cut: TokenCut, k: int, costs: TargetCosts, prices: PartPrices
 ) -> float | None:
     """Return the length of a cut range in us; None if it holds no exchange to send in parts."""
-    puts = {s.exchange: s for s in cut.sites.puts if s.access in places and s.exchange in places}
-    fetches = {
-        s.access: s for s in cut.sites.fetches if s.access in places and s.exchange in places
-    }
+    puts = {site.exchange: site for site in _inside(cut.sites.puts, places)}
+    fetches = {site.access: site for site in _inside(cut.sites.fetches, places)}
     splits = {i: split for i, split in cut.states.splits.items() if i in places}
     if not puts or not splits:
         return None

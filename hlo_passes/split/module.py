@@ -53,39 +53,57 @@ def cut_tokens(
     ops: Collection[int],
     dropless: Sequence[DroplessLayer] = (),
 ) -> TokenCut:
-    """Work out how the given ops of a block are cut along the tokens of its exchanges."""
+    """Work out how the given ops of a block are cut along the tokens of its exchanges.
+
+    Args:
+        body: the block.
+        sites: its puts and fetches.
+        rows: ways from a put to a fetch on which rows are treated one by one.
+        k: number of parts.
+        ops: places of the ops that may be cut.
+        dropless: layers that count and sort the rows of every part by themselves.
+    """
     puts = tuple(site for site in sites.puts if _is_usable(body, site, k, ops))
     fetches = tuple(site for site in sites.fetches if _is_usable(body, site, k, ops))
-    fixed = {i for site in (*puts, *fetches) for i in site.ops}
     paths = tuple(path for path in rows.paths if path.put in puts and path.fetch in fetches)
-    fixed |= {i for path in paths for i in path.dropped}
+    layers, refusals = _cut_layers(body, dropless, k, ops)
+    found = CutSites(puts, fetches, paths, layers)
+    seeds = [(value, TOKENS) for value in _tokens(body, found)]
+    states = spread_cuts(body, seeds, k, _replaced(found))
+    return TokenCut(states.limited_to(ops), found, refusals)
+
+
+def _cut_layers(
+    body: Body, layers: Sequence[DroplessLayer], k: int, ops: Collection[int]
+) -> tuple[tuple[DroplessCut, ...], tuple[tuple[int, str], ...]]:
+    """Return how layers are cut, and per exchange of those that are not, (its place, why)."""
     cuts, refusals = [], []
-    for layer in dropless:
+    for layer in layers:
         try:
             cuts.append(cut_layer(body, layer, k, ops))
         except NotProved as reason:
             refusals += [(one.place, str(reason)) for one in layer.exchanges]
-    fixed |= {i for cut in cuts for i in cut.replaced}
-    seeds = [*_seeds(body, puts, fetches), *(s for cut in cuts for s in _dropless_seeds(body, cut))]
-    states = spread_cuts(body, seeds, k, fixed)
-    found = CutSites(puts, fetches, paths, tuple(cuts))
-    return TokenCut(states.limited_to(ops), found, tuple(refusals))
+    return tuple(cuts), tuple(refusals)
 
 
-def _dropless_seeds(body: Body, cut: DroplessCut) -> Iterator[tuple[ir.Value, Cut]]:
-    for value in (*tokens_of(body, cut.layer), cut.layer.routing.ids):
-        yield value, TOKENS
+def _replaced(sites: CutSites) -> set[int]:
+    """Return the places of the ops that parts have something else for."""
+    groups = [site.ops for site in (*sites.puts, *sites.fetches)]
+    groups += [path.dropped for path in sites.paths]
+    groups += [cut.replaced for cut in sites.dropless]
+    return set().union(*groups)
 
 
-def _seeds(
-    body: Body, puts: Sequence[Site], fetches: Sequence[Site]
-) -> Iterator[tuple[ir.Value, Cut]]:
-    for site in puts:
+def _tokens(body: Body, sites: CutSites) -> Iterator[ir.Value]:
+    """Yield the values that tokens lead, from which the cut spreads."""
+    for site in sites.puts:
         op = body.ops[site.access]
-        yield from ((op.operands[2], TOKENS), (op.operands[1], TOKENS))
-    for site in fetches:
+        yield from (op.operands[2], op.operands[1])
+    for site in sites.fetches:
         op = body.ops[site.access]
-        yield from ((op.results[0], TOKENS), (op.operands[1], TOKENS))
+        yield from (op.results[0], op.operands[1])
+    for cut in sites.dropless:
+        yield from (*tokens_of(body, cut.layer), cut.layer.routing.ids)
 
 
 def _is_usable(body: Body, site: Site, k: int, ops: Collection[int]) -> bool:
@@ -102,19 +120,12 @@ def cut_module(module: Module, splits: Sequence[Split]) -> Module:
         PlanError: if a split names a block or an op that the module does not have.
     """
     clone = module.copy()
-    names = [name for name, _ in walk_blocks(clone.body)]
-    index_blocks(clone, {split.block: split.indexed for split in splits if split.indexed})
-    graphs = {g.name: g for g, _ in clone.snapshot().walk()} if splits else {}
-    # Loops are named by their place in the block around them, which may have moved.
-    now = list(walk_blocks(clone.body))
-    groups = {name: graphs.get(new) for name, (new, _) in zip(names, now, strict=True)}
-    blocks = {name: block for name, (_, block) in zip(names, now, strict=True)}
+    blocks = _index_planned(clone, splits)
     # The last stretch of a block first: what a cut moves stands behind it.
     ordered = sorted(splits, key=lambda split: -split.first)
-    for name, block in blocks.items():
+    for name, (block, graph) in blocks.items():
         for split in ordered:
             if split.block == name:
-                graph = groups[name]
                 assert graph is not None
                 exchanges = groups_of(graph, clone.devices)
                 with clone.ir.context:
@@ -125,6 +136,22 @@ def cut_module(module: Module, splits: Sequence[Split]) -> Module:
                         "plan this module again")  # fmt: skip
     clone.verify()
     return clone
+
+
+def _index_planned(
+    module: Module, splits: Sequence[Split]
+) -> dict[str, tuple[ir.Block, Graph | None]]:
+    """Make rows of one-hot products, as planned, in place.
+
+    Returns:
+        By the names that blocks had before, the blocks, and their graphs if anything is cut.
+    """
+    names = [name for name, _ in walk_blocks(module.body)]
+    index_blocks(module, {split.block: split.indexed for split in splits if split.indexed})
+    graphs = {g.name: g for g, _ in module.snapshot().walk()} if splits else {}
+    # Loops are named by their place in the block around them, which may have moved.
+    renamed = zip(names, walk_blocks(module.body), strict=True)
+    return {name: (block, graphs.get(new)) for name, (new, block) in renamed}
 
 
 def groups_of(graph: Graph, devices: int) -> dict[int, Groups]:

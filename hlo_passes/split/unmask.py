@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from jaxlib.mlir import ir
+
 from hlo_passes.ir.stablehlo.blocks import exchanges_of, walk_blocks
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.module import Module
@@ -44,34 +46,33 @@ def index_module(module: Module, regions: Mapping[str, range]) -> Indexed:
         module: its context is active.
         regions: per block, the places of the ops that may change.
     """
-    products: dict[str, RowProducts] = {}
-    chosen: dict[str, set[int]] = {}
-    refusals: list[tuple[str, int, str]] = []
-    for name, block in walk_blocks(module.body):
-        body = Body(block)
-        if exchanges_of(body):
-            found = products[name] = find_row_products(body, number_values(body))
-            chosen[name] = _within(found, regions.get(name, range(0)))
-            refusals += [(name, place, why) for place, why in found.refusals]
-    while any(chosen.values()):
+    products = _products(module)
+    refusals = [(name, *one) for name, found in products.items() for one in found.refusals]
+    chosen = {name: _within(found, regions.get(name, range(0))) for name, found in products.items()}
+    names = [name for name, _ in walk_blocks(module.body)]
+    while chosen := {name: places for name, places in chosen.items() if places}:
         copy = module.copy()
         index_blocks(copy, chosen)
-        names = [name for name, _ in walk_blocks(module.body)]
         blocks = dict(zip(names, walk_blocks(copy.body), strict=True))
-        shared = [
-            (name, place, why)
-            for name, places in chosen.items() if places
-            for place, why in _unproved(Body(blocks[name][1]), module, name, products[name], places)
-        ]  # fmt: skip
+        shared = _unproved(module, blocks, products, chosen)
         if not shared:
-            kept = {name: tuple(sorted(places)) for name, places in chosen.items() if places}
+            kept = {name: tuple(sorted(places)) for name, places in chosen.items()}
             now = {new: name for name, (new, _) in blocks.items()}
             return Indexed(copy, kept, now, tuple(refusals))
-        for name, place, why in shared:
+        refusals += shared
+        for name, place, _ in shared:
             chosen[name].discard(place)
-            refusals.append((name, place, why))
-    names = {name: name for name, _ in walk_blocks(module.body)}
-    return Indexed(module, {}, names, tuple(refusals))
+    return Indexed(module, {}, dict(zip(names, names, strict=True)), tuple(refusals))
+
+
+def _products(module: Module) -> dict[str, RowProducts]:
+    """Return the products with masks of every block that exchanges anything, by its name."""
+    bodies = {name: Body(block) for name, block in walk_blocks(module.body)}
+    return {
+        name: find_row_products(body, number_values(body))
+        for name, body in bodies.items()
+        if exchanges_of(body)
+    }
 
 
 def _within(products: RowProducts, region: range) -> set[int]:
@@ -85,6 +86,27 @@ def _within(products: RowProducts, region: range) -> set[int]:
 
 
 def _unproved(
+    module: Module,
+    blocks: Mapping[str, tuple[str, ir.Block]],
+    products: Mapping[str, RowProducts],
+    chosen: Chosen,
+) -> list[tuple[str, int, str]]:
+    """Return (block, exchange, why) for what is chosen and may send two tokens to one row.
+
+    Args:
+        module: before rows are moved by index.
+        blocks: by the name of a block, its name and itself after that.
+        products: by the name of a block, its products.
+        chosen: beside which exchanges products become rows.
+    """
+    return [
+        (name, place, why)
+        for name, places in chosen.items()
+        for place, why in _shared_in(Body(blocks[name][1]), module, name, products[name], places)
+    ]
+
+
+def _shared_in(
     body: Body, module: Module, name: str, products: RowProducts, chosen: Collection[int]
 ) -> list[tuple[int, str]]:
     """Return the chosen exchanges that send no rows of which no two tokens share one, and why."""
