@@ -36,11 +36,15 @@ def passes(name: str | None = None, *, json: Json = False) -> None:
     for described in chosen:
         _show(described, console)
     if name is None:
-        console.print("presets", style="bold")
-        for preset, spec in PRESETS.items():
-            default = "  (default)" if preset == DEFAULT else ""
-            console.print(f"  {preset:10}{spec or 'nothing'}{default}")
-        console.print("write a,b{option=value} to run passes one after the other")
+        _show_presets(console)
+
+
+def _show_presets(console: Console) -> None:
+    console.print("presets", style="bold")
+    for preset, spec in PRESETS.items():
+        default = "  (default)" if preset == DEFAULT else ""
+        console.print(f"  {preset:10}{spec or 'nothing'}{default}")
+    console.print("write a,b{option=value} to run passes one after the other")
 
 
 def _show(described: PassHelp, console: Console) -> None:

@@ -2,12 +2,14 @@
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from hlo_passes.errors import InputError
 
 _HEAD = re.compile(r"(ENTRY\s+)?%?([\w.\-]+)\s*(?:\(.*)?\{$")
+_CUT_OFF = ("the text ends too early", "write the dump again")
 _LEFT = re.compile(r"\s+(ROOT\s+)?%?([\w.\-]+) = ")
 _TENSOR = re.compile(r"\b([a-z]\w*)\[([^\]]*)\]")
 _QUOTED_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[()]')
@@ -130,25 +132,35 @@ def read_listing(text: str, path: str = "<module>") -> Listing:
     if "is_scheduled=true" not in header[0]:
         raise InputError(path, "the module is not scheduled: its order says nothing",
                          "pass what XLA compiled: compiled.as_text()")  # fmt: skip
-    replicas, partitions = (
-        int(found[1]) if (found := re.search(rf"\b{name}=(\d+)", header[0])) else 1
-        for name in ("replica_count", "num_partitions")
-    )
-    blocks: dict[str, ListedComputation] = {}
-    entry, name, is_entry = "", "", False
+    replicas, partitions = (_count(header[0], n) for n in ("replica_count", "num_partitions"))
+    found = list(_computations(text, path))
+    entries = [block.name for is_entry, block in found if is_entry]
+    if not entries:
+        raise InputError(path, *_CUT_OFF)
+    blocks = {block.name: block for _, block in found}
+    return Listing(path, replicas * partitions, replicas, blocks[entries[-1]], blocks)
+
+
+def _computations(text: str, path: str) -> Iterator[tuple[bool, ListedComputation]]:
+    """Yield (whether it is the one that runs, computation)."""
+    name, is_entry = "", False
     lines: list[Line] = []
     for number, row in enumerate(text.split("\n"), 1):
         if name and row.startswith("}"):
-            blocks[name] = ListedComputation(name, tuple(lines))
-            entry, name = (name if is_entry else entry), ""
+            yield is_entry, ListedComputation(name, tuple(lines))
+            name = ""
         elif name:
             if left := _LEFT.match(row):
                 lines.append(_line(row, left, number, path))
         elif row.endswith("{") and (head := _HEAD.match(row)):
             name, is_entry, lines = head[2], bool(head[1]), []
-    if name or not entry:
-        raise InputError(path, "the text ends too early", "write the dump again")
-    return Listing(path, replicas * partitions, replicas, blocks[entry], blocks)
+    if name:
+        raise InputError(path, *_CUT_OFF)
+
+
+def _count(header: str, name: str) -> int:
+    found = re.search(rf"\b{name}=(\d+)", header)
+    return int(found[1]) if found else 1
 
 
 def _line(row: str, left: re.Match[str], number: int, path: str) -> Line:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from hlo_passes.cost.roofline import TargetCosts
 from hlo_passes.errors import InputError
 from hlo_passes.ir.collectives import Collective
 from lancet_jax.judge.listing import Line, ListedComputation, Listing
-from lancet_jax.judge.work import NAMES, Effort, LineWork
+from lancet_jax.judge.work import NAMES, Effort, LineWork, bytes_of
 
 EXCHANGES = {
     "all-to-all", "all-reduce", "all-gather", "reduce-scatter", "collective-permute",
@@ -66,25 +67,22 @@ class Prices:
                 balanced routing.
         """
         kind = exchange_kind(line)
+        is_ragged = kind == "ragged-all-to-all"
         table = {other.name: other for other in block.lines}
-        sent = [t for name in line.reads for t in table[name].makes]
-        if kind == "ragged-all-to-all":
-            sent = list(table[line.reads[0]].makes)
-        bytes = sum(t.bytes for t in sent)
+        read = line.reads[:1] if is_ragged else line.reads
+        sent = [t for name in read for t in table[name].makes]
+        bytes = bytes_of(sent)
         if kind == "all-gather":
             gathered = line.makes[len(line.makes) - len(sent) :]
-            bytes = max(bytes, sum(t.bytes for t in gathered))
-        said = re.search(r'lancet_fill="([\d.eE+-]+)"', line.text)
-        share = float(said[1]) if said else 1.0
-        if kind == "ragged-all-to-all" and not said:
+            bytes = max(bytes, bytes_of(gathered))
+        share = _noted(line, "fill")
+        if is_ragged and share is None:
             # On average a device gets what it sends, so no more than its own buffer has room for.
-            room = sum(t.bytes for t in table[line.reads[1]].makes)
+            room = bytes_of(table[line.reads[1]].makes)
             share = min(1.0, room / bytes) if bytes else 1.0
-        skew = re.search(r'lancet_skew="([\d.eE+-]+)"', line.text)
         collective = Collective(
             kind.replace("-", "_"), self.groups(line), round(bytes),
-            fill=share * fill if kind == "ragged-all-to-all" else share,
-            skew=float(skew[1]) if skew else 1.0,
+            fill=_or_one(share) * (fill if is_ragged else 1.0), skew=_or_one(_noted(line, "skew")),
         )  # fmt: skip
         cost = self._costs.exchange(collective)
         return cost.us, str(cost.source)
@@ -126,16 +124,26 @@ class Prices:
         ids = np.arange(self._listing.devices).reshape(self._listing.replicas, -1)
         has_channel = re.search(r"channel_id=[1-9]", line.text) is not None
         adds = exchange_kind(line) in ("all-reduce", "all-gather", "reduce-scatter")
+        with_partitions = adds and has_channel
         grid = ids if adds or not has_channel else ids.T  # what an id names is a row
-        if not rows and min(grid.shape) > 1 and not (adds and has_channel):
+        if not rows and min(grid.shape) > 1 and not with_partitions:
             rows = (tuple(range(len(grid))),)
         is_global = "use_global_device_ids=true" in line.text
-        if is_global or any(i >= len(grid) for row in rows for i in row):
+        if is_global or max(chain(*rows), default=-1) >= len(grid):
             return rows
         named = [grid[list(row)] for row in rows]
-        if adds and has_channel:
-            return tuple(tuple(found.reshape(-1).tolist()) for found in named)
-        return tuple(tuple(column.tolist()) for found in named for column in found.T)
+        groups = map(np.ravel, named) if with_partitions else chain(*map(np.transpose, named))
+        return tuple(tuple(group.tolist()) for group in groups)
+
+
+def _noted(line: Line, what: str) -> float | None:
+    """Return the figure that a routing measured, as the module carries it; None if it does not."""
+    found = re.search(rf'lancet_{what}="([\d.eE+-]+)"', line.text)
+    return float(found[1]) if found else None
+
+
+def _or_one(figure: float | None) -> float:
+    return 1.0 if figure is None else figure
 
 
 def exchange_kind(line: Line) -> str:

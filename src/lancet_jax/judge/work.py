@@ -7,9 +7,11 @@ else for all. Shares spread from the result to the parameters, and those are wha
 Source: the utilisation of XLA's `HloCostAnalysis`, re-told; the roofline is Williams et al. (2009).
 """
 
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 from lancet_jax.judge.listing import Line, ListedComputation, Listing, Tensor
 
@@ -103,22 +105,19 @@ class LineWork:
 
     def _written(self, line: Line, operands: tuple[tuple[Tensor, ...], ...]) -> float:
         """Return the bytes that a line writes, and reads where it adds to what lies there."""
-        if line.opcode == "get-tuple-element" and operands and line.value("index") == "0":
-            return line.makes[0].bytes  # of a product: the rest is scratch
+        if _has_scratch(line) and operands:
+            return line.makes[0].bytes
         if line.opcode in NAMES and line.opcode not in ("parameter", "iota"):
             return 0.0
         if line.opcode == "dynamic-update-slice":
-            return sum(t.bytes for t in operands[1])
+            return bytes_of(operands[1])
         if line.opcode == "scatter":
             rule = self._listing.block(line.value("to_apply"), line)
             times = 1 if rule.root.opcode == "parameter" else 2
-            updates = operands[_targets(line) + 1 :]
-            return times * sum(t.bytes for made in updates for t in made)
+            return times * sum(map(bytes_of, operands[_targets(line) + 1 :]))
         if line.opcode == "copy-start":
-            return sum(t.bytes for t in operands[0])
-        if line.opcode == "custom-call" and _is_product(line):
-            return line.makes[0].bytes  # the rest is scratch
-        return sum(t.bytes for t in line.makes)
+            return bytes_of(operands[0])
+        return bytes_of(line.makes)
 
     def _inner(
         self, line: Line, block: ListedComputation, operands: tuple[tuple[Tensor, ...], ...]
@@ -153,23 +152,22 @@ def _targets(line: Line) -> int:
 
 def _operations(line: Line, operands: tuple[tuple[Tensor, ...], ...]) -> tuple[float, str]:
     """Return the operations of a line, and the operand type if it is a matrix product."""
-    made = sum(t.elements for t in line.makes)
-    if line.opcode == "dot" or (line.opcode == "custom-call" and _is_product(line)):
+    made = _elements(line.makes)
+    is_call = line.opcode == "custom-call"
+    if line.opcode == "dot" or (is_call and _is_product(line)):
         left = operands[0][0]
-        inner = 1
-        for dim in _contracted(line):
-            inner *= left.sizes[dim]
+        inner = math.prod(left.sizes[dim] for dim in _contracted(line))
         return 2.0 * line.makes[0].elements * inner, left.dtype
-    if line.opcode == "custom-call" and (found := _grouped(line, operands)):
-        return found
+    if is_call:
+        return _grouped(line, operands) or (0.0, "")
     if line.opcode == "convolution":
         labels = re.split(r"_|->", line.value("dim_labels"))
         kernel = operands[1][0]
         features = kernel.sizes[labels[1].index("o")]
         return 2.0 * made * kernel.elements / max(features, 1), operands[0][0].dtype
     if line.opcode in ("reduce", "reduce-window", "sort"):
-        return float(max(made, sum(t.elements for group in operands for t in group))), ""
-    idle = line.opcode in NAMES | _MOVES | _TAKES_PART | _IN_PLACE or line.opcode == "custom-call"
+        return float(max(made, _elements(chain(*operands)))), ""
+    idle = line.opcode in NAMES | _MOVES | _TAKES_PART | _IN_PLACE
     return (0.0 if idle else float(made)), ""
 
 
@@ -181,15 +179,30 @@ def _grouped(line: Line, operands: tuple[tuple[Tensor, ...], ...]) -> tuple[floa
     """
     matrices = [t for group in operands for t in group if len(t.sizes) in (2, 3)]
     for made in line.makes:
-        for first, second in combinations(matrices, 2):
-            flat = [t for t in (first, second, made) if len(t.sizes) == 2]
-            deep = [t for t in (first, second, made) if len(t.sizes) == 3]
-            if len(deep) != 1 or len(flat) != 2:
+        for pair in combinations(matrices, 2):
+            first, second, stack = sorted((*pair, made), key=lambda t: len(t.sizes))
+            if [len(t.sizes) for t in (first, second, stack)] != [2, 2, 3]:
                 continue
-            (m, k), (rows, n) = flat[0].sizes, flat[1].sizes
-            if m == rows and sorted(deep[0].sizes[1:]) == sorted((k, n)):
-                return 2.0 * m * k * n, flat[0].dtype
+            (m, k), (rows, n) = first.sizes, second.sizes
+            if m == rows and sorted(stack.sizes[1:]) == sorted((k, n)):
+                return 2.0 * m * k * n, first.dtype
     return None
+
+
+def _has_scratch(line: Line) -> bool:
+    """Whether the first of what a line makes is a product, and the rest its scratch memory."""
+    if line.opcode == "get-tuple-element":
+        return line.value("index") == "0"
+    return line.opcode == "custom-call" and _is_product(line)
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> float:
+    """Return the bytes of tensors together."""
+    return sum(t.bytes for t in tensors)
+
+
+def _elements(tensors: Iterable[Tensor]) -> int:
+    return sum(t.elements for t in tensors)
 
 
 def _is_product(line: Line) -> bool:

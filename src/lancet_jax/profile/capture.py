@@ -12,7 +12,7 @@ which op in a group a kernel belongs to: such time counts as compute, of ops wit
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
@@ -23,7 +23,7 @@ from hlo_passes.ir.files import parse
 from hlo_passes.ir.graph import Graph, Op
 from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.schedule.timeline import Slot, Timeline, Window
-from lancet_jax.profile.events import Event, protos_in, runs_in
+from lancet_jax.profile.events import Event, RunKey, protos_in, runs_in
 
 _SUFFIX = ".xplane.pb"
 _REMEDY = "capture one or more whole steps with jax.profiler.trace"
@@ -83,23 +83,32 @@ def read_capture(path: Path) -> Capture:
     if not runs:
         what = "no op of XLA's ran in this capture" if protos else "it holds no module"
         raise InputError(str(path), what, _REMEDY)
-    busy: Counter[str] = Counter()
-    for (module, _, _), events in runs.items():
-        busy[module] += int(sum(e.us for e in events))
+    busy = _busy_us(runs)
     name = max(busy, key=lambda m: busy[m])
     devices = sorted({device for module, device, _ in runs if module == name})
-    own = {run: e for (m, d, run), e in runs.items() if (m, d) == (name, devices[0])}
-    length = {run: _end(e) - e[0].start_us for run, e in own.items()}
-    middle = median_low(length.values())
-    chosen = next(run for run, us in length.items() if us == middle)
+    own = [events for key, events in runs.items() if key[:2] == (name, devices[0])]
     module = parse(protos[name], str(path))
     assert isinstance(module, ScheduledModule)
     where = f"{devices[0]} of {len(devices)}"
     notes = [f"{path.name}: {name} on {where}, the median of {len(own)} runs"]
     if len(busy) > 1:
         notes.append(f"{len(busy) - 1} other modules in the capture took less time")
-    notes += _unnamed(own[chosen])
-    return Capture(module, devices[0], tuple(own[chosen]), tuple(notes))
+    events = _median_run(own)
+    return Capture(module, devices[0], tuple(events), (*notes, *_unnamed(events)))
+
+
+def _busy_us(runs: Mapping[RunKey, Sequence[Event]]) -> Counter[str]:
+    """Return the us of all events of every module."""
+    busy: Counter[str] = Counter()
+    for (module, _, _), events in runs.items():
+        busy[module] += int(sum(e.us for e in events))
+    return busy
+
+
+def _median_run(runs: Sequence[Sequence[Event]]) -> Sequence[Event]:
+    """Return the first run of median length."""
+    lengths = [_end(events) - events[0].start_us for events in runs]
+    return runs[lengths.index(median_low(lengths))]
 
 
 def _end(events: Sequence[Event]) -> float:
@@ -122,25 +131,31 @@ def _timeline(graph: Graph, events: Sequence[Event], device: str) -> Timeline:
              for op in inside.ops}  # fmt: skip
     zero = events[0].start_us
     placed = _whole([(e.start_us - zero, e, *known[e.op]) for e in events if e.op in known])
-    unnamed = [(e.start_us - zero, e) for e in events if e.is_command_buffer]
-    busy = _union(
-        [(start, start + e.us) for start, e, _, op in placed if op.collective is None
-         and not op.inner and not op.is_done] + [(start, start + e.us) for start, e in unnamed]
-    )  # fmt: skip
-    slots = tuple(
-        Slot(op.id, op.key, op.name, "exchange" if op.collective else "compute", start, e.us,
-             "measured")
-        for start, e, inside, op in placed if inside is graph and e.us > 0
-    )  # fmt: skip
+    unnamed = [(e.start_us - zero, e.us) for e in events if e.is_command_buffer]
+    work = [(start, e.us) for start, e, _, op in placed if _is_compute(op)]
+    busy = _union([(start, start + us) for start, us in work + unnamed])
     return Timeline(
         source="measured",
         target=device,
-        slots=slots,
+        slots=tuple(_slots(graph, placed)),
         windows=tuple(_windows(placed, busy)),
         makespan_us=_end(events) - zero,
         compute_us=sum(b - a for a, b in busy),
         peak_bytes=0,
     )
+
+
+def _slots(graph: Graph, placed: Sequence[_Placed]) -> Iterator[Slot]:
+    """Yield what a graph's own ops took, without those inside its loops."""
+    for start, e, inside, op in placed:
+        if inside is graph and e.us > 0:
+            kind = "exchange" if op.collective else "compute"
+            yield Slot(op.id, op.key, op.name, kind, start, e.us, "measured")
+
+
+def _is_compute(op: Op) -> bool:
+    """Whether an op is no exchange, and nothing that only waits for one or runs other ops."""
+    return op.collective is None and not op.inner and not op.is_done
 
 
 def _whole(placed: Sequence[_Placed]) -> list[_Placed]:
@@ -161,8 +176,7 @@ def _windows(placed: Sequence[_Placed], busy: Sequence[tuple[float, float]]) -> 
     """Yield a window per exchange; the trips of a loop are averaged."""
     events: dict[str, list[tuple[float, float]]] = defaultdict(list)
     ops: dict[str, Op] = {}
-    work = [(s, s + e.us, op.key) for s, e, _, op in placed
-            if op.collective is None and not op.inner and not op.is_done]  # fmt: skip
+    work = [(start, start + e.us, op.key) for start, e, _, op in placed if _is_compute(op)]
     for start, e, _, op in placed:
         if op.collective is not None:
             ops[op.key] = op

@@ -47,25 +47,27 @@ def protos_in(data: bytes) -> Iterator[tuple[str, bytes]]:
     Several modules of a process may have one name; they are told apart as in `jit_step(18)`.
     The profiler's own reader does not hand out metadata of events, so the wire format is read.
     """
-    for number, _, plane, _, _ in fields(data):
-        if number != _PLANES or not isinstance(plane, bytes):
-            continue
-        for inner, _, entry, _, _ in fields(plane):
-            if inner == _EVENT_METADATA and isinstance(entry, bytes):
-                yield from _proto_in(entry)
+    for plane in _messages(data, _PLANES):
+        for entry in _messages(plane, _EVENT_METADATA):
+            yield from _proto_in(entry)
+
+
+def _messages(data: bytes, field: int) -> Iterator[bytes]:
+    """Yield what a message holds in one of its fields: messages, texts."""
+    for number, _, value, _, _ in fields(data):
+        if number == field and isinstance(value, bytes):
+            yield value
 
 
 def _proto_in(entry: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield the module in one map entry of event metadata: a stat whose value is bytes."""
-    metadata = next((v for n, _, v, _, _ in fields(entry) if n == 2 and isinstance(v, bytes)), b"")
+    metadata = next(_messages(entry, 2), b"")
     name = ""
     for number, _, value, _, _ in fields(metadata):
         if number == _NAME and isinstance(value, bytes):
             name = value.decode("utf-8", "replace")
-        elif number == _STATS and isinstance(value, bytes):
-            for stat, _, payload, _, _ in fields(value):
-                if stat == _BYTES and isinstance(payload, bytes) and name:
-                    yield name, payload
+        elif number == _STATS and isinstance(value, bytes) and name:
+            yield from ((name, payload) for payload in _messages(value, _BYTES))
 
 
 def runs_in(data: bytes) -> dict[RunKey, list[Event]]:
@@ -98,15 +100,14 @@ def runs_in(data: bytes) -> dict[RunKey, list[Event]]:
 def _parents(data: bytes) -> dict[int, int]:
     """Return the scope that each scope is in; nothing where the profiler does not tell."""
     found: dict[int, int] = {}
-    for number, _, plane, _, _ in fields(data):
-        if number != _PLANES or not isinstance(plane, bytes) or _SCOPES not in plane[:64]:
+    for plane in _messages(data, _PLANES):
+        if _SCOPES not in plane[:64]:
             continue
-        for inner, _, stat, _, _ in fields(plane):
-            if inner == _PLANE_STATS and isinstance(stat, bytes):
-                parts = {n: v for n, _, v, _, _ in fields(stat) if isinstance(v, int)}
-                values = [parts[n] for n in _STAT_VALUES if n in parts]
-                if values and _STAT_ID in parts:
-                    found[parts[_STAT_ID]] = values[0]
+        for stat in _messages(plane, _PLANE_STATS):
+            parts = {n: v for n, _, v, _, _ in fields(stat) if isinstance(v, int)}
+            values = [parts[n] for n in _STAT_VALUES if n in parts]
+            if values and _STAT_ID in parts:
+                found[parts[_STAT_ID]] = values[0]
     return found
 
 

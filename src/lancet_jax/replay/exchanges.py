@@ -57,10 +57,12 @@ def _all_reduce(what: Launch, arrays: Arrays, link: Link) -> list[np.ndarray]:
     for i, whole in enumerate(made):
         for peer in _others(link):
             whole[peer] = _piece(back[peer], shares, i)
-    return [
-        whole.reshape(-1)[: array.size].reshape(array.shape)
-        for whole, array in zip(made, arrays, strict=True)
-    ]
+    return list(map(_shaped_as, made, arrays))
+
+
+def _shaped_as(shares: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """Put equal shares together as the array that they are of."""
+    return shares.reshape(-1)[: array.size].reshape(array.shape)
 
 
 def _equal_shares(array: np.ndarray, count: int) -> np.ndarray:

@@ -120,11 +120,10 @@ class SocketLink:
         with selectors.DefaultSelector() as ready:
             for peer, connection in self._peers.items():
                 ready.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE, peer)
-            while any(sends.values()) or not all(m.is_whole for m in heard.values()):
+            while open_ends := _unfinished(sends, heard):
                 events = ready.select(self.timeout_s)
                 if not events:
-                    silent = next(p for p in self._peers if sends[p] or not heard[p].is_whole)
-                    raise self._lost(silent, f"was silent for {self.timeout_s:.0f} s")
+                    raise self._lost(open_ends[0], f"was silent for {self.timeout_s:.0f} s")
                 for key, mask in events:
                     self._move(ready, key, mask, sends[key.data], heard[key.data])
         if not self._owed:
@@ -153,10 +152,7 @@ class SocketLink:
                 if message.is_closed:
                     raise self._lost(peer, "has closed its connection")
             if mask & selectors.EVENT_WRITE and send:
-                sent = connection.send(send[0][:_CHUNK])
-                send[0] = send[0][sent:]
-                if not send[0].nbytes:
-                    del send[0]
+                _send_some(connection, send)
         except OSError as error:
             raise self._lost(peer, error.strerror or str(error)) from None
         wants = (0 if message.is_whole else selectors.EVENT_READ) | (
@@ -230,6 +226,19 @@ class _Message:
         got = connection.recv_into(memoryview(self.data)[self.got : self.got + _CHUNK])
         self.is_closed = not got
         self.got += got
+
+
+def _unfinished(sends: Mapping[int, list[memoryview]], heard: Mapping[int, _Message]) -> list[int]:
+    """Return the processes that something is still to go to, or to come from."""
+    return [peer for peer, message in heard.items() if sends[peer] or not message.is_whole]
+
+
+def _send_some(connection: socket.socket, send: list[memoryview]) -> None:
+    """Send a piece of what is to be sent, and take it off."""
+    sent = connection.send(send[0][:_CHUNK])
+    send[0] = send[0][sent:]
+    if not send[0].nbytes:
+        del send[0]
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

@@ -1,6 +1,6 @@
 """Takes a module apart into stretches of compute and the exchanges between them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -225,22 +225,28 @@ class _Scorer:
         if not self.current:
             return
         ops, self.current = self.current, []
+        end = ops[-1]
         inside = {value for place in ops for value in self.body.ops[place].results}
-        along = set(self._along(ops)) - set(ops)
-        reads = [value for place in ops for value in self.body.reads[place]]
-        roots = dict.fromkeys(root for value in reads for root in self._roots(value))
-        inputs = [root for root in roots if root not in inside]
-        outputs = [value for value in inside if self.last.get(value, -1) > ops[-1]]
+        inputs = self._read_from_outside(ops, inside)
+        outputs = [value for value in inside if self.last.get(value, -1) > end]
         outputs.sort(key=self._id)
-        text = program_of(self.body, sorted([*along, *ops]), inputs, outputs)
-        spent = tuple(
-            i
-            for i, value in enumerate(inputs)
-            if self.last[value] <= ops[-1] and not isinstance(value, ir.BlockArgument)
-        )
+        text = program_of(self.body, sorted({*self._along(ops), *ops}), inputs, outputs)
+        spent = tuple(i for i, value in enumerate(inputs) if self._is_spent(value, end))
         code = self.programs.setdefault(text, len(self.programs))
         read, made = tuple(map(self._id, inputs)), tuple(map(self._id, outputs))
         self.steps.append(Segment(read, made, spent, code))
+
+    def _read_from_outside(
+        self, ops: Sequence[int], inside: Collection[ir.Value]
+    ) -> list[ir.Value]:
+        """Return what ops read and do not make, in the order in which they read it."""
+        reads = (value for place in ops for value in self.body.reads[place])
+        roots = dict.fromkeys(root for value in reads for root in self._roots(value))
+        return [root for root in roots if root not in inside]
+
+    def _is_spent(self, value: ir.Value, end: int) -> bool:
+        """Whether nobody reads a value after `end`; the step's arguments are its caller's."""
+        return self.last[value] <= end and not isinstance(value, ir.BlockArgument)
 
     def _along(self, ops: Sequence[int]) -> Iterator[int]:
         """Yield the ops that others read through: every segment has its own."""

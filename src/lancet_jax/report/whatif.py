@@ -131,17 +131,9 @@ def _row(graph: Graph, target: Cluster, count: int | None, known: ExpertShapes |
 def show_what_if(found: WhatIf, console: Console) -> None:
     """Print a table of machines, in the order that was asked for."""
     console.print(f"{found.module}, made for {found.devices} devices", style="bold")
-    many = any(row.experts is not None for row in found.rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("us", no_wrap=True)
-    columns = ("step", "compute", "exch.", "exposed", "bound", "dw", "dw exp.", "GiB")
-    for name in (*(("e/dev",) if many else ()), *columns):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in found.rows:
-        if not row.error:
-            table.add_row(row.target, *((str(row.experts),) if many else ()), *_cells(row))
-    if any(not row.error for row in found.rows):
-        console.print(table)
+    known = [row for row in found.rows if not row.error]
+    if known:
+        console.print(_table(known, any(row.experts is not None for row in found.rows)))
     for row in found.rows:
         if row.error:
             each = f" with {row.experts} experts per device" if row.experts else ""
@@ -149,6 +141,18 @@ def show_what_if(found: WhatIf, console: Console) -> None:
     console.print("dw: step and exposed time re-ordered; bound: exposed whatever the order")
     for line in found.assumed:
         console.print(f"assumed: {line}")
+
+
+def _table(rows: Sequence[Row], with_experts: bool) -> Table:
+    """Return a table of the machines that there are figures for."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("us", no_wrap=True)
+    columns = ("step", "compute", "exch.", "exposed", "bound", "dw", "dw exp.", "GiB")
+    for name in (*(("e/dev",) if with_experts else ()), *columns):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.target, *((str(row.experts),) if with_experts else ()), *_cells(row))
+    return table
 
 
 def _cells(row: Row) -> list[str]:

@@ -140,19 +140,25 @@ def _relations(
     for exchange in graph.exchanges:
         if exchange == op.id:
             continue
-        key, window = graph.ops[exchange].key, windows[exchange]
+        other, window = graph.ops[exchange], windows[exchange]
         needs = reach.depends_on(op.id, exchange)
         ends = (exchange, op.id) if needs else (op.id, exchange)
         free = reach.may_overlap(op.id, exchange)
         path = () if free else path_between(graph, *ends)
-        note = IN_ORDER if not free and data.may_overlap(op.id, exchange) else ""
-        if free and graph.ops[exchange].blocking:
-            note = graph.ops[exchange].why_blocking or str(Stop.BLOCKED)
         yield Relation(
-            key, graph.ops[exchange].name, labels[key], window.us, window.exposed_us, free,
+            other.key, other.name, labels[other.key], window.us, window.exposed_us, free,
             op.key in window.fillers, tuple(graph.ops[i].name for i in path), needs,
-            note,
+            _note(other, free, data.may_overlap(op.id, exchange)),
         )  # fmt: skip
+
+
+def _note(exchange: Op, free: bool, free_by_data: bool) -> str:
+    """Return what keeps an op from an exchange besides data, or "" if nothing does."""
+    if not free:
+        return IN_ORDER if free_by_data else ""
+    if not exchange.blocking:
+        return ""
+    return exchange.why_blocking or str(Stop.BLOCKED)
 
 
 def show_why(found: Why, console: Console) -> None:
