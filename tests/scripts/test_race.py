@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.race_table import best_of, errors_of, needed_of, show, worse_by
+from scripts.race_table import apart_errors_of, best_of, errors_of, needed_of, show, worse_by
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +46,9 @@ def test_errors_are_of_ratios_to_the_step_as_it_is():
     )
     assert errors_of(ROW, "judged_us") == pytest.approx(
         {"exchange k=2": 0.0, "exchange k=2 (without dot-merger)": 0.0}
+    )
+    assert apart_errors_of(ROW) == pytest.approx(
+        {"exchange k=2": 1.05 / 0.9 - 1, "full k=2": 0.95 / 0.8 - 1}
     )
     assert needed_of(ROW) == pytest.approx((126 / 114 - 1, 0.05))
 
