@@ -96,6 +96,12 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Return the us of an exchange; None if the table has none of its kind and group.
 
         A ragged all-to-all without times of its own takes those of a dense one of its bytes.
+
+        Args:
+            kind: as in `Collective.kind`.
+            group_size: how many devices exchange with each other.
+            nodes: on how many nodes they are.
+            bytes: payload of one device.
         """
         for name in (kind, kind.removeprefix("ragged_")):
             if (curve := self.curves.get((name, group_size, nodes))) is not None:
@@ -103,7 +109,13 @@ class CostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return None
 
     def op_us(self, kind: str, operands: tuple[str, ...], dtype: str) -> float | None:
-        """Return the us of a compute op; None if it is not in the table."""
+        """Return the us of a compute op; None if it is not in the table.
+
+        Args:
+            kind: StableHLO's name of the op.
+            operands: types of what it reads.
+            dtype: what it computes in.
+        """
         return self._times.get((kind, operands, dtype))
 
     @cached_property

@@ -36,6 +36,11 @@ class Cluster:
     def of(profile: DeviceProfile, nodes: int, per_node: int) -> "Cluster":
         """Join devices by the links that their profile names.
 
+        Args:
+            profile: of each device.
+            nodes: how many nodes.
+            per_node: how many devices on each.
+
         Raises:
             OptionError: if there is no device, or more to a node than it holds.
         """

@@ -69,7 +69,13 @@ def labels_of(graph: Graph, roles: Sequence[Role] | None = None) -> dict[str, La
 
 
 def is_backward(graph: Graph, roles: Sequence[Role], exchange: int) -> bool:
-    """Whether what an exchange sends comes out of the backward pass, or its scope says so."""
+    """Whether what an exchange sends comes out of the backward pass, or its scope says so.
+
+    Args:
+        graph: one computation.
+        roles: of its ops, from `roles_of`.
+        exchange: id of the exchange.
+    """
     makers = {graph.values[v].op for v in graph.ops[exchange].operands}
     if any(roles[m] in (Role.BACKWARD, Role.WEIGHT) for m in makers if m >= 0):
         return True

@@ -9,6 +9,10 @@ def path_between(graph: Graph, first: int, then: int) -> tuple[int, ...]:
     """Return the shortest path from one op to another, both included; empty if there is none.
 
     O(ops + edges), by breadth.
+
+    Args:
+        graph: one computation.
+        first, then: ids of two ops.
     """
     back = {first: -1}
     work = deque([first])

@@ -38,7 +38,13 @@ def meet(one: Labels, other: Labels) -> Labels:
 
 
 def received(exchange: Collective, sent: Labels, devices: int) -> Labels:
-    """Return who holds the same after an exchange of what devices share as `sent` says."""
+    """Return who holds the same after an exchange of what devices share as `sent` says.
+
+    Args:
+        exchange: who exchanges what.
+        sent: who holds the same of what is sent.
+        devices: how many run the program.
+    """
     if exchange.members:
         labels = SAME
         for member in exchange.members:

@@ -137,6 +137,12 @@ def from_config(
 ) -> Collective:
     """Read an exchange that JAX starts by a custom call: `CONFIG` says who takes part.
 
+    Args:
+        kind: as in `Collective.kind`.
+        config: the custom call's configuration, JSON.
+        operands, results: types of what it reads and makes.
+        replicas, partitions: of the module.
+
     Raises:
         ValueError: if `config` is no JSON object.
     """
@@ -154,7 +160,12 @@ def from_config(
 
 
 def payload(kind: str, operands: Sequence[TensorType], results: Sequence[TensorType]) -> int:
-    """Return the bytes of one device: its operands, and what it gathers of all of them."""
+    """Return the bytes of one device: its operands, and what it gathers of all of them.
+
+    Args:
+        kind: as in `Collective.kind`.
+        operands, results: types of what the exchange reads and makes.
+    """
     sent = operands[:1] if kind == "ragged_all_to_all" else operands
     size = sum(t.bytes for t in sent)
     if kind == "all_gather":

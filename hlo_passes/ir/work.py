@@ -35,12 +35,24 @@ class Work:
 
 
 def dot_flops(lhs: TensorType, result: TensorType, contracting: tuple[int, ...]) -> float:
-    """Operations of a (batched) matrix product whose `lhs` contracts dims `contracting`."""
+    """Operations of a (batched) matrix product whose `lhs` contracts dims `contracting`.
+
+    Args:
+        lhs: left operand.
+        result: what is made.
+        contracting: dims of `lhs` that are summed over.
+    """
     return 2.0 * result.elements * math.prod(lhs.shape[d] for d in contracting)
 
 
 def convolution_flops(kernel: TensorType, result: TensorType, output_feature_dim: int) -> float:
-    """Operations of a convolution: every output element reads the kernel of its feature."""
+    """Operations of a convolution: every output element reads the kernel of its feature.
+
+    Args:
+        kernel: second operand.
+        result: what is made.
+        output_feature_dim: dim of the kernel.
+    """
     features = max(kernel.shape[output_feature_dim], 1)
     return 2.0 * result.elements * kernel.elements / features
 
@@ -116,7 +128,13 @@ def moves_lines(kind: str, operands: tuple[TensorType, ...], results: int) -> bo
 def pointwise_flops(
     kind: str, operands: tuple[TensorType, ...], results: tuple[TensorType, ...]
 ) -> float:
-    """One operation per element made, or per element read by a reduction."""
+    """One operation per element made, or per element read by a reduction.
+
+    Args:
+        kind: StableHLO's name of the op.
+        operands: every tensor that it reads.
+        results: every tensor that it makes.
+    """
     if kind in MOVES_NOTHING or kind in SLICES or kind in UPDATES:
         return 0.0
     made = sum(r.elements for r in results)

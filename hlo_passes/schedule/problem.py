@@ -111,7 +111,13 @@ class Problem:
         return (ends[own] if own >= 0 else max(ends)) - self.slack_us.get(op, 0.0)
 
     def hold(self, op: int, ends: list[float], until: float) -> None:
-        """Enter that an exchange holds its stream, or all of them, until then."""
+        """Enter that an exchange holds its stream, or all of them, until then.
+
+        Args:
+            op: the exchange.
+            ends: when each stream is free; changed here.
+            until: us from the begin of the step.
+        """
         own = self.streams.of.get(op, 0)
         for stream in range(len(ends)) if own < 0 else (own,):
             ends[stream] = until

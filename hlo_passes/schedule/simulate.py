@@ -189,7 +189,15 @@ def simulate(
     source: str = "predicted",
     orders: Mapping[str, Sequence[int]] | None = None,
 ) -> Timeline:
-    """Run a graph on a target once; see `Simulator`."""
+    """Run a graph on a target once; see `Simulator`.
+
+    Args:
+        graph: what to run.
+        costs: prices for the target.
+        order: op ids in order of issue; program order by default.
+        source: what the timeline is a picture of (see `Timeline`).
+        orders: orders of computations inside, by name.
+    """
     return Simulator(graph, costs, orders or {}).timeline(order, source=source)
 
 

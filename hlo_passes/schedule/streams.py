@@ -106,6 +106,11 @@ def uncrossed(
 
     Before an exchange that would cross another comes the op that waits for the other, and what that
     needs. Where the other cannot be done before, the order stays crossed, and verification says so.
+
+    Args:
+        streams: of the exchanges.
+        preds: per op, those that come before it.
+        order: every op once, legal.
     """
     if not streams.apart:
         return tuple(order)

@@ -55,6 +55,12 @@ class ScheduledModule:
     ) -> "ScheduledModule":
         """Take a serialized HloModuleProto.
 
+        Args:
+            proto: as XLA serializes it.
+            path: where it came from, for messages.
+            devices: how many run it, where the caller knows better than the module.
+            opaque: custom calls that the user says are exchanges.
+
         Raises:
             InputError: if the bytes are none.
         """

@@ -13,7 +13,13 @@ _TARGET = re.compile(r'custom_call_target="(__[^"]*)"')
 def fusion_traffic(
     instructions: Sequence[Instruction], root: Instruction, table: dict[str, Instruction]
 ) -> float:
-    """HBM bytes of a fusion: parameters as far as they are read, and what its root writes."""
+    """HBM bytes of a fusion: parameters as far as they are read, and what its root writes.
+
+    Args:
+        instructions: of the fused computation.
+        root: what it returns.
+        table: its instructions by name.
+    """
     readers: dict[str, list[tuple[Instruction, str]]] = {}
     for ins in instructions:
         for operand in () if ins.opcode == "bitcast" else ins.operands:

@@ -62,7 +62,13 @@ class Module:
     def copy_of(
         module: ir.Module, path: str = "<module>", opaque: tuple[OpaqueExchange, ...] = ()
     ) -> "Module":
-        """Copy a module that belongs to somebody else, in its own context."""
+        """Copy a module that belongs to somebody else, in its own context.
+
+        Args:
+            module: whose text is copied.
+            path: where it came from, for messages.
+            opaque: custom calls that the user says are exchanges.
+        """
         buffer = io.BytesIO()
         module.operation.write_bytecode(buffer)
         with module.context:

@@ -13,7 +13,15 @@ _PRODUCTS = ("stablehlo.dot_general", "chlo.ragged_dot")
 
 
 def take_part(value: ir.Value, dim: int, outer: int, index: int, k: int) -> ir.Value:
-    """Take part `index` of `k` of a dim that is seen as `[outer, k, rest]`."""
+    """Take part `index` of `k` of a dim that is seen as `[outer, k, rest]`.
+
+    Args:
+        value: the tensor.
+        dim: which is cut.
+        outer: into how many blocks the dim falls, each cut by itself.
+        index: which part.
+        k: how many parts.
+    """
     dims = shape_of(value)
     size = dims[dim] // (outer * k)
     if outer == 1:
@@ -24,7 +32,13 @@ def take_part(value: ir.Value, dim: int, outer: int, index: int, k: int) -> ir.V
 
 
 def join_parts(parts: Sequence[ir.Value], dim: int, outer: int) -> ir.Value:
-    """Put the parts of a dim together that `take_part` took apart."""
+    """Put the parts of a dim together that `take_part` took apart.
+
+    Args:
+        parts: in order.
+        dim: along which they were cut.
+        outer: into how many blocks the dim falls, each cut by itself.
+    """
     if outer == 1:
         return concatenate(parts, dim)
     dims = shape_of(parts[0])
@@ -52,6 +66,11 @@ def add_up(parts: Sequence[ir.Value], merge: str, element: ir.Type) -> ir.Value:
     """Put what parts gave together, as elements of the type that the whole op made.
 
     Totals of narrow products are kept in 32 bits and rounded once, as the uncut product's are.
+
+    Args:
+        parts: what each part gave.
+        merge: name of the binary op that puts two together.
+        element: type of the result's elements.
     """
     for part in parts:
         if is_narrow(part) and part.owner.name in _PRODUCTS:

@@ -104,7 +104,13 @@ def sort_rows(x: jax.Array, groups: ExpertGroups) -> jax.Array:
 
 
 def combine_rows(y: jax.Array, groups: ExpertGroups, weight: jax.Array) -> jax.Array:
-    """Adds each token's rows of `[T * k, D]`, weighted by float32 `[T, k]`, `[T, D]`."""
+    """Adds each token's rows of `[T * k, D]`, weighted by float32 `[T, k]`, `[T, D]`.
+
+    Args:
+        y: what the experts made of the rows.
+        groups: where each token's rows lie in it.
+        weight: of each choice.
+    """
     rows = y.at[groups.position].get(mode="promise_in_bounds", unique_indices=True)
     return jnp.sum(weight[..., None] * rows, axis=1).astype(y.dtype)
 
@@ -115,6 +121,12 @@ def to_experts(
     """Brings sorted rows `[T * k, D]` to their experts, `[G * T * k, D]` sorted by expert.
 
     Rows behind the last group are zero.
+
+    Args:
+        exchange: sends rows to other devices.
+        rows: sorted by expert.
+        groups: whose rows they are.
+        axis: mesh axis that the experts are on; None if they are all here.
     """
     if groups.slices is None or axis is None:
         return rows
@@ -125,7 +137,14 @@ def to_experts(
 def to_tokens(
     exchange: SendRows, rows: jax.Array, groups: ExpertGroups, axis: str | None
 ) -> jax.Array:
-    """Brings the experts' rows `[G * T * k, D]` back to where they came from, `[T * k, D]`."""
+    """Brings the experts' rows `[G * T * k, D]` back to where they came from, `[T * k, D]`.
+
+    Args:
+        exchange: sends rows to other devices.
+        rows: sorted by expert.
+        groups: whose rows they are.
+        axis: mesh axis that the experts are on; None if they are all here.
+    """
     if groups.slices is None or axis is None:
         return rows
     there, back = groups.slices
@@ -154,7 +173,14 @@ def exchange_rows(
 
 
 def ragged_exchange(rows: jax.Array, slices: Slices, room: int, axis: str) -> jax.Array:
-    """Sends filled rows only, by `jax.lax.ragged_all_to_all`; XLA:CPU has none."""
+    """Sends filled rows only, by `jax.lax.ragged_all_to_all`; XLA:CPU has none.
+
+    Args:
+        rows: what to send.
+        slices: which of them go where.
+        room: rows that may arrive.
+        axis: mesh axis of the devices that exchange.
+    """
     return lax.ragged_all_to_all(
         rows,
         jnp.zeros((room, rows.shape[-1]), rows.dtype),
@@ -171,6 +197,12 @@ def padded_exchange(rows: jax.Array, slices: Slices, room: int, axis: str) -> ja
 
     For backends without a ragged exchange: every device sends `G` times the rows that it could
     send to one peer at most.
+
+    Args:
+        rows: what to send.
+        slices: which of them go where.
+        room: rows that may arrive.
+        axis: mesh axis of the devices that exchange.
     """
     devices = lax.axis_size(axis)
     block = jnp.arange(min(rows.shape[0], room), dtype=jnp.int32)

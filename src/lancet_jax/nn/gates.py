@@ -79,7 +79,14 @@ class TokenGate(Gate):
         token_ids: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> Routing:
-        """Chooses experts, gives out slots and prices the balance; see `Gate.route`."""
+        """Chooses experts, gives out slots and prices the balance; see `Gate.route`.
+
+        Args:
+            logits: the router's, `[T, E]`.
+            capacity: slots of each expert.
+            token_ids: vocabulary ids of the tokens.
+            key: for gates that draw lots.
+        """
         scores = _probabilities(logits) if self.reads_logits else logits
         weight, expert = self.choices(scores, token_ids, key)
         return Routing(
@@ -98,6 +105,11 @@ class TokenGate(Gate):
 
         Weights are normalised over the choices when `k > 1`; with one choice they would all be one
         and the router would not learn.
+
+        Args:
+            scores: of each token for each expert, `[T, E]`.
+            token_ids: vocabulary ids of the tokens.
+            key: for gates that draw lots.
         """
         weight, expert = lax.top_k(scores, self.k)
         if self.k > 1:
@@ -127,7 +139,13 @@ class Switch(TokenGate):
     def choices(
         self, scores: jax.Array, token_ids: jax.Array | None, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """The best expert of each token, by two plain reductions instead of a sort."""
+        """The best expert of each token, by two plain reductions instead of a sort.
+
+        Args:
+            scores: of each token for each expert, `[T, E]`.
+            token_ids: vocabulary ids of the tokens.
+            key: for gates that draw lots.
+        """
         expert = jnp.argmax(scores, axis=-1).astype(jnp.int32)
         return jnp.max(scores, axis=-1, keepdims=True), expert[:, None]
 
@@ -201,7 +219,13 @@ class Random(TokenGate):
     def choices(
         self, scores: jax.Array, token_ids: jax.Array | None, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """The experts that draw the highest numbers."""
+        """The experts that draw the highest numbers.
+
+        Args:
+            scores: of each token for each expert, `[T, E]`.
+            token_ids: vocabulary ids of the tokens.
+            key: for gates that draw lots.
+        """
         if key is None:
             raise ValueError("gate 'random' needs a PRNG key: pass key=")
         _, expert = lax.top_k(jax.random.uniform(key, scores.shape), self.k)
@@ -224,7 +248,13 @@ class Hash(TokenGate):
     def choices(
         self, scores: jax.Array, token_ids: jax.Array | None, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """The hashes of the vocabulary ids."""
+        """The hashes of the vocabulary ids.
+
+        Args:
+            scores: of each token for each expert, `[T, E]`.
+            token_ids: vocabulary ids of the tokens.
+            key: for gates that draw lots.
+        """
         if token_ids is None:
             raise ValueError("gate 'hash' needs the vocabulary ids: pass token_ids=")
         mixed = token_ids.astype(jnp.uint32) * jnp.uint32(2654435761) >> 16
@@ -254,7 +284,14 @@ class ExpertChoice(Gate):
         token_ids: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> ExpertRouting:
-        """See `Gate.route`; a capacity above `T` is cut to `T`."""
+        """See `Gate.route`; a capacity above `T` is cut to `T`.
+
+        Args:
+            logits: the router's, `[T, E]`.
+            capacity: slots of each expert.
+            token_ids: vocabulary ids of the tokens.
+            key: for gates that draw lots.
+        """
         tokens = logits.shape[0]
         weight, token = lax.top_k(_probabilities(logits).T, min(capacity, tokens))
         return ExpertRouting(token=token, weight=weight, balance_loss=jnp.zeros(()), tokens=tokens)

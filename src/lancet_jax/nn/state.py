@@ -72,6 +72,11 @@ def abstract_state(
 
     Allocates nothing and touches no device, so the mesh may be one to compile for only.
 
+    Args:
+        config: the model.
+        mesh: what it is laid out on.
+        optimizer: whose state is kept beside the parameters.
+
     Raises:
         ValueError: If the configuration and the mesh name different axes.
     """
@@ -100,6 +105,11 @@ def state_specs(
     config: MoEGPTConfig, mesh: AnyMesh, optimizer: optax.GradientTransformation
 ) -> TrainState:
     """The partition of each leaf of the state; what the optimizer keeps follows its parameter.
+
+    Args:
+        config: the model.
+        mesh: what it is laid out on.
+        optimizer: whose state is kept beside the parameters.
 
     Raises:
         ValueError: If the configuration and the mesh name different axes.

@@ -69,6 +69,11 @@ class Peers:
         """Return who compiles `module` for `devices`; None if this process is alone.
 
         Compile-only devices belong to nobody.
+
+        Args:
+            module: the step.
+            devices: that it is to run on.
+            timeout_s: how long to wait for the others.
         """
         members = tuple(sorted({device.process_index for device in devices}))
         store = job_store()
