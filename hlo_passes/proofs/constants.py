@@ -80,15 +80,15 @@ class Constants(Domain[Known]):
 def _constant(domain: Constants, op: ir.Operation, value: ir.Value) -> Known:
     dtype, shape = dtype_of(element_of(value)), shape_of(value)
     try:
-        held = op.attributes["value"]
+        given = op.attributes["value"]
     except TypeError:  # Complex numbers have no Python form.
         return None
-    if dtype is None or not isinstance(held, ir.DenseElementsAttr):
+    if dtype is None or not isinstance(given, ir.DenseElementsAttr):
         return None
-    if held.is_splat:
-        return np.full((1,) * len(shape), held.get_splat_value().value).astype(dtype)
+    if given.is_splat:
+        return np.full((1,) * len(shape), given.get_splat_value().value).astype(dtype)
     try:
-        return np.array(held) if math.prod(shape) <= _MOST else None
+        return np.array(given) if math.prod(shape) <= _MOST else None
     except TypeError:  # Nor have vectors of some narrow floats.
         return None
 

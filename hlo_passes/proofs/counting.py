@@ -30,7 +30,7 @@ from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.elements import Elements, View, repeated
 from hlo_passes.proofs.engine import Domain, FactRules
 from hlo_passes.proofs.prefix import is_prefix, is_prefix_scan
-from hlo_passes.proofs.ranges import Ranges
+from hlo_passes.proofs.ranges import Range, Ranges
 
 type CountForm = Literal["hot", "upto", "own", "rank"]
 """`hot` is one-hot; `upto` counts tokens before in; `own` is that where a token is hot and 0
@@ -75,7 +75,7 @@ class Counting(Domain[TokenCount | None]):
         super().__init__()
         self.body, self.numbers = body, numbers
         self.constants = Constants()
-        self.ranges = Ranges(self.constants, self)
+        self.ranges = Ranges(self.constants, self._rank_range)
         self.elements = Elements(numbers, self.ranges)
 
     def unknown(self, value: ir.Value) -> TokenCount | None:
@@ -94,6 +94,12 @@ class Counting(Domain[TokenCount | None]):
         """Return what a value counts, if it is one rank a token."""
         found = self.of(value)
         return found if found is not None and found.form == "rank" else None
+
+    def _rank_range(self, value: ir.Value) -> Range | None:
+        found = self.rank(value)
+        if found is None:
+            return None
+        return Range(min(0, found.first), max(0, found.expert.at.size + found.first - 1))
 
     def hot(self, value: ir.Value) -> TokenCount | None:
         """Return what a value counts, if it is one-hot: a token's expert in the last dim."""

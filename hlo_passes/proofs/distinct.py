@@ -20,7 +20,7 @@ from hlo_passes.ir.stablehlo.read import integer, is_unique, kind_of, maker_of, 
 from hlo_passes.proofs.arithmetic import direction_of, element_of
 from hlo_passes.proofs.counting import Counting
 from hlo_passes.proofs.elements import made_in_order
-from hlo_passes.proofs.ranges import NEVER, Range, held
+from hlo_passes.proofs.ranges import NEVER, Range, in_type
 
 
 @dataclass
@@ -82,7 +82,13 @@ class DistinctRows:
         )
 
     def doubt(self, indices: ir.Value, dims: tuple[int, ...], index_dim: int) -> str:
-        """Say what keeps index vectors from being proved distinct; arguments as before."""
+        """Say what keeps index vectors from being proved distinct.
+
+        Args:
+            indices: the index vectors.
+            dims: sizes of the buffer's dims that they address, in the order of their columns.
+            index_dim: dim of the indices that holds a vector.
+        """
         columns = self._columns(indices, index_dim)
         if columns is None or len(columns) != len(dims):
             return "index vectors are no columns side by side"
@@ -142,7 +148,7 @@ class DistinctRows:
         experts = ranges.of(expert)
         reached = Range(experts.low * slots, experts.high * slots + slots)
         return (
-            held(reached, element_of(base)) == reached
+            in_type(reached, element_of(base)) == reached
             and ranges.of(rank).low >= 0
             and self._is_below(mask, rank, slots)
             and found.experts * slots >= size

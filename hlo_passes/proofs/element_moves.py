@@ -26,31 +26,31 @@ def move_of(
     return None if places is None else (source, places)
 
 
-type _Places = tuple[DimName | None, ...] | None
+type _DimPlaces = tuple[DimName | None, ...] | None
 
 
-def _stays(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+def _stays(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _DimPlaces:
     return tuple(range(len(source)))
 
 
-def _transposed(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+def _transposed(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _DimPlaces:
     permutation = ints(op, "permutation")
     return tuple(permutation.index(d) for d in range(len(permutation)))
 
 
-def _repeated(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+def _repeated(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _DimPlaces:
     placed = zip(ints(op, "broadcast_dimensions"), source, strict=True)
     return tuple(p if made[p] == size else None for p, size in placed)
 
 
-def _reduced(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+def _reduced(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _DimPlaces:
     if not _is_of_one(op):
         return None
     dropped, rest = ints(op, "dimensions"), iter(range(len(made)))
     return tuple(None if d in dropped else next(rest) for d in range(len(source)))
 
 
-def _reshaped(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _Places:
+def _reshaped(op: ir.Operation, source: tuple[int, ...], made: tuple[int, ...]) -> _DimPlaces:
     return unit_places(source, made)
 
 
@@ -78,7 +78,7 @@ def _is_of_one(op: ir.Operation) -> bool:
     return merge == "maximum" and Constants().is_lowest(op.operands[1])
 
 
-_PLACES: Mapping[str, Callable[..., _Places]] = MappingProxyType({
+_PLACES: Mapping[str, Callable[..., _DimPlaces]] = MappingProxyType({
     "optimization_barrier": _stays,
     "transpose": _transposed,
     "broadcast_in_dim": _repeated,

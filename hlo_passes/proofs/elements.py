@@ -15,7 +15,7 @@ from hlo_passes.ir.stablehlo.read import ints, maker_of, same_operand, shape_of
 from hlo_passes.proofs.arithmetic import element_of
 from hlo_passes.proofs.constants import lined_up
 from hlo_passes.proofs.engine import Domain, FactRules
-from hlo_passes.proofs.ranges import Ranges, held
+from hlo_passes.proofs.ranges import Ranges, in_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,17 @@ class Elements(Domain[View]):
     def keeps_numbers(self, op: ir.Operation) -> bool:
         """Whether a conversion changes no number that can occur."""
         found = self.ranges.of(op.operands[0])
-        return not found.is_any and held(found, element_of(op.results[0])) == found
+        return not found.is_any and in_type(found, element_of(op.results[0])) == found
 
 
 def repeated(at: np.ndarray, placed: tuple[int, ...], made: tuple[int, ...]) -> np.ndarray:
-    """Broadcast as `broadcast_in_dim` does: dim i goes to `placed[i]`. Makes no copies."""
+    """Broadcast as `broadcast_in_dim` does, without copies.
+
+    Args:
+        at: what is repeated.
+        placed: per dim of it, its dim in what is made.
+        made: shape of what is made.
+    """
     return np.broadcast_to(lined_up(at, placed, len(made)), made)
 
 

@@ -60,7 +60,13 @@ class Fills(Domain[Fill]):
         self.say(value, None if number is None else number_like(value, number))
 
     def follow(self, op: ir.Operation, value: ir.Value, is_rows: Sequence[bool]) -> None:
-        """Work out what an op makes of rows, unless it is known; what else it reads is whole."""
+        """Work out what an op makes of rows, unless it is known; what else it reads is whole.
+
+        Args:
+            op: the op.
+            value: one of its results.
+            is_rows: per operand, whether it is read as rows.
+        """
         for read, rows in zip(op.operands, is_rows, strict=True):
             if self.has(value):
                 return

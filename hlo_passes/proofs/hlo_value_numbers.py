@@ -70,9 +70,9 @@ class HloNumbering:
         return ins.opcode, ins.leaves, ins.picks, operands, self._attributes(ins)
 
     def _attributes(self, ins: Instruction) -> str:
-        """Spell what an instruction is told, with numbers for what it calls."""
-        told = _IGNORED.sub("", ins.attributes)
-        return _NAME.sub(lambda match: f"body {self._body(match[1])}", told)
+        """Spell what an instruction has for attributes, with numbers for what it calls."""
+        attributes = _IGNORED.sub("", ins.attributes)
+        return _NAME.sub(lambda match: f"body {self._body(match[1])}", attributes)
 
     def _body(self, name: str) -> int | str:
         """Return a number that computations which do the same share."""

@@ -22,7 +22,7 @@ from hlo_passes.proofs.arithmetic import direction_of, element_of, is_total
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.element_moves import DimName, move_of, root_of
 from hlo_passes.proofs.engine import Domain, FactRules
-from hlo_passes.proofs.ranges import Ranges, held
+from hlo_passes.proofs.ranges import Ranges, in_type
 
 _MOST = 16
 """Terms of one value; with more, nothing is said."""
@@ -221,12 +221,14 @@ def _reduced(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
 
 
 def _summed(domain: OneHot, op: ir.Operation, terms: Terms) -> Terms:
-    gone, rank = ints(op, "dimensions"), len(shape_of(op.operands[0]))
-    kept = [d for d in range(rank) if d not in gone]
+    summed, rank = ints(op, "dimensions"), len(shape_of(op.operands[0]))
+    kept = [d for d in range(rank) if d not in summed]
     names: dict[DimName, DimName] = {d: i for i, d in enumerate(kept)}
-    names |= {d: domain.fresh() for d in gone}
-    several = [names[d] for d in gone if shape_of(op.operands[0])[d] > 1]
-    return tuple(_without(term.renamed(names), [names[d] for d in gone], several) for term in terms)
+    names |= {d: domain.fresh() for d in summed}
+    several = [names[d] for d in summed if shape_of(op.operands[0])[d] > 1]
+    return tuple(
+        _without(term.renamed(names), [names[d] for d in summed], several) for term in terms
+    )
 
 
 def _product(domain: OneHot, op: ir.Operation, value: ir.Value) -> Terms:
@@ -319,9 +321,9 @@ def _converted(domain: _Places, op: ir.Operation, value: ir.Value) -> Terms:
     source = element_of(op.operands[0])
     is_float = isinstance(element, ir.FloatType)
     if isinstance(source, ir.FloatType):
-        keeps = is_float or (not found.is_any and held(found, element) == found)
+        keeps = is_float or (not found.is_any and in_type(found, element) == found)
     else:
-        keeps = is_float or held(found, element) == found
+        keeps = is_float or in_type(found, element) == found
     return domain.terms(op.operands[0]) if keeps else ANYTHING
 
 
@@ -345,11 +347,11 @@ def _vague(terms: Terms) -> Terms:
     return tuple(replace(term, exact=False) for term in terms)
 
 
-def _without(term: Term, gone: Sequence[DimName], several: Sequence[DimName]) -> Term:
+def _without(term: Term, summed: Sequence[DimName], several: Sequence[DimName]) -> Term:
     """Sum over dims: a hot along one of them says no more.
 
     One that has several places and is named by no hot makes a number of more than 1.
     """
-    kept = frozenset(hot for hot in term.hots if hot.counted not in gone)
+    kept = frozenset(hot for hot in term.hots if hot.counted not in summed)
     named = {label for hot in kept for label in hot.labels}
     return Term(kept, term.exact and len(kept) == len(term.hots) and named.issuperset(several))

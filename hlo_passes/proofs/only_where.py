@@ -106,8 +106,8 @@ def _product(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None
 def _reduced(shares: _Shares, op: ir.Operation, value: ir.Value) -> _Seen | None:
     if shares.among(op) == [0] and reducer(op) == "add":
         _, seen = _first(shares, op)
-        gone = ints(op, "dimensions")
-        return _Seen(tuple(n for d, n in enumerate(seen.dims) if d not in gone), seen.terms)
+        summed = ints(op, "dimensions")
+        return _Seen(tuple(n for d, n in enumerate(seen.dims) if d not in summed), seen.terms)
     return _moved(shares, op, value)
 
 

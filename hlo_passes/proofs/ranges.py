@@ -7,7 +7,7 @@ known that they are whole, and small enough for their type to count exactly, or 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jax.extend.mlir.dialects import stablehlo
@@ -32,9 +32,6 @@ from hlo_passes.proofs.arithmetic import (
 )
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.engine import Domain, FactRules
-
-if TYPE_CHECKING:
-    from hlo_passes.proofs.counting import Counting
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +63,18 @@ class Ranges(Domain[Range]):
 
     Attributes:
         constants: what values hold in every run.
-        counting: what values count, where that is asked for: ranks are less than sums may be.
+        ranks: range of a value that is one rank a token, where that is asked for: less than that
+            of a sum may be. None of other values.
     """
 
     rules: ClassVar[FactRules]
     is_absolute = True
 
-    def __init__(self, constants: Constants, counting: "Counting | None" = None) -> None:
+    def __init__(
+        self, constants: Constants, ranks: Callable[[ir.Value], Range | None] = lambda _: None
+    ) -> None:
         super().__init__()
-        self.constants, self.counting = constants, counting
+        self.constants, self.ranks = constants, ranks
 
     def unknown(self, value: ir.Value) -> Range:
         """Return all numbers of an integer type."""
@@ -94,7 +94,7 @@ def _all_of(element: ir.Type | None) -> Range:
     return Range(np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
-def held(found: Range, element: ir.Type | None) -> Range:
+def in_type(found: Range, element: ir.Type | None) -> Range:
     """Return a range as a type holds it: what it may not hold exactly makes it unknown."""
     dtype = dtype_of(element)
     if dtype is None or found.is_any:
@@ -138,7 +138,7 @@ def _numeric(change: Callable[..., Range]):
         is_flag = isinstance(element, ir.IntegerType) and element.width == 1
         if any(side.is_any for side in sides) or is_flag:
             return _all_of(element)
-        return held(change(*sides), element)
+        return in_type(change(*sides), element)
 
     return rule
 
@@ -197,7 +197,7 @@ def _bits(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
         return Range(0, min(natural)) if natural else domain.unknown(value)
     if len(natural) < 2:
         return domain.unknown(value)
-    return held(Range(max(a.low, b.low), 2 ** int(max(natural)).bit_length() - 1), element)
+    return in_type(Range(max(a.low, b.low), 2 ** int(max(natural)).bit_length() - 1), element)
 
 
 def _not(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
@@ -251,7 +251,7 @@ def _convert(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
     found, element = domain.of(op.operands[0]), element_of(value)
     if isinstance(element, ir.IntegerType) and element.width == 1:
         return NEVER if found == NEVER else _ALWAYS if found.low > 0 or found.high < 0 else _FLAG
-    return held(found, element)
+    return in_type(found, element)
 
 
 # --- ops that move elements, or put them together
@@ -280,11 +280,11 @@ def _constant(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
     wide = numbers.astype(np.float64)
     if not np.all(np.isfinite(wide) & (wide == np.trunc(wide))):
         return ANY
-    return held(Range(int(wide.min()), int(wide.max())), element_of(value))
+    return in_type(Range(int(wide.min()), int(wide.max())), element_of(value))
 
 
 def _iota(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
-    return held(Range(0, shape_of(value)[integer(op, "iota_dimension")] - 1), element_of(value))
+    return in_type(Range(0, shape_of(value)[integer(op, "iota_dimension")] - 1), element_of(value))
 
 
 def _reduce(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
@@ -300,10 +300,9 @@ def _reduce(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:
         return _FLAG
     if merge != "add":
         return domain.unknown(value)
-    ranked = None if domain.counting is None else domain.counting.rank(value)
+    ranked = domain.ranks(value)
     if ranked is not None:
-        found = Range(min(0, ranked.first), max(0, ranked.expert.at.size + ranked.first - 1))
-        return held(found, element_of(value))
+        return in_type(ranked, element_of(value))
     shape = shape_of(op.operands[0])
     return _summed(domain, value, own, start, [shape[d] for d in ints(op, "dimensions")])
 
@@ -315,7 +314,7 @@ def _summed(
     is_flag = isinstance(element, ir.IntegerType) and element.width == 1
     if own.is_any or start.is_any or is_flag:
         return domain.unknown(value)
-    return held(_plus(_times(math.prod(sizes), own), _union(start, NEVER)), element)
+    return in_type(_plus(_times(math.prod(sizes), own), _union(start, NEVER)), element)
 
 
 def _window(domain: Ranges, op: ir.Operation, value: ir.Value) -> Range:

@@ -17,7 +17,7 @@ from hlo_passes.split.dropless_parts import DroplessParts
 from hlo_passes.split.row_batches import RowBatches
 from hlo_passes.split.rows import Arrival, RowExchange
 from hlo_passes.split.swapped import swapped, swaps
-from hlo_passes.split.values import Pieces
+from hlo_passes.split.values import PartValues
 
 
 def cut_block(
@@ -41,7 +41,7 @@ class _Cutter:
         self, body: Body, states: States, sites: CutSites, rows: RowExchange | None
     ) -> None:
         self.body, self.states, self.rows = body, states, rows
-        self.pieces = Pieces(states.k)
+        self.part_values = PartValues(states.k)
         self.puts = {site.exchange: site for site in sites.puts}
         self.fetches = {site.access: site for site in sites.fetches}
         self.paths = {path.fetch.exchange: path for path in sites.paths}
@@ -54,7 +54,7 @@ class _Cutter:
         self.dropless: dict[int, DroplessParts] = {}
         for cut in sites.dropless:
             assert rows is not None
-            parts = DroplessParts(cut, body, self.pieces, rows)
+            parts = DroplessParts(cut, body, self.part_values, rows)
             self.dropless.update(dict.fromkeys(parts.places, parts))
             self.replaced |= cut.replaced
             self.dealt_with |= cut.replaced | {*parts.places}
@@ -74,15 +74,17 @@ class _Cutter:
             self.dropless[place].build(place)
         elif place in self.puts:
             assert self.rows is not None
-            self.arrivals[place] = self.rows.put(self.puts[place], self.body, self.pieces)
+            self.arrivals[place] = self.rows.put(self.puts[place], self.body, self.part_values)
         elif place in self.fetches:
             assert self.rows is not None
             answers = self.answers.get(self.fetches[place].exchange)
-            self.rows.fetch(self.fetches[place], self.body, self.pieces, answers)
+            self.rows.fetch(self.fetches[place], self.body, self.part_values, answers)
         elif place in self.paths:
             assert self.rows is not None
             path = self.paths[place]
-            batches = RowBatches(path, self.body, self.pieces, self.rows.sum_up, self.rows.ragged)
+            batches = RowBatches(
+                path, self.body, self.part_values, self.rows.sum_up, self.rows.ragged
+            )
             self.answers[place] = batches.run(self.arrivals[path.put.exchange])
         elif place in self.replaced:
             return
@@ -97,11 +99,11 @@ class _Cutter:
         XLA would turn a sum over joined parts into sums of parts; a barrier keeps it from that.
         """
         for i, value in enumerate(op.operands):
-            new = self.pieces.whole(value)
+            new = self.part_values.whole(value)
             if new != value:
                 op.operands[i] = barrier_of([new])[0] if place in self.states.sums else new
         for value in self.body.reads[place][len(op.operands) :]:
-            new = self.pieces.whole(value)
+            new = self.part_values.whole(value)
             if new != value:
                 _replace_inside(op, value, new)
         if op != self.body.ops[-1]:
@@ -119,7 +121,7 @@ class _Cutter:
         return [
             self._shared(op, value, index)
             if state is None
-            else self.pieces.parts(value, state)[index]
+            else self.part_values.parts(value, state)[index]
             for value, state in zip(op.operands, split.operands, strict=True)
         ]
 
@@ -131,7 +133,7 @@ class _Cutter:
         """
         _, made_by = self.body.made_by(value)
         is_read = op.name.endswith("broadcast_in_dim") and made_by not in ("constant", "iota")
-        return self.pieces.own(value, index) if is_read else self.pieces.whole(value)
+        return self.part_values.own(value, index) if is_read else self.part_values.whole(value)
 
     def _split_plain(self, op: ir.Operation, split: OpSplit) -> None:
         rule = rule_of(op)
@@ -145,9 +147,9 @@ class _Cutter:
                 carry = alone(carry_of(op, made[-1]), index)
         for r, state in enumerate(split.results):
             if isinstance(state, Cut):
-                self.pieces.give_parts(op.results[r], state, [values[r] for values in made])
+                self.part_values.give_parts(op.results[r], state, [values[r] for values in made])
             else:
-                self.pieces.give_whole(op.results[r], made[-1][r])
+                self.part_values.give_whole(op.results[r], made[-1][r])
 
     def _accumulate(self, op: ir.Operation, split: OpSplit) -> None:
         """Add products up, part by part.
@@ -170,7 +172,7 @@ class _Cutter:
         if swap is not None:
             self.replaced.add(swap)
         (whole,) = op.results if swap is None else self.body.ops[swap].results
-        self.pieces.give_whole(whole, add_up(parts, state.merge, tensor(whole).element_type))
+        self.part_values.give_whole(whole, add_up(parts, state.merge, tensor(whole).element_type))
 
     def _swap_behind(self, op: ir.Operation) -> int | None:
         """Return the place of a transpose that makes a product one of swapped operands."""
@@ -183,14 +185,14 @@ class _Cutter:
         """Give every part a barrier of its own, and one to what is whole."""
         cuts = {i: state for i, state in enumerate(split.operands) if state is not None}
         rest = [i for i in range(len(op.operands)) if i not in cuts]
-        rows = [self.pieces.parts(op.operands[i], cut) for i, cut in cuts.items()]
+        rows = [self.part_values.parts(op.operands[i], cut) for i, cut in cuts.items()]
         columns = [barrier_of(column) for column in zip(*rows, strict=True)]
         for (i, cut), parts in zip(cuts.items(), zip(*columns, strict=True), strict=True):
-            self.pieces.give_parts(op.results[i], cut, parts)
+            self.part_values.give_parts(op.results[i], cut, parts)
         if rest:
-            whole = barrier_of([self.pieces.whole(op.operands[i]) for i in rest])
+            whole = barrier_of([self.part_values.whole(op.operands[i]) for i in rest])
             for i, value in zip(rest, whole, strict=True):
-                self.pieces.give_whole(op.results[i], value)
+                self.part_values.give_whole(op.results[i], value)
 
 
 def _replace_inside(op: ir.Operation, old: ir.Value, new: ir.Value) -> None:

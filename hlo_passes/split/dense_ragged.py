@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
+from hlo_passes.ir.device_groups import DeviceGroups
 from hlo_passes.ir.stablehlo import build
 from hlo_passes.ir.stablehlo.read import shape_of
 
-type Groups = Sequence[Sequence[int]]
-
 
 def dense_exchange(
-    exchange: ir.Operation, operands: Sequence[ir.Value], groups: Groups
+    exchange: ir.Operation, operands: Sequence[ir.Value], groups: DeviceGroups
 ) -> ir.Value:
     """Build a ragged exchange from all-gathers, at the insertion point.
 
@@ -29,10 +28,12 @@ def dense_exchange(
     slices = shape_of(tables[0])[0]
     local = slices // peers
     i32 = ir.IntegerType.get_signless(32)
-    told = [build.reshape(build.convert(table, i32), (1, 1, slices)) for table in tables[:3]]
-    heard = _gather(build.concatenate(told, 1), exchange, groups)
+    own_tables = [build.reshape(build.convert(table, i32), (1, 1, slices)) for table in tables[:3]]
+    all_tables = _gather(build.concatenate(own_tables, 1), exchange, groups)
     begin, size, to = (
-        build.reshape(_of_me(build.slice_of(heard, 1, n, n + 1), groups, local), (peers, local))
+        build.reshape(
+            _of_me(build.slice_of(all_tables, 1, n, n + 1), groups, local), (peers, local)
+        )
         for n in range(3)
     )
     table = build.int_type((peers, local, count))
@@ -57,7 +58,7 @@ def dense_exchange(
     )
 
 
-def _gather(value: ir.Value, exchange: ir.Operation, groups: Groups) -> ir.Value:
+def _gather(value: ir.Value, exchange: ir.Operation, groups: DeviceGroups) -> ir.Value:
     """Put the blocks `[1, ...]` of all devices of a group behind each other."""
     i64 = ir.IntegerType.get_signless(64)
     config = ir.DictAttr(exchange.attributes["backend_config"])
@@ -76,7 +77,7 @@ def _gather(value: ir.Value, exchange: ir.Operation, groups: Groups) -> ir.Value
     return build.op_of("all_gather", [value], [kind], attributes)[0]
 
 
-def _of_me(value: ir.Value, groups: Groups, local: int) -> ir.Value:
+def _of_me(value: ir.Value, groups: DeviceGroups, local: int) -> ir.Value:
     """Take the slices `[G, 1, local]` that are sent to this device of `[G, 1, G * local]`."""
     order = [0] * sum(map(len, groups))
     for group in groups:

@@ -20,7 +20,7 @@ from hlo_passes.layers.dropless.expert_rows import ROWS
 from hlo_passes.layers.dropless.layers import DroplessCut, counted_at
 from hlo_passes.split.dense_ragged import dense_exchange
 from hlo_passes.split.rows import TOKENS, RowExchange, one_hot
-from hlo_passes.split.values import Pieces
+from hlo_passes.split.values import PartValues
 
 
 @dataclass
@@ -30,13 +30,13 @@ class DroplessParts:
     Attributes:
         cut: how it is cut.
         body: the block.
-        pieces: values of tokens, and those that all parts share.
+        part_values: values of tokens, and those that all parts share.
         sent: how rows are sent.
     """
 
     cut: DroplessCut
     body: Body
-    pieces: Pieces
+    part_values: PartValues
     sent: RowExchange
     _rows: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
     _tables: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
@@ -67,10 +67,10 @@ class DroplessParts:
     def _sort(self, access: Access) -> None:
         """Put the rows of a part where its own counts say."""
         op = self.body.ops[access.place]
-        kind = part_type(op.results[0].type, ROWS, self.pieces.k)
+        kind = part_type(op.results[0].type, ROWS, self.part_values.k)
         dims = tuple(ir.RankedTensorType(kind).shape)
         source = op.operands[2 if access.by == "row" else 0]
-        for i, rows in enumerate(self.pieces.parts(source, TOKENS)):
+        for i, rows in enumerate(self.part_values.parts(source, TOKENS)):
             if access.by == "choice":
                 tokens, *width = shape_of(rows)
                 many = build.type_like(rows.type, (tokens, access.each, *width))
@@ -83,22 +83,22 @@ class DroplessParts:
     def _unsort(self, access: Access) -> None:
         """Read the rows of a part in the order of its tokens."""
         op, parts = self.body.ops[access.place], []
-        near = op.operands[0 if access.by == "row" else 2]
-        dims = TOKENS.part_of(shape_of(op.results[0]), self.pieces.k)
-        for i in range(self.pieces.k):
-            rows = build.gather_rows(self._rows[near, i], self._position(i))
+        own = op.operands[0 if access.by == "row" else 2]
+        dims = TOKENS.part_of(shape_of(op.results[0]), self.part_values.k)
+        for i in range(self.part_values.k):
+            rows = build.gather_rows(self._rows[own, i], self._position(i))
             if access.each > 1:
                 many = build.reshape(rows, (dims[0], access.each, *dims[1:]))
                 rows = build.total(many, 1)
             parts.append(build.reshape(rows, dims))
-        self.pieces.give_parts(op.results[0], TOKENS, parts)
+        self.part_values.give_parts(op.results[0], TOKENS, parts)
 
     def _position(self, i: int) -> ir.Value:
         """Return where the rows of a part lie once they are sorted, int32 `[N]`."""
         if i not in self._positions:
             routing = self.cut.layer.routing
-            part = self.pieces.parts(routing.ids, TOKENS)[i]
-            rows, i32 = routing.rows // self.pieces.k, ir.IntegerType.get_signless(32)
+            part = self.part_values.parts(routing.ids, TOKENS)[i]
+            rows, i32 = routing.rows // self.part_values.k, ir.IntegerType.get_signless(32)
             hot = one_hot(build.convert(build.reshape(part, (rows,)), i32), routing.experts)
             counts = build.total(hot, 0)
             starts = build.binary("subtract", self.sent.sum_up(counts, 0), counts)
@@ -111,8 +111,8 @@ class DroplessParts:
 
     def _exchange(self, place: int) -> None:
         op = self.body.ops[place]
-        kind = part_type(op.results[0].type, ROWS, self.pieces.k)
-        for i in range(self.pieces.k):
+        kind = part_type(op.results[0].type, ROWS, self.part_values.k)
+        for i in range(self.part_values.k):
             tables = [self._table(value, i) for value in list(op.operands)[2:]]
             operands = [self._row(op.operands[0], i), build.filled(kind, 0), *tables]
             if self.sent.ragged:
@@ -128,7 +128,7 @@ class DroplessParts:
     def _run(self, place: int, split: OpSplit) -> None:
         """Run an op for the rows of every part; add up what it gives for all of them."""
         op = self.body.ops[place]
-        made = [self._part(place, split, i) for i in range(self.pieces.k)]
+        made = [self._part(place, split, i) for i in range(self.part_values.k)]
         for r, state in enumerate(split.results):
             if not isinstance(state, Sum):
                 for i, values in enumerate(made):
@@ -136,7 +136,7 @@ class DroplessParts:
                 continue
             element = build.tensor(op.results[r]).element_type
             total = add_up([values[r] for values in made], state.merge, element)
-            self.pieces.give_whole(op.results[r], total)
+            self.part_values.give_whole(op.results[r], total)
 
     def _part(self, place: int, split: OpSplit, i: int) -> list[ir.Value]:
         op = self.body.ops[place]
@@ -146,7 +146,7 @@ class DroplessParts:
         ]
         rule = rule_of(op)
         make = clone_part if rule is None or op.name == "stablehlo.iota" else rule.part
-        return make(op, operands, Part(i, self.pieces.k, split))
+        return make(op, operands, Part(i, self.part_values.k, split))
 
     def _row(self, value: ir.Value, i: int) -> ir.Value:
         """Return a value for the rows of a part; numbers of rows count from zero in each."""
@@ -158,12 +158,16 @@ class DroplessParts:
 
     def _shared(self, value: ir.Value, i: int) -> ir.Value:
         """Return a value that is not one of rows: a table of the part, or what all parts share."""
-        return self._table(value, i) if value in self.cut.rows.tables else self.pieces.whole(value)
+        return (
+            self._table(value, i)
+            if value in self.cut.rows.tables
+            else self.part_values.whole(value)
+        )
 
     def _table(self, value: ir.Value, i: int) -> ir.Value:
         """Return a table of a part, made as the whole's is."""
         if value not in self.cut.tables:
-            return self.pieces.whole(value)
+            return self.part_values.whole(value)
         if (value, i) not in self._tables:
             place, kind = self.body.made_by(value)
             op, read = self.body.ops[place], self._read(place)
@@ -173,7 +177,9 @@ class DroplessParts:
                 return self._tables[value, i]
             counted = counted_at(op) if value in self.cut.counts else ()
             operands = [
-                self.pieces.parts(operand, TOKENS)[i] if n in counted else self._table(operand, i)
+                self.part_values.parts(operand, TOKENS)[i]
+                if n in counted
+                else self._table(operand, i)
                 for n, operand in enumerate(read)
             ]
             new = op.clone()

@@ -8,6 +8,7 @@ from jaxlib.mlir import ir
 from hlo_passes.cut.spread import States, outside, spread_cuts
 from hlo_passes.cut.states import Cut
 from hlo_passes.errors import PlanError
+from hlo_passes.ir.device_groups import DeviceGroups
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.stablehlo.blocks import walk_blocks
 from hlo_passes.ir.stablehlo.body import Body
@@ -26,7 +27,7 @@ from hlo_passes.plans import Split
 from hlo_passes.proofs.engine import NotProved
 from hlo_passes.split.block import cut_block
 from hlo_passes.split.loops import unroll
-from hlo_passes.split.rows import TOKENS, Groups, RowExchange
+from hlo_passes.split.rows import TOKENS, RowExchange
 from hlo_passes.split.unmask import index_blocks
 
 
@@ -154,7 +155,7 @@ def _index_planned(
     return {name: (block, graphs.get(new)) for name, (new, block) in renamed}
 
 
-def groups_of(graph: Graph, devices: int) -> dict[int, Groups]:
+def groups_of(graph: Graph, devices: int) -> dict[int, DeviceGroups]:
     """Return, per exchange of a block, by its place, the devices that take part together."""
     return {
         op.id: op.collective.groups or (tuple(range(devices)),)
@@ -163,7 +164,7 @@ def groups_of(graph: Graph, devices: int) -> dict[int, Groups]:
     }
 
 
-def _cut(block: ir.Block, split: Split, groups: dict[int, Groups], devices: int) -> None:
+def _cut(block: ir.Block, split: Split, groups: dict[int, DeviceGroups], devices: int) -> None:
     body = Body(block)
     if split.last >= len(body.ops):
         raise PlanError(split.block, "the plan's places do not fit this block",

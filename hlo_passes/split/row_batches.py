@@ -23,7 +23,7 @@ from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.layers.capacity.row_layouts import RowLayout
 from hlo_passes.layers.capacity.row_paths import RowPath
 from hlo_passes.split.rows import Arrival, PrefixSum, Shipment, one_hot, ranks
-from hlo_passes.split.values import Pieces
+from hlo_passes.split.values import PartValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class _RowBatch:
         source, expert, place: per row, where it belongs in the whole buffer.
         real: per row, whether there is one.
         slot: per packed row, which row of the batch it is; beyond them if it is not in it.
-        held: per packed row, whether the batch has it.
+        in_batch: per packed row, whether the batch has it.
     """
 
     rows: int
@@ -46,7 +46,7 @@ class _RowBatch:
     place: ir.Value
     real: ir.Value
     slot: ir.Value
-    held: ir.Value
+    in_batch: ir.Value
 
 
 @dataclass
@@ -56,14 +56,14 @@ class RowBatches:
     Attributes:
         path: the ops.
         body: their block.
-        pieces: its values.
+        part_values: its values.
         sum_up: how prefix sums are built.
         scatters: whether rows are scattered to where they lie, or gathered there.
     """
 
     path: RowPath
     body: Body
-    pieces: Pieces
+    part_values: PartValues
     sum_up: PrefixSum
     scatters: bool
 
@@ -92,7 +92,7 @@ class RowBatches:
             answer, *exports = self._run_part(arrival, exports)
             answers.append(answer)
         for value, joined in zip(self.path.exports, exports, strict=True):
-            self.pieces.give_whole(value, build.reshape(joined, shape_of(value)))
+            self.part_values.give_whole(value, build.reshape(joined, shape_of(value)))
         return tuple(answers)
 
     def _run_part(self, arrival: Arrival, exports: Sequence[ir.Value]) -> list[ir.Value]:
@@ -106,7 +106,7 @@ class RowBatches:
         trips = build.binary("divide", last, build.splat(last.type, rows))
         trips = build.binary("add", trips, build.splat(trips.type, 1))
         imports = [
-            build.reshape(self.pieces.whole(value), self._flat_type(value).shape)
+            build.reshape(self.part_values.whole(value), self._flat_type(value).shape)
             for value in self.path.imports
         ]
         width = self.path.layout_of(self.answer).width
@@ -154,7 +154,7 @@ class RowBatches:
             place=place,
             real=real,
             slot=slot,
-            held=is_here,
+            in_batch=is_here,
         )
 
     def _compute(
@@ -169,7 +169,7 @@ class RowBatches:
         for place in self.path.ops:
             op = self.body.ops[place]
             operands = [
-                made[value] if state is not None else self.pieces.whole(value)
+                made[value] if state is not None else self.part_values.whole(value)
                 for value, state in zip(
                     self.body.reads[place], self.path.by_place.splits[place].operands, strict=True
                 )
@@ -199,8 +199,8 @@ class RowBatches:
         if self.scatters:
             return build.scatter_rows(answer, rows, batch.packed, "set", distinct=True)
         answered = build.gather_rows(rows, batch.slot)
-        bits = build.type_like(batch.held.type, shape_of(answered))
-        return build.select(build.broadcast(batch.held, bits, [0]), answered, answer)
+        bits = build.type_like(batch.in_batch.type, shape_of(answered))
+        return build.select(build.broadcast(batch.in_batch, bits, [0]), answered, answer)
 
     def _export(
         self, batch: _RowBatch, made: dict[ir.Value, ir.Value], carried: Sequence[ir.Value]

@@ -18,13 +18,12 @@ from jaxlib.mlir import ir
 
 from hlo_passes.cut.states import Cut
 from hlo_passes.ir.collectives import FILL
+from hlo_passes.ir.device_groups import DeviceGroups
 from hlo_passes.ir.stablehlo import build
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import integer, shape_of, update_of
-from hlo_passes.layers.capacity.sites import Rows, Site
-from hlo_passes.split.values import Pieces
-
-type Groups = Sequence[Sequence[int]]
+from hlo_passes.layers.capacity.sites import RowBuffer, Site
+from hlo_passes.split.values import PartValues
 
 type PrefixSum = Callable[[ir.Value, int], ir.Value]
 """(values, dim) to their sums up to and including each."""
@@ -90,7 +89,7 @@ class RowExchange:
 
     numbers: dict[ir.Value, int]
     ragged: bool = False
-    groups: dict[int, Groups] = field(default_factory=dict)
+    groups: dict[int, DeviceGroups] = field(default_factory=dict)
     _shipments: dict[object, Shipment] = field(default_factory=dict)
 
     @property
@@ -98,18 +97,24 @@ class RowExchange:
         """How prefix sums are built."""
         return build.scan_sum if self.ragged else build.prefix_sum
 
-    def put(self, site: Site, body: Body, pieces: Pieces) -> tuple[Arrival, ...]:
-        """Build a dispatch in parts, at the insertion point."""
+    def put(self, site: Site, body: Body, part_values: PartValues) -> tuple[Arrival, ...]:
+        """Build a dispatch in parts, at the insertion point.
+
+        Args:
+            site: the dispatch.
+            body: the block.
+            part_values: its values.
+        """
         scatter, exchange, rows = body.ops[site.access], body.ops[site.exchange], site.rows
         element = build.tensor(exchange.results[0]).element_type
-        updates = pieces.parts(scatter.operands[2], TOKENS)
+        updates = part_values.parts(scatter.operands[2], TOKENS)
         merge = update_of(scatter)
         assert merge is not None
         kind = ir.RankedTensorType.get([rows.count, *rows.width], element)
         arrived = build.filled(kind, 0)
         arrivals = []
         for index, update in enumerate(updates):
-            shipment = self._shipment(site, body, pieces, index)
+            shipment = self._shipment(site, body, part_values, index)
             count = shape_of(shipment.places)[0]
             own = build.convert(build.reshape(update, (count, *rows.width)), element)
             packed = build.gather_rows(own, shipment.order)
@@ -118,18 +123,22 @@ class RowExchange:
             arrived = build.scatter_rows(
                 arrived, came, _targets(shipment, rows), merge, distinct=site.distinct
             )
-        pieces.give_whole(exchange.results[0], _received(arrived, exchange))
+        part_values.give_whole(exchange.results[0], _received(arrived, exchange))
         return tuple(arrivals)
 
     def fetch(
-        self, site: Site, body: Body, pieces: Pieces, answers: Sequence[ir.Value] | None = None
+        self,
+        site: Site,
+        body: Body,
+        part_values: PartValues,
+        answers: Sequence[ir.Value] | None = None,
     ) -> None:
         """Build a combine in parts, at the insertion point.
 
         Args:
             site: the combine.
             body: the block.
-            pieces: its values.
+            part_values: its values.
             answers: per part the rows far that the sources ask for; None to read them from the
                 whole buffer.
         """
@@ -138,10 +147,10 @@ class RowExchange:
         element = build.tensor(made).element_type
         offered = None
         if answers is None:
-            offered = _offered(pieces.whole(exchange.operands[0]), exchange, rows)
+            offered = _offered(part_values.whole(exchange.operands[0]), exchange, rows)
         parts = []
-        for index in range(pieces.k):
-            shipment = self._shipment(site, body, pieces, index)
+        for index in range(part_values.k):
+            shipment = self._shipment(site, body, part_values, index)
             if offered is not None:
                 wanted = build.gather_rows(offered, _sources(shipment, rows))
             else:
@@ -149,13 +158,13 @@ class RowExchange:
                 wanted = answers[index]
             came = self._send_back(wanted, site, exchange, shipment)
             own = build.convert(build.gather_rows(came, shipment.places), element)
-            parts.append(build.reshape(own, TOKENS.part_of(shape_of(made), pieces.k)))
-        pieces.give_parts(made, TOKENS, parts)
+            parts.append(build.reshape(own, TOKENS.part_of(shape_of(made), part_values.k)))
+        part_values.give_parts(made, TOKENS, parts)
 
-    def _shipment(self, site: Site, body: Body, pieces: Pieces, index: int) -> Shipment:
+    def _shipment(self, site: Site, body: Body, part_values: PartValues, index: int) -> Shipment:
         """Return where a part's rows go; built once for all sites with the same indices."""
         indices = body.ops[site.access].operands[1]
-        part = pieces.parts(indices, TOKENS)[index]
+        part = part_values.parts(indices, TOKENS)[index]
         rows, exchange = site.rows, body.ops[site.exchange]
         count = rows.tokens(shape_of(part))
         room = min(count, rows.block) if site.distinct else count
@@ -222,7 +231,7 @@ class _AddressBuilder:
         sum_up: how prefix sums are built.
     """
 
-    rows: Rows
+    rows: RowBuffer
     room: int
     exchange: ir.Operation
     compact: bool
@@ -249,8 +258,8 @@ class _AddressBuilder:
         order = build.scatter_rows(order, build.iota((count,), 0), places, "set", distinct=True)
         message = build.filled(build.int_type((peers * room,)), self.rows.block)
         message = build.scatter_rows(message, within, far, "set", distinct=True)
-        heard = self._tell(build.reshape(message, (peers, room)), starts, blocks)
-        asked = build.slice_of(heard, 1, 0, room)
+        swapped = self._swap(build.reshape(message, (peers, room)), starts, blocks)
+        asked = build.slice_of(swapped, 1, 0, room)
         real = build.compare(asked, "LT", build.splat(asked.type, self.rows.block))
         return Shipment(
             room=room,
@@ -260,8 +269,8 @@ class _AddressBuilder:
             sent=sent,
             wanted=build.total(_as_int(real), 1),
             asked=asked,
-            here_near=build.reshape(build.slice_of(heard, 1, room, room + 1), (peers,)),
-            here_far=build.reshape(build.slice_of(heard, 1, room + 1, room + 2), (peers,)),
+            here_near=build.reshape(build.slice_of(swapped, 1, room, room + 1), (peers,)),
+            here_far=build.reshape(build.slice_of(swapped, 1, room + 1, room + 2), (peers,)),
         )
 
     def _starts(self, sent: ir.Value) -> ir.Value:
@@ -280,13 +289,13 @@ class _AddressBuilder:
         place = build.binary("add", start, rank)
         return build.select(fits, place, build.splat(place.type, size))
 
-    def _tell(self, message: ir.Value, starts: ir.Value, blocks: ir.Value) -> ir.Value:
+    def _swap(self, message: ir.Value, starts: ir.Value, blocks: ir.Value) -> ir.Value:
         """Swap `[peers, room + 2]`: which rows, and where they lie near and far."""
         columns = [build.reshape(table, (self.rows.peers, 1)) for table in (starts, blocks)]
         return build.all_to_all(build.concatenate([message, *columns], 1), self.exchange)
 
 
-def _flat_rows(indices: ir.Value, rows: Rows, clamps: bool) -> tuple[ir.Value, ir.Value]:
+def _flat_rows(indices: ir.Value, rows: RowBuffer, clamps: bool) -> tuple[ir.Value, ir.Value]:
     """Return the row that every index vector names, int32 `[N]`, and whether there is one.
 
     Where there is none, the row is any number.
@@ -320,14 +329,14 @@ def _as_int(flag: ir.Value) -> ir.Value:
     return build.convert(flag, ir.IntegerType.get_signless(32))
 
 
-def _block_starts(shipment: Shipment, rows: Rows) -> ir.Value:
+def _block_starts(shipment: Shipment, rows: RowBuffer) -> ir.Value:
     """Return, per peer and packed row, the first row of the peer's block, `[peers, room]`."""
     dims = (rows.peers, shipment.room)
     counted = build.iota(dims, 0)
     return build.binary("multiply", counted, build.splat(counted.type, rows.block))
 
 
-def _targets(shipment: Shipment, rows: Rows) -> ir.Value:
+def _targets(shipment: Shipment, rows: RowBuffer) -> ir.Value:
     """Return the rows of the whole buffer that arriving rows belong to; beyond it for none."""
     place = build.binary("add", _block_starts(shipment, rows), shipment.asked)
     real = build.compare(shipment.asked, "LT", build.splat(shipment.asked.type, rows.block))
@@ -335,7 +344,7 @@ def _targets(shipment: Shipment, rows: Rows) -> ir.Value:
     return build.reshape(build.select(real, place, beyond), (rows.peers * shipment.room,))
 
 
-def _sources(shipment: Shipment, rows: Rows) -> ir.Value:
+def _sources(shipment: Shipment, rows: RowBuffer) -> ir.Value:
     """Return the rows of the offered buffer that the peers asked for; any for none."""
     last = build.splat(shipment.asked.type, rows.block - 1)
     bounded = build.binary("minimum", shipment.asked, last)
@@ -353,7 +362,7 @@ def _received(arrived: ir.Value, exchange: ir.Operation) -> ir.Value:
     return build.reshape(build.transpose(blocks, order), shape_of(exchange.results[0]))
 
 
-def _offered(whole: ir.Value, exchange: ir.Operation, rows: Rows) -> ir.Value:
+def _offered(whole: ir.Value, exchange: ir.Operation, rows: RowBuffer) -> ir.Value:
     """Turn what an all-to-all is given into rows `[peers * block, ...]`, by destination."""
     dims, peers = shape_of(whole), integer(exchange, "split_count")
     split = integer(exchange, "split_dimension")
@@ -363,7 +372,7 @@ def _offered(whole: ir.Value, exchange: ir.Operation, rows: Rows) -> ir.Value:
 
 
 def _ragged(
-    operands: Sequence[ir.Value], exchange: ir.Operation, groups: Groups, fill: float
+    operands: Sequence[ir.Value], exchange: ir.Operation, groups: DeviceGroups, fill: float
 ) -> ir.Value:
     """Send filled rows only. XLA keeps the op's scope and line if its tables are of int64."""
     i64 = ir.IntegerType.get_signless(64)

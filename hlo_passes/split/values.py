@@ -11,7 +11,7 @@ from hlo_passes.ir.stablehlo.parts import join_parts, take_part
 
 
 @dataclass
-class Pieces:
+class PartValues:
     """Makes parts of whole values and whole values of parts, each once, where first needed.
 
     Ops are built in program order at a moving insertion point, so what was made for one reader
@@ -28,7 +28,13 @@ class Pieces:
     _taken: dict[tuple[ir.Value, Cut], list[ir.Value]] = field(default_factory=dict)
 
     def give_parts(self, value: ir.Value, cut: Cut, parts: Sequence[ir.Value]) -> None:
-        """Say that a value of the old program is there in parts."""
+        """Say that a value of the old program is there in parts.
+
+        Args:
+            value: the value.
+            cut: how it is cut.
+            parts: per part, its slice in the new program.
+        """
         self._parts[value] = (cut, list(parts))
 
     def give_whole(self, value: ir.Value, new: ir.Value) -> None:

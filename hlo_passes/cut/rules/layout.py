@@ -39,6 +39,12 @@ def cut_after_reshape(old: tuple[int, ...], new: tuple[int, ...], cut: Cut, k: i
     Row by row in memory, a cut takes index i of the middle of `[before, k, after]`; a dim of the
     new shape holds that middle if what stands before it divides `before`.
 
+    Args:
+        old: the shape before.
+        new: the shape after.
+        cut: how the tensor is cut before.
+        k: number of parts.
+
     Raises:
         NotProved: if the parts are not slices of one dim of the new shape.
     """

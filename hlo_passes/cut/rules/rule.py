@@ -68,7 +68,13 @@ type Rules = Mapping[str, Rule]
 
 
 def clone_part(op: ir.Operation, operands: Sequence[ir.Value], part: Part) -> list[ir.Value]:
-    """Build one part as the op itself, on other operands and with other result types."""
+    """Build one part as the op itself, on other operands and with other result types.
+
+    Args:
+        op: the op.
+        operands: its operands of that part.
+        part: which one.
+    """
     return list(_clone(op, operands, part, {}).results)
 
 
@@ -101,7 +107,13 @@ def _clone(
 
 
 def part_type(kind: ir.Type, cut: Cut, k: Count) -> ir.Type:
-    """Return the type of one part of a tensor."""
+    """Return the type of one part of a tensor.
+
+    Args:
+        kind: the type of the whole.
+        cut: how it is cut.
+        k: number of parts.
+    """
     tensor = ir.RankedTensorType(kind)
     shape = cut.part_of(tuple(tensor.shape), k)
     return ir.RankedTensorType.get(shape, tensor.element_type)

@@ -310,7 +310,7 @@ class _PathFinder:
         """Return the ops to run for some rows, and the values that they read rows of."""
         ops, imports = set(self.inside), {}
         todo = sorted(self.inside)
-        again = self._can_run_again(by_source.splits.keys() & by_place.splits.keys())
+        repeatable = self._repeatable(by_source.splits.keys() & by_place.splits.keys())
         while todo:
             place = todo.pop()
             self._check(place, by_source, by_place, by_expert)
@@ -320,7 +320,7 @@ class _PathFinder:
                 maker = self.body.maker.get(value)
                 if state is None or value == self.came or maker in ops:
                     continue
-                if maker in again:
+                if maker in repeatable:
                     ops.add(maker)
                     todo.append(maker)
                 elif value in self.in_parts:
@@ -329,16 +329,16 @@ class _PathFinder:
                     imports[value] = None
         return tuple(sorted(ops)), tuple(imports)
 
-    def _can_run_again(self, places: Collection[int]) -> set[int]:
+    def _repeatable(self, places: Collection[int]) -> set[int]:
         """Return those of some ops that are cheap, and made of what is there or can be made."""
-        again: set[int] = set()
+        repeatable: set[int] = set()
         for place in sorted(places):
             if self.body.kind(place) in CHEAP and all(
-                value not in self.in_parts or self.body.maker[value] in again
+                value not in self.in_parts or self.body.maker[value] in repeatable
                 for value in self.body.ops[place].operands
             ):
-                again.add(place)
-        return again
+                repeatable.add(place)
+        return repeatable
 
     def _why_not(self, place: int, states: States) -> str:
         """Say which op keeps rows from being cut: this one, or the first on the way."""

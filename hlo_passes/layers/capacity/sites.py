@@ -16,7 +16,7 @@ from jax.extend.mlir.dialects import stablehlo
 from jaxlib.mlir import ir
 
 from hlo_passes.ir.stablehlo.body import Body
-from hlo_passes.ir.stablehlo.read import ints, kind_of, maker_of, shape_of, update_of
+from hlo_passes.ir.stablehlo.read import integer, ints, kind_of, maker_of, shape_of, update_of
 from hlo_passes.proofs.arithmetic import direction_of
 from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.distinct import DistinctRows
@@ -25,7 +25,7 @@ from hlo_passes.proofs.value_numbers import number_values
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowBuffer:
     """How a buffer is addressed: `peers` blocks of `block` rows, each of `width` elements.
 
     Attributes:
@@ -74,7 +74,7 @@ class Site:
     access: int
     exchange: int
     between: tuple[int, ...]
-    rows: Rows
+    rows: RowBuffer
     distinct: bool
     clamps: bool = False
     doubt: str = ""
@@ -123,7 +123,7 @@ def find_sites(body: Body) -> Sites:
 def _put(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctRows) -> Site:
     between, place = _before(body, body.ops[i].operands[0])
     op = body.ops[place]
-    rows = _written_rows(op, distinct.counting.constants, _peers(body.ops[i]))
+    rows = _written_rows(op, distinct.counting.constants, integer(body.ops[i], "split_count"))
     _check_leading(shape_of(body.ops[i].operands[0]), "split_dimension", body.ops[i], rows)
     doubt = _doubt(distinct, op.operands[1], rows)
     if doubt and any(body.kind(b) == "convert" for b in between):
@@ -152,7 +152,7 @@ def _before(body: Body, value: ir.Value) -> tuple[list[int], int]:
         value = body.ops[place].operands[0]
 
 
-def _written_rows(scatter: ir.Operation, constants: Constants, peers: int) -> Rows:
+def _written_rows(scatter: ir.Operation, constants: Constants, peers: int) -> RowBuffer:
     """Return how a scatter of token rows addresses the empty buffer that it fills.
 
     Raises:
@@ -207,7 +207,7 @@ def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctR
         tuple(numbers_of.start_index_map),
         tuple(sizes[d] for d in range(len(buffer)) if d not in collapsed),
         numbers_of.index_vector_dim,
-        _peers(body.ops[i]),
+        integer(body.ops[i], "split_count"),
     )
     _check_leading(shape_of(body.ops[i].results[0]), "concat_dimension", body.ops[i], rows)
     clamps = not is_masked(body, place, numbers, distinct.counting.constants)
@@ -218,7 +218,7 @@ def _fetch(body: Body, i: int, numbers: dict[ir.Value, int], distinct: DistinctR
     return Site(place, i, tuple(between), rows, not doubt, clamps, doubt)
 
 
-def _doubt(distinct: DistinctRows, indices: ir.Value, rows: Rows) -> str:
+def _doubt(distinct: DistinctRows, indices: ir.Value, rows: RowBuffer) -> str:
     """Say what keeps tokens from being proved not to share rows; "" if they are."""
     dims = tuple(size for _, size in sorted(zip(rows.columns, rows.dims, strict=True)))
     if distinct.are_distinct(indices, dims, rows.index_dim):
@@ -233,7 +233,7 @@ def _rows(
     width: tuple[int, ...],
     index_dim: int,
     peers: int,
-) -> Rows:
+) -> RowBuffer:
     """Check that index vectors address whole rows, and return how."""
     count = len(indexed)
     if sorted(indexed) != list(range(count)) or sorted(columns_to_dims) != list(range(count)):
@@ -241,16 +241,14 @@ def _rows(
     if not count or width != buffer[count:]:
         raise NotProved("the indices do not address whole rows of the buffer")
     columns = tuple(columns_to_dims.index(d) for d in range(count))
-    return Rows(buffer[:count], columns, width, peers, index_dim)
+    return RowBuffer(buffer[:count], columns, width, peers, index_dim)
 
 
-def _peers(exchange: ir.Operation) -> int:
-    return ir.IntegerAttr(exchange.attributes["split_count"]).value
-
-
-def _check_leading(shape: tuple[int, ...], name: str, exchange: ir.Operation, rows: Rows) -> None:
+def _check_leading(
+    shape: tuple[int, ...], name: str, exchange: ir.Operation, rows: RowBuffer
+) -> None:
     """Check that the blocks of the peers follow each other in memory, and hold whole rows."""
-    dim = ir.IntegerAttr(exchange.attributes[name]).value
+    dim = integer(exchange, name)
     if any(size != 1 for size in shape[:dim]) or rows.count % rows.peers:
         raise NotProved("the rows of one peer are not behind each other in the buffer")
 

@@ -24,7 +24,7 @@ from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.engine import NotProved
 from hlo_passes.proofs.fills import BEYOND, Fills, number_like
 from hlo_passes.proofs.prefix import starts_from_nothing
-from hlo_passes.proofs.ranges import Range, held
+from hlo_passes.proofs.ranges import Range, in_type
 
 ROWS = Cut(0)
 """How the rows of a buffer lead it."""
@@ -38,7 +38,7 @@ _ROW_LAST = {"GT", "LE"}
 
 
 @dataclass(frozen=True, eq=False)
-class ExpertRows:
+class ExpertOps:
     """Ops that run for the rows of one part.
 
     Attributes:
@@ -53,7 +53,7 @@ class ExpertRows:
 
 
 @dataclass
-class RowFinder:
+class ExpertOpFinder:
     """Follows rows from the exchanges that bring them to those that take them away.
 
     Attributes:
@@ -78,7 +78,7 @@ class RowFinder:
     tables: dict[ir.Value, None] = field(default_factory=dict)
     idle: Fills = field(default_factory=lambda: Fills(Constants()))
 
-    def find(self) -> ExpertRows:
+    def find(self) -> ExpertOps:
         """Find all ops that run for rows.
 
         Raises:
@@ -91,7 +91,7 @@ class RowFinder:
         for place in range(len(self.body.ops)):
             if any(value in alive for value in self.body.reads[place]):
                 alive.update(self._follow(place, alive))
-        return ExpertRows(self.splits, frozenset(self.live), tuple(self.tables))
+        return ExpertOps(self.splits, frozenset(self.live), tuple(self.tables))
 
     def _follow(self, place: int, alive: set[ir.Value]) -> Iterator[ir.Value]:
         """Take in an op that reads rows; yield what it makes of them."""
@@ -190,7 +190,7 @@ class RowFinder:
     def _holds_numbers(self, value: ir.Value) -> bool:
         """Whether the type of a value holds the number of every row."""
         numbers = Range(0, self.room - 1)
-        return held(numbers, element_of(value)) == numbers
+        return in_type(numbers, element_of(value)) == numbers
 
     def _check_boundary(self, place: int, op: ir.Operation, number: ir.Value) -> None:
         """Check that a comparison of a row's number asks which expert's row it is."""

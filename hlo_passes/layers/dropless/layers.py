@@ -16,16 +16,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxlib.mlir import ir
 
+from hlo_passes.ir.device_groups import DeviceGroups
 from hlo_passes.ir.stablehlo.blocks import ragged_exchanges_of
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.read import shape_of
 from hlo_passes.ir.traits import BRANCHES, EFFECTS
 from hlo_passes.layers.dropless.exchanges import Layout, RaggedExchange, read_exchange, routing_of
-from hlo_passes.layers.dropless.expert_rows import ExpertRows, RowFinder
+from hlo_passes.layers.dropless.expert_rows import ExpertOpFinder, ExpertOps
 from hlo_passes.layers.dropless.orders import Orders
 from hlo_passes.layers.dropless.routing import CountedChoices, Positions, find_routings
 from hlo_passes.layers.dropless.sorted_rows import SortedRows
-from hlo_passes.layers.dropless.tables import Groups, Tables
+from hlo_passes.layers.dropless.tables import Tables
 from hlo_passes.proofs.counting import Counting
 from hlo_passes.proofs.engine import NotProved
 
@@ -48,9 +49,9 @@ class DroplessLayer:
     layout: Layout
     room: int
     _asked: dict[tuple[str, int], bool] = field(default_factory=dict)
-    _rows: list[ExpertRows] = field(default_factory=list)
+    _rows: list[ExpertOps] = field(default_factory=list)
 
-    def rows(self, body: Body) -> ExpertRows:
+    def rows(self, body: Body) -> ExpertOps:
         """Return what happens to its rows at their experts.
 
         Raises:
@@ -59,7 +60,7 @@ class DroplessLayer:
         if not self._rows:
             came = tuple(body.ops[x.place].results[0] for x in self.exchanges if x.way == "there")
             leaves = frozenset(x.place for x in self.exchanges if x.way == "back")
-            finder = RowFinder(body, self.room, came, leaves, self.is_boundary, self.is_sizes)
+            finder = ExpertOpFinder(body, self.room, came, leaves, self.is_boundary, self.is_sizes)
             self._rows.append(finder.find())
         return self._rows[0]
 
@@ -107,7 +108,7 @@ class DroplessCut:
     """
 
     layer: DroplessLayer
-    rows: ExpertRows
+    rows: ExpertOps
     tables: frozenset[ir.Value]
     counts: frozenset[ir.Value]
     replaced: frozenset[int]
@@ -127,7 +128,7 @@ class DroplessLayers:
 
 
 def find_layers(
-    body: Body, numbers: dict[ir.Value, int], groups: Mapping[int, Groups], devices: int
+    body: Body, numbers: dict[ir.Value, int], groups: Mapping[int, DeviceGroups], devices: int
 ) -> DroplessLayers:
     """Find the dropless layers of a block.
 
@@ -241,8 +242,8 @@ def cut_layer(body: Body, layer: DroplessLayer, k: int, ops: Collection[int]) ->
         )
     tables, counts = _tables(body, layer, rows)
     _check_equal_parts(body, layer, counts, k)
-    gone = _gone(body, core, set(_wanted(body, layer, rows, tables, counts)))
-    return DroplessCut(layer, rows, tables, counts, gone)
+    unneeded = _unneeded(body, core, set(_wanted(body, layer, rows, tables, counts)))
+    return DroplessCut(layer, rows, tables, counts, unneeded)
 
 
 def tokens_of(body: Body, layer: DroplessLayer) -> Iterator[ir.Value]:
@@ -281,10 +282,10 @@ def _check_equal_parts(
 
 
 def _tables(
-    body: Body, layer: DroplessLayer, rows: ExpertRows
+    body: Body, layer: DroplessLayer, rows: ExpertOps
 ) -> tuple[frozenset[ir.Value], frozenset[ir.Value]]:
     """Return the tables that parts need and what these are made of, down to the counts."""
-    held, number = layer.layout.tables, layer.routing.number
+    known, number = layer.layout.tables, layer.routing.number
     todo = [*rows.tables]
     for one in layer.exchanges:
         todo += list(body.ops[one.place].operands)[2:]
@@ -292,14 +293,14 @@ def _tables(
     counts: set[ir.Value] = set()
     while todo:
         value = todo.pop()
-        if value in found or not held.of(value).counts:
+        if value in found or not known.of(value).counts:
             continue
         found.add(value)
         place, kind = body.made_by(value)
         op = body.ops[place]
         if kind == "optimization_barrier":
             todo.append(op.operands[list(op.results).index(value)])
-        elif held.numbers[value] == number:
+        elif known.numbers[value] == number:
             counts.add(value)
         else:
             todo.extend(op.operands)
@@ -309,7 +310,7 @@ def _tables(
 def _wanted(
     body: Body,
     layer: DroplessLayer,
-    rows: ExpertRows,
+    rows: ExpertOps,
     tables: frozenset[ir.Value],
     counts: frozenset[ir.Value],
 ) -> Iterator[ir.Value]:
@@ -326,13 +327,13 @@ def _wanted(
             yield from (v for v in body.ops[place].operands if v not in tables)
 
 
-def _gone(body: Body, core: set[int], wanted: set[ir.Value]) -> frozenset[int]:
+def _unneeded(body: Body, core: set[int], wanted: set[ir.Value]) -> frozenset[int]:
     """Return the replaced ops, and those that only they read."""
-    gone = set(core)
+    unneeded = set(core)
     for place in reversed(range(len(body.ops))):
         op, kind = body.ops[place], body.kind(place)
         users = [user for value in op.results for user in body.users.get(value, ())]
         is_wanted = any(value in wanted for value in op.results)
-        if users and kind not in _STAYS and not is_wanted and all(u in gone for u in users):
-            gone.add(place)
-    return frozenset(gone)
+        if users and kind not in _STAYS and not is_wanted and all(u in unneeded for u in users):
+            unneeded.add(place)
+    return frozenset(unneeded)

@@ -55,7 +55,13 @@ class CountedChoices:
 def find_routings(
     body: Body, numbers: dict[ir.Value, int], counting: Counting
 ) -> list[CountedChoices]:
-    """Find all values that count choices per expert."""
+    """Find all values that count choices per expert.
+
+    Args:
+        body: the block.
+        numbers: its value numbers.
+        counting: what its values count.
+    """
     first: dict[object, ir.Value] = {}
     for value, number in numbers.items():
         first.setdefault(number, value)

@@ -41,6 +41,11 @@ class SortedRows:
     def choices_of(self, indices: ir.Value, routing: CountedChoices, tokens: int) -> int:
         """Check that indices name the token of every row, and return how many rows a token has.
 
+        Args:
+            indices: the indices.
+            routing: the routing whose rows are meant.
+            tokens: number of tokens.
+
         Raises:
             NotProved: if they do not, or it is not proved.
         """

@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 from jaxlib.mlir import ir
 
+from hlo_passes.ir.device_groups import DeviceGroups
 from hlo_passes.ir.stablehlo.body import Body, name_op
 from hlo_passes.ir.stablehlo.read import integer, ints, maker_of, reducer, same_operand, shape_of
 from hlo_passes.proofs.arithmetic import COMPARE, direction_of, dtype_of, element_of
@@ -25,8 +26,6 @@ from hlo_passes.proofs.constants import Constants
 from hlo_passes.proofs.elements import repeated
 from hlo_passes.proofs.engine import Domain, FactRules, NotProved
 from hlo_passes.proofs.prefix import is_prefix, is_prefix_scan, starts_from_nothing
-
-type Groups = Sequence[Sequence[int]]
 
 _LARGEST = 2**24
 
@@ -66,7 +65,7 @@ class Tables(Domain[Table]):
         self,
         body: Body,
         numbers: Mapping[ir.Value, int],
-        groups: Mapping[int, Groups],
+        groups: Mapping[int, DeviceGroups],
         devices: int,
         experts: Mapping[int, int],
     ) -> None:
@@ -129,7 +128,7 @@ class Tables(Domain[Table]):
             raise refusal(op, "is no sum of counts")
         return table.at
 
-    def heard(self, op: ir.Operation) -> tuple[np.ndarray, np.ndarray]:
+    def received(self, op: ir.Operation) -> tuple[np.ndarray, np.ndarray]:
         """Return, per device, what all of its group give to an exchange, and its place there.
 
         `[devices, group, ...]`, in the order of the group, and `[devices]`.
@@ -311,7 +310,7 @@ def _truncated(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _gather(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
-    came, _ = tables.heard(op)
+    came, _ = tables.received(op)
     dim = integer(op, "all_gather_dim") + 1
     joined = np.concatenate(np.moveaxis(came, 1, 0), axis=dim)
     is_same = bool(np.all(joined == joined[:1]))
@@ -319,7 +318,7 @@ def _gather(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
 
 
 def _swap(tables: Tables, op: ir.Operation, value: ir.Value) -> Table:
-    came, me = tables.heard(op)
+    came, me = tables.received(op)
     split, concat = integer(op, "split_dimension"), integer(op, "concat_dimension")
     peers = came.shape[1]
     blocks = np.stack(np.split(came, peers, axis=split + 2), axis=2)

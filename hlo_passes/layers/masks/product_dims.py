@@ -69,6 +69,11 @@ class ProductDims:
     def of_mask(self, place: int, side: int, role: ProductRole) -> Meaning | None:
         """Return what a product's dims count, if an operand is a mask; None if it is none.
 
+        Args:
+            place: the product.
+            side: which operand may be the mask.
+            role: what the product would do.
+
         Raises:
             NotProved: if it is a mask, and not of one row a token and choice.
         """

@@ -6,7 +6,7 @@ import pytest
 from hlo_passes.cut.states import Cut
 from hlo_passes.ir.stablehlo.body import Body
 from hlo_passes.ir.stablehlo.module import Module
-from hlo_passes.layers.dropless.expert_rows import ROWS, RowFinder
+from hlo_passes.layers.dropless.expert_rows import ROWS, ExpertOpFinder
 from hlo_passes.layers.dropless.orders import Orders
 from hlo_passes.layers.dropless.routing import find_routings
 from hlo_passes.layers.dropless.sorted_rows import SortedRows
@@ -68,7 +68,7 @@ def rows_of(after: str):
     module = Module.parse(ROWWISE.replace("AFTER", after))
     body = Body(module.body)
     never = lambda value: False  # noqa: E731
-    finder = RowFinder(body, 4, (module.body.arguments[0],), frozenset({2}), never, never)
+    finder = ExpertOpFinder(body, 4, (module.body.arguments[0],), frozenset({2}), never, never)
     return finder.find(), body
 
 

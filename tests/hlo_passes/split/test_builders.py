@@ -14,7 +14,7 @@ from hlo_passes.split.arrange import arrange
 from hlo_passes.split.block import cut_block
 from hlo_passes.split.program import program_of
 from hlo_passes.split.rows import one_hot, ranks
-from hlo_passes.split.values import Pieces
+from hlo_passes.split.values import PartValues
 from tests.hlo_passes.cut.splitting import returning, run
 
 PLAIN = """func.func @main(%x: tensor<2x1x4xf32>) -> tensor<2x1x4xf32> {
@@ -44,13 +44,13 @@ def test_parts_are_taken_and_put_together_once():
     with module.ir.context, ir.Location.unknown():
         value, end = module.body.arguments[0], module.body.operations[0]
         with ir.InsertionPoint(end):
-            pieces = Pieces(2)
-            halves = pieces.parts(value, Cut(2))
-            assert pieces.parts(value, Cut(2)) is halves
+            part_values = PartValues(2)
+            halves = part_values.parts(value, Cut(2))
+            assert part_values.parts(value, Cut(2)) is halves
             assert [shape_of(half) for half in halves] == [(2, 1, 2)] * 2
-            pieces.give_parts(value, Cut(2), halves[::-1])
-            whole = pieces.whole(value)
-            assert pieces.whole(value) == whole
+            part_values.give_parts(value, Cut(2), halves[::-1])
+            whole = part_values.whole(value)
+            assert part_values.whole(value) == whole
         returning(module, [whole])
         (came,) = run(module, [X])
     np.testing.assert_array_equal(came, X[..., [2, 3, 0, 1]])
