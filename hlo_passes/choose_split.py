@@ -19,7 +19,7 @@ Limits
     The race is run on StableHLO, before XLA fuses: what it predicts is not what XLA will make.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from typing import ClassVar, Literal
@@ -28,7 +28,7 @@ from msgspec.structs import replace
 
 from hlo_passes.base import Context
 from hlo_passes.ir.graph import Graph
-from hlo_passes.plans import Plan
+from hlo_passes.plans import Plan, Prediction, Refusal
 from hlo_passes.schedule.simulate import simulate
 from hlo_passes.schedule.timeline import Timeline, prediction_of
 from hlo_passes.split_exchange import SplitExchange
@@ -91,12 +91,7 @@ class ChooseSplit(SplitPass):
         """Run the race; those that cannot cut are left out."""
         plans = {name: p.decide(graph, context, before) for name, p in self.ways.items()}
         stock = prediction_of(simulate(graph, context.costs.for_graph(graph)))
-        race = {"off": stock, "dw": prediction_of(before)}
-        for name, plan in plans.items():
-            if plan.splits and plan.after is not None:
-                race[name] = plan.after
-            elif plan.race:
-                race[name] = min(plan.race.values(), key=lambda result: result.step_us)
+        race = {"off": stock, "dw": prediction_of(before)} | _results(plans)
         cut = [name for name, plan in plans.items() if plan.splits]
         room = self.limit(graph, context)
         fits = room is None or before.peak_bytes <= room
@@ -104,13 +99,7 @@ class ChooseSplit(SplitPass):
         worth = worth_of(context)
         winner = min(runners, key=lambda n: race[n].step_us * (1 + worth * (n in cut)))
         chosen = plans.get(winner)
-        because = ""
-        if chosen is not None and not fits:
-            because = NO_ROOM
-        elif chosen is not None and race[winner].step_us > min(race[n].step_us for n in runners):
-            because = CLOSE
-        told = {r: None for plan in plans.values() for r in plan.refusals}
-        refusals = [r for r in told if chosen is None or not r.reason.startswith(NO_GAIN)]
+        shortest_us = min(race[name].step_us for name in runners)
         return Plan(
             module=context.fingerprint,
             target=context.costs.name,
@@ -118,11 +107,35 @@ class ChooseSplit(SplitPass):
             strategy=winner if chosen is None else f"{winner} {chosen.strategy}",
             edits=chosen.edits if chosen else (),
             race=race,
-            because=because,
-            refusals=tuple(refusals),
+            because="" if chosen is None else _because(fits, race[winner].step_us, shortest_us),
+            refusals=_refusals(plans, chosen),
             before=stock,
             after=race[winner],
         )
+
+
+def _results(plans: Mapping[str, Plan]) -> dict[str, Prediction]:
+    """Return what every way to cut gives, also one that is not worth it; nothing where none is."""
+    found = {}
+    for name, plan in plans.items():
+        if plan.splits and plan.after is not None:
+            found[name] = plan.after
+        elif plan.race:
+            found[name] = min(plan.race.values(), key=lambda result: result.step_us)
+    return found
+
+
+def _refusals(plans: Mapping[str, Plan], chosen: Plan | None) -> tuple[Refusal, ...]:
+    """Return what is left alone, each once; that a way gains nothing counts only if none does."""
+    told = {r: None for plan in plans.values() for r in plan.refusals}
+    return tuple(r for r in told if chosen is None or not r.reason.startswith(NO_GAIN))
+
+
+def _because(fits: bool, winner_us: float, shortest_us: float) -> str:
+    """Return why a cut was chosen, where that is not that it is shortest."""
+    if not fits:
+        return NO_ROOM
+    return CLOSE if winner_us > shortest_us else ""
 
 
 def describe_race(plan: Plan) -> str:

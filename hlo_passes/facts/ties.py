@@ -45,10 +45,7 @@ def find_merged_products(module: ScheduledModule) -> tuple[str, ...]:
     """
     found: list[str] = []
     for graph, _ in module.snapshot().walk():
-        tied = {
-            value for op, pieces, kind in _in_graph(graph, module.parsed)
-            if kind == "concatenate" and len(set(pieces)) > 1 for value in op.results
-        }  # fmt: skip
+        tied = _put_together(graph, module.parsed)
         found += [op.name for op in graph.ops if op.matmul and not tied.isdisjoint(op.operands)]
     return tuple(found)
 
@@ -58,11 +55,22 @@ def find_combined_exchanges(module: ScheduledModule) -> tuple[str, ...]:
 
     XLA's combiners make one of many gradient sums or gathers of weights.
     """
-    return tuple(
-        op.name for graph, _ in module.snapshot().walk()
-        for op, pieces, kind in _in_graph(graph, module.parsed)
-        if kind == "exchange" and len(set(pieces)) > 1
-    )  # fmt: skip
+    found: list[str] = []
+    for graph, _ in module.snapshot().walk():
+        tied = _put_together(graph, module.parsed)
+        found += [
+            op.name for op, pieces, kind in _in_graph(graph, module.parsed)
+            if kind == "exchange" and (len(set(pieces)) > 1 or not tied.isdisjoint(op.operands))
+        ]  # fmt: skip
+    return tuple(found)
+
+
+def _put_together(graph: Graph, parsed: HloText) -> set[int]:
+    """Return the values that are put together of pieces that wait for different exchanges."""
+    return {
+        value for op, pieces, kind in _in_graph(graph, parsed)
+        if kind == "concatenate" and len(set(pieces)) > 1 for value in op.results
+    }  # fmt: skip
 
 
 def _in_graph(graph: Graph, parsed: HloText) -> Iterator[tuple[Op, list[int], str]]:
@@ -79,7 +87,7 @@ def _in_graph(graph: Graph, parsed: HloText) -> Iterator[tuple[Op, list[int], st
             waits[value] = everything
         if not everything:
             continue
-        if op.collective is not None and len(needed) > 1:
+        if op.collective is not None and needed:
             yield op, needed, "exchange"
         if op.kind == "concatenate":
             yield op, needed, "concatenate"

@@ -181,7 +181,7 @@ class Compiled:
     @cached_property
     def costs(self) -> TargetCosts:
         """Prices of the program that will run: XLA's own where it has them."""
-        return self._lowered.costs.for_graph(self.scheduled.snapshot())
+        return self._lowered._job.costs.for_graph(self.scheduled.snapshot())
 
     def schedule(self) -> Timeline:
         """Return the timeline of the final schedule: XLA's order, priced by XLA where it can."""

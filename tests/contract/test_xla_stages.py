@@ -1,5 +1,6 @@
 """What stopping XLA once it has scheduled relies on, pinned. A failure here names what has changed."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,47 @@ def test_what_xla_cannot_compile_says_so(mesh):
                 "salt-of-d",
                 options | {"xla_no_such_option": 1},
             )
+        return xla.compile(options=options)
+
+    acting(mesh, act)
+
+
+def test_two_that_are_stopped_at_once_do_not_mix(mesh):
+    """Callbacks see the modules of all threads; each has to know its own by its mark."""
+    scales = {f"salt-of-{name}": scale for name, scale in (("e", 3.25), ("f", 5.75))}
+    modules = {salt: lowered(mesh, scale).compiler_ir() for salt, scale in scales.items()}
+
+    def act(request, xla):
+        options = compile_only_options(request.devices)
+        given = {salt: [marked(module, salt) for _ in range(3)] for salt, module in modules.items()}
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(3):
+                begun = {
+                    salt: pool.submit(xla.scheduled, waiting.pop(), salt, options)
+                    for salt, waiting in given.items()
+                }
+                for salt, future in begun.items():
+                    proto, (other,) = future.result(), scales.keys() - {salt}
+                    assert salt.encode() in proto
+                    assert other.encode() not in proto
+                    text = module_of(proto).text
+                    assert f"constant({scales[salt]})" in text
+                    assert f"constant({scales[other]})" not in text
+        return xla.compile(options=options)
+
+    acting(mesh, act)
+
+
+def test_many_that_are_stopped_at_once_do_not_crash_xla(mesh):
+    """XLA ends the process if what it calls is registered or cleared while it compiles."""
+
+    def act(request, xla):
+        options = compile_only_options(request.devices)
+        salts = [f"salt-of-{place}-g" for place in range(40)]
+        modules = {salt: marked(request.module, salt) for salt in salts}
+        with ThreadPoolExecutor(3) as pool:
+            found = pool.map(lambda salt: xla.scheduled(modules[salt], salt, options), salts)
+            assert all(salt.encode() in proto for salt, proto in zip(salts, found, strict=True))
         return xla.compile(options=options)
 
     acting(mesh, act)

@@ -76,19 +76,21 @@ class Candidate:
         assert isinstance(applied.module, Module)
         return replace(self, module=applied.module, plans=(*self.plans, applied.plan))
 
-    def without(self, step: Pass, target: str, before: Plan | None) -> "Candidate":
+    def without(self, step: Pass, target: str, instead: Sequence[Plan]) -> "Candidate":
         """Return the same program, with a pass passed over.
 
         Args:
             step: the pass.
             target: name of what is planned for.
-            before: what the pass would have done instead, for its figures of this program.
+            instead: what the pass offered, for its figures of this program, and its reasons.
         """
+        before = instead[0] if instead else None
+        told = {refusal: None for plan in instead for refusal in plan.refusals}
         plan = Plan(
             module=self.module.fingerprint, target=target, passes=(step.spec,),
             before=before.before if before is not None else None,
             race=before.race if before is not None else {},
-            refusals=before.refusals if before is not None else (),
+            refusals=tuple(told),
         )  # fmt: skip
         return replace(self, plans=(*self.plans, plan))
 
@@ -135,12 +137,12 @@ def _after(one: Candidate, step: Pass, job: Job) -> Iterator[Candidate]:
     if not job.checked or step.is_settled:
         yield one.after(run_pass(step, one.module, job))
         return
-    told = None
+    offered = []
     for applied in rivals_of(step, one.module, job):
-        told = told or applied.plan
+        offered.append(applied.plan)
         if applied.plan.changes:
             yield one.after(applied)
-    yield one.without(step, job.costs.name, told)
+    yield one.without(step, job.costs.name, offered)
 
 
 def replayed(module: Module, passes: Pipeline, job: Job, plans: Sequence[Plan]) -> Candidate:

@@ -76,7 +76,7 @@ class Options:
         _check_choice("audit", self.audit, ("first", False), "choice")
         _check_choice("plan_on", self.plan_on, ("every", "first"), "choice")
         _check_choice("on_unsupported", self.on_unsupported, ("warn", "raise", "ignore"), "policy")
-        if isinstance(self.search, str) or self.search < 0:
+        if isinstance(self.search, str) or not self.search >= 0:
             _check_choice("search", self.search, ("quick", "thorough"), "choice")
         if self.entrants < 1:
             raise OptionError("entrants", f"{self.entrants} programs cannot compete", "use 4, say")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from hlo_passes.plans import Plan
 from lancet_jax.compile.before_xla import Prepared, notes_of
 from lancet_jax.compile.choice import Choice
 from lancet_jax.compile.clock import Clock
@@ -31,18 +32,12 @@ def outcome_of(
     notes = tuple(_notes(job, prepared, choice, made, whole))
     if made.error is not None:
         notes = (*notes, f"left as it was: {made.error}")
-    plans = made.candidate.plans
-    plan = scheduled.order if scheduled is not None else None
-    if scheduled is None and made.is_cached:
-        plan = next((p for p in reversed(choice.decided.orders) if p.after is not None), None)
-    if job.is_pinned:
-        plan = plans[0]
     is_whole = not made.candidate.changes and not made.candidate.options
     stock = whole.scheduled if whole is not None and not is_whole else None
     return Outcome(
         devices=len(job.devices),
-        plan=plan if made.error is None else None,
-        made=plans,
+        plan=_plan(job, choice, made),
+        made=made.candidate.plans,
         salt=made.program.salt,
         graph=scheduled.graph if scheduled is not None else None,
         costs=job.costs if scheduled is not None else None,
@@ -54,6 +49,18 @@ def outcome_of(
         notes=notes,
         error=made.error,
     )
+
+
+def _plan(job: StepJob, choice: Choice, made: Enacted) -> Plan | None:
+    """Return how the step was ordered; None if it was not."""
+    if made.error is not None:
+        return None
+    if job.is_pinned:
+        return made.candidate.plans[0]
+    if made.scheduled is not None:
+        return made.scheduled.order
+    orders = choice.decided.orders if made.is_cached else ()
+    return next((plan for plan in reversed(orders) if plan.after is not None), None)
 
 
 def _notes(

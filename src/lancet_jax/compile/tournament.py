@@ -112,12 +112,11 @@ def entrants_of(candidates: Sequence[Candidate], most: int) -> tuple[Candidate, 
     """
     whole = [one for one in candidates if not one.changes]
     others = sorted((one for one in candidates if one.changes), key=lambda one: one.predicted_us)
-    known = [one.predicted_us for one in candidates if one.predicted_us]
-    bound = min(known, default=0.0) * (1 + ERROR)
-    likely = [one for one in others if one.predicted_us <= bound or not one.predicted_us]
-    if not whole:
-        likely = likely or others[:1]
-    return (*whole, *likely[: max(most - len(whole), 0 if whole else 1)])
+    best_us = min((one.predicted_us for one in candidates if one.predicted_us), default=0.0)
+    likely = [one for one in others if one.predicted_us <= best_us * (1 + ERROR)]
+    if whole:
+        return (*whole, *likely[: max(most - len(whole), 0)])
+    return tuple((likely or others)[: max(most, 1)])
 
 
 @dataclass(frozen=True)

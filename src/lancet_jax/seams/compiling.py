@@ -12,7 +12,7 @@ copied before it is touched.
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -85,9 +85,8 @@ class Xla:
                 before made of it. None at all where the backend has no such stage.
         """
         stage, platform = jex.PipelineStage.POST_SCHEDULER, plugin_of(self._backend.platform)
-        with _added(self._options, options or {}), ExitStack() as stack:
-            for callback in on_scheduled:
-                stack.enter_context(calling(callback, stage, platform))
+        held = calling(on_scheduled, stage, platform) if on_scheduled else nullcontext()
+        with _added(self._options, options or {}), held:
             return self._compile(self.request.module if module is None else module)
 
     def scheduled(self, module: ir.Module, salt: str, options: XlaOptions | None = None) -> bytes:
@@ -117,7 +116,7 @@ class Xla:
         own = type(self._options).ParseFromString(self._options.SerializeAsString())
         with (
             _added(own, options or {}),
-            calling(stop, jex.PipelineStage.POST_SCHEDULER, plugin_of(platform)),
+            calling([stop], jex.PipelineStage.POST_SCHEDULER, plugin_of(platform)),
         ):
             try:
                 compiler.backend_compile_and_load(

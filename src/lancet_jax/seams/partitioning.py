@@ -58,7 +58,7 @@ def partition(
             asked["xla_gpu_autotune_level"] = 0
         options.env_option_overrides = [*(o for o in given if o[0] not in asked), *asked.items()]
         try:
-            with calling(stop, stage, platform):
+            with calling([stop], stage, platform):
                 compiler.backend_compile_and_load(backend, copy_of_it, devices, options, ())
         except jax.errors.JaxRuntimeError as error:
             if salt not in str(error):

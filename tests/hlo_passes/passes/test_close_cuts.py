@@ -26,8 +26,8 @@ def timeline(step_us):
 @pytest.mark.parametrize(
     ("checked", "cut_us", "is_cut"),
     [
-        (True, 104.0, True),
-        (True, 106.0, False),
+        (True, 109.0, True),
+        (True, 111.0, False),
         (False, 101.0, False),
         (False, 99.0, True),
         (False, 99.95, False),
@@ -48,7 +48,7 @@ def test_closeness(monkeypatch, checked, cut_us, is_cut):
     assert len(steps) == 2
     assert bool(plan.splits) is is_cut
     assert plan.after.step_us == (cut_us if is_cut else 100.0)
-    said = {104.0: f"k=2 {CLOSE}", 99.0: "k=2 wins", 99.95: "uncut is taken: what is shorter gains"
+    said = {109.0: f"k=2 {CLOSE}", 99.0: "k=2 wins", 99.95: "uncut is taken: what is shorter gains"
             " too little, or does not fit"}.get(cut_us, "uncut wins")  # fmt: skip
     told = [refusal.reason for refusal in plan.refusals if "no cut" in refusal.reason]
     reason = f"no cut makes the step shorter{' by 0.1%' * (cut_us < 100)}"
