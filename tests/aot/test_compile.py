@@ -55,7 +55,7 @@ def test_the_final_schedule_follows_the_plan(devices):
     assert report.after.makespan_us < report.before.makespan_us
     assert report.after.exposed_all_to_all_us < report.before.exposed_all_to_all_us
     assert report.sources["xla"] > 100
-    lines = {op.name: op.source for op in report.stock.graph.ops}
+    lines = {op.name: op.source for op in result.outcome.graph.ops}
     kept = [lines[op.name] == op.source for op in report.final.graph.ops if op.name in lines]
     assert len(kept) > 100
     assert all(kept)

@@ -11,10 +11,10 @@ from hlo_passes.ir.collectives import Collective
 from hlo_passes.ir.graph import Graph, Op, Value
 from hlo_passes.ir.types import TensorType
 from hlo_passes.layers.capacity.row_paths import RowPath
-from hlo_passes.layers.capacity.sites import Rows, Site
+from hlo_passes.layers.capacity.sites import RowBuffer, Site
 from hlo_passes.schedule.paper.pipeline import PartPrices, Unrolled, _greedy, _Node
 
-ROWS = Rows((8,), (0,), (1,), 2, 1)
+ROWS = RowBuffer((8,), (0,), (1,), 2, 1)
 ALONG = OpSplit((Cut(0),), (Cut(0),))
 
 

@@ -314,12 +314,12 @@ def makes(*candidates):
 def test_what_is_likely_to_compete_is_judged_while_others_are_planned():
     near, far = cut("near", 10.0), cut("far", 20.0)
     assert begun(Enactment(makes(near, far)), near, far) == ["near"]
-    assert begun(Enactment(makes(near, far)), far, near) == ["far", "near"]
+    assert sorted(begun(Enactment(makes(near, far)), far, near)) == ["far", "near"]
 
 
 def test_no_more_than_may_compete_are_begun():
     many = [cut(f"k={k}", 10.0 - k) for k in range(5)]
-    assert begun(Enactment(makes(*many), entrants=2), *many) == ["k=0", "k=1"]
+    assert sorted(begun(Enactment(makes(*many), entrants=2), *many)) == ["k=0", "k=1"]
 
 
 def test_a_quick_search_begins_nothing_early():
