@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hlo_passes.base import AnyModule, Job, Pass, Stage
-from hlo_passes.errors import OptionError
+from hlo_passes.errors import OptionError, PlanError
 from hlo_passes.ir.graph import Graph
 from hlo_passes.ir.hlo.scheduled import ScheduledModule
 from hlo_passes.ir.stablehlo.module import Module
@@ -73,7 +73,7 @@ class Pipeline:
         module: AnyModule,
         job: Job,
         *,
-        plans: Sequence[Plan] = (),
+        plans: Sequence[Plan] | None = None,
         after: After | None = None,
     ) -> tuple[AnyModule, tuple[Plan, ...]]:
         """Run all passes.
@@ -81,20 +81,24 @@ class Pipeline:
         Args:
             module: what they work on; it stays as it is.
             job: what they may know besides.
-            plans: of all passes, where they were made before.
+            plans: of all passes, one each, where they were made before.
             after: called after every pass.
 
         Returns:
             The module that the last pass left, and the plan of every pass.
 
         Raises:
-            PlanError: if a plan was made for another module.
+            PlanError: if a plan was made for another module, or there is not one of every pass.
             DeadlockError: if an exchange could be waited for for ever.
             VerifyError: if a pass leaves something illegal.
         """
+        if plans is not None and len(plans) != len(self.passes):
+            raise PlanError(f"pipeline {self.spec!r}",
+                            f"{len(plans)} plans are of other passes than these",
+                            "plan the module again")  # fmt: skip
         made: list[Plan] = []
         for step in self.passes:
-            known = plans[len(made)] if plans else None
+            known = plans[len(made)] if plans is not None else None
             applied = run_pass(step, module, job, known)
             module = applied.module
             made.append(applied.plan)

@@ -1,6 +1,6 @@
 """A program that a step may be compiled to, as passes leave it for XLA."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -93,6 +93,19 @@ class Candidate:
             refusals=tuple(told),
         )  # fmt: skip
         return replace(self, plans=(*self.plans, plan))
+
+    def told_by(self, others: Mapping[str, "Candidate"]) -> "Candidate":
+        """Return it with the plans of another candidate that is the same program.
+
+        The step as it is can be judged before passes say why they leave it.
+
+        Args:
+            others: by name, with XLA kept from nothing.
+        """
+        other = others.get(replace(self, left_out="").name)
+        if other is None or self.plans:
+            return self
+        return replace(other, options=self.options, left_out=self.left_out)
 
     def apart(self, options: XlaOptions, left_out: str) -> "Candidate":
         """Return the same program, compiled with more XLA options.

@@ -115,7 +115,7 @@ class Scheduler:
         with no_collection():
             stock = ScheduledModule.from_proto(proto, devices=self.devices, opaque=self.opaque)
             fits = bool(known) and known[0].module == stock.fingerprint
-            made, plans = self.passes.run(stock, self.job, plans=known if fits else ())
+            made, plans = self.passes.run(stock, self.job, plans=known if fits else None)
             assert isinstance(made, ScheduledModule)
             graph = stock.snapshot()
             notes = opaque_notes(graph, self.opaque)

@@ -174,9 +174,9 @@ class Tournament:
         for one in entrants:
             self.begin(one)
         found = [each for one in entrants for each in self._begun[one.name].result()]
-        known = {one.name: one for one in entrants}
-        named = [(known.get(each.candidate.name, each.candidate), each) for each in found]
-        return self.ranked([*judged, *(replace_fields(each, candidate=c) for c, each in named)])
+        whole = {one.name: one for one in entrants}
+        named = [replace_fields(each, candidate=each.candidate.told_by(whole)) for each in found]
+        return self.ranked([*judged, *named])
 
     def _all_of(self, one: Candidate, program: XlaProgram) -> Sequence[Judged]:
         """Judge a candidate, and the same with XLA kept from tying what need not wait together."""
