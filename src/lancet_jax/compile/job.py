@@ -81,7 +81,7 @@ class StepJob:
         if limit is None:
             limit = device_memory(costs.target, devices)
             if peers is not None and limit is not None:
-                said = peers.gather("memory", msgspec.json.encode(limit))
+                said = peers.gather_once("memory", msgspec.json.encode(limit))
                 limit = min(msgspec.json.decode(mine, type=int) for mine in said)
         return StepJob(options, module, tuple(devices), costs, limit, peers, xla_options)
 

@@ -161,10 +161,13 @@ class StepRewriter:
         if not job.is_judged:
             return None
         key = job.key(prices)
-        known = self._decided.get(key) or recall(key)
+        if key in self._decided:
+            return self._decided[key]
+        known = recall(key)
         if shared.peers is not None and not shared.is_used:
             mine = known.to_bytes() if known is not None else b""
-            if any(theirs != mine for theirs in shared.peers.gather("known", mine)):
+            said = shared.peers.gather_once(f"known/{job.salt(prices)}", mine)
+            if any(theirs != mine for theirs in said):
                 return None
         return known
 

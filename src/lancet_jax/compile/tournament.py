@@ -220,7 +220,8 @@ class Tournament:
         peers = self.enactment.fellows
         if peers is not None:
             mine = [one.candidate.name for one in found if one.scheduled is not None]
-            said = peers.gather("judged", msgspec.json.encode(mine))
+            topic = f"judged/{self.enactment.job.salt(self.enactment.prices)}/{len(found)}"
+            said = peers.gather_once(topic, msgspec.json.encode(mine))
             by_all = set.intersection(*(set(msgspec.json.decode(names)) for names in said))
             found = [
                 one if one.candidate.name in by_all

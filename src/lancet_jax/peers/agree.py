@@ -118,6 +118,23 @@ class Peers:
         if verdict is not None:
             raise PeerError(*verdict)
 
+    def gather_once(self, what: str, mine: bytes) -> tuple[bytes, ...]:
+        """Return what every member had to say when it was asked for the first time.
+
+        So a process may compile a program once more than the others.
+
+        Args:
+            what: what it is about, for keys.
+            mine: what this process has to say.
+
+        Raises:
+            PeerError: if one does not come in time.
+        """
+        where = f"{self.place}/{what}"
+        if where not in self.store.gathered:
+            self.store.gathered[where] = self.gather(what, mine)
+        return self.store.gathered[where]
+
     def gather(self, what: str, mine: bytes) -> tuple[bytes, ...]:
         """Return what every member has to say, in the order of their ranks.
 

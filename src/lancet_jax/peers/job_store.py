@@ -22,11 +22,13 @@ class JobStore:
         client: of the coordination service that `jax.distributed.initialize` connected to.
         rank: this process.
         agreed: what was settled with the others, by place, in order.
+        gathered: what all had to say where it is asked once, by place.
     """
 
     client: Any
     rank: int
     agreed: dict[str, list[bytes]] = field(default_factory=dict)
+    gathered: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
 
     def set(self, key: str, value: bytes) -> None:
         """Write a value, over an older one if need be.

@@ -129,6 +129,7 @@ class Enactment:
             options=SimpleNamespace(search=self.search), entrants=self.entrants,
             memory_limit=self.memory_limit, before_xla=SimpleNamespace(passes=self.passes),
             is_open=self.is_open, is_judged=self.is_judged, module="whole",
+            salt=lambda prices: "5a17",
             peers=object() if self.decides_for_all else None,
         )  # fmt: skip
 
@@ -159,8 +160,8 @@ class Fellows:
 
     could: bytes
 
-    def gather(self, topic, mine):
-        assert topic == "judged"
+    def gather_once(self, topic, mine):
+        assert topic.startswith("judged/")
         return (mine, self.could)
 
 

@@ -102,7 +102,7 @@ def test_processes_agree_on_what_an_audit_finds(faults, is_wrong):
 @pytest.mark.slow
 def test_another_choice_of_auditing_is_an_error_on_both():
     found, _ = run(size=2, step="audited", pipeline=CUT_EXCHANGES, audit=["first", False])
-    check_all_failed(found, "audit: \"'first'\" on process 0, 'False' on process 1")
+    check_all_failed(found, "audit: 'first' on process 0, 'False' on process 1")
 
 
 @pytest.mark.slow
